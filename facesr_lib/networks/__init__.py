@@ -1,0 +1,1 @@
+"""Networks: modules with no losses and no loops."""

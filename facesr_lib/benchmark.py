@@ -1,0 +1,194 @@
+"""How fast is a search on this machine: against a plain loop, and against the machine's own convolutions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facesr_lib import search
+from facesr_lib.degrade import Downsample
+from facesr_lib.losses import geocross
+from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu
+from facesr_lib.prior import FacePrior
+from facesr_lib.search.optimizers import SphericalOptimizer
+
+
+def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
+    """Measure PULSE steps.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", "cuda" or "auto".
+    quick : bool
+        Fewer repetitions, and neither the compiled nor the bfloat16 generator.
+    prior : str
+        Registry name or checkpoint.
+
+    Returns
+    -------
+    list of dict
+        One row per variant and batch size: milliseconds per step and per step and image; how many times faster per
+        image than `plain_steps`; the same convolutions' own time as a share of the step's; peak memory.
+    """
+    repeat, steps = (3, 5) if quick else (7, 20)
+    plain = FacePrior.load(prior, device)
+    plain.generator.to(memory_format=torch.contiguous_format)
+    for layer in plain.generator.synthesis.layers:
+        layer.forward = MethodType(textbook_layer, layer)  # type: ignore[method-assign]
+    target = _lowres(plain, 1)
+    baseline = _seconds(partial(plain_steps, plain, target, Downsample(8), steps), plain, repeat) / steps
+    rows = [_row("plain loop", 1, baseline, baseline, None, _peak_megabytes(plain, target, plain_steps))]
+
+    variants: dict[str, dict[str, Any]] = {"facesr_lib": {}}
+    if not quick:
+        variants |= {"facesr_lib, bfloat16": {"precision": torch.bfloat16}, "facesr_lib, compiled": {}}
+    for name, options in variants.items():
+        ours = FacePrior.load(prior, device, **options)
+        if name.endswith("compiled"):
+            ours.generator.synthesis.compile()
+        for batch in (1, 16):
+            target = _lowres(ours, batch)
+            seconds = _seconds(partial(_pulse_steps, ours, target, Downsample(8), steps), ours, repeat) / steps
+            convolutions = _seconds(_convolutions(ours, batch), ours, repeat)
+            memory = _peak_megabytes(ours, target, _pulse_steps)
+            rows.append(_row(name, batch, seconds, baseline, convolutions, memory))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Lay rows out as a Markdown table."""
+    lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
+    lines += [" | ".join(str(value) for value in row.values()) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+    """PULSE as one would write it first: one image, one loss read back to Python each step, the last image returned."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(1, prior.num_ws, prior.w_dim, generator=generator).to(prior.device).requires_grad_()
+    noise = [m.requires_grad_(i < 5) for i, m in enumerate(prior.noise_maps("random", [generator]))]
+    optimizer = SphericalOptimizer(torch.optim.Adam, [v, *noise[:5]], lr=0.4)
+    best = float("inf")
+    for _ in range(steps):
+        optimizer.zero_grad()
+        w = prior.pulse_gaussian.inverse(v)
+        image = prior.render(w, noise)
+        loss = 100 * (operator(image) - lowres).square().mean() + 0.05 * geocross(w).sum()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < best:
+            best, kept = loss.item(), image.detach().clone()
+    return kept
+
+
+def textbook_layer(self: SynthesisLayer, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+    """A synthesis layer with one set of weights per image, as the StyleGAN2 paper writes it (equations 1 and 3)."""
+    weight = self.weight[None] * self.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3)
+    weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+    n, n_out, n_in = weight.shape[:3]
+    x = x.reshape(1, n * n_in, *x.shape[2:])
+    if self.up:
+        x = F.conv_transpose2d(x, weight.transpose(1, 2).flatten(0, 1), stride=2, groups=n)
+        x = blur(x, padding=1, gain=4.0)
+    else:
+        x = F.conv2d(x, weight.flatten(0, 1), padding=1, groups=n)
+    x = x.view(n, n_out, *x.shape[2:])
+    if noise is not None:
+        x = x + noise * self.noise_strength
+    return leaky_relu(x + self.bias[:, None, None], sqrt(2))
+
+
+def _pulse_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> None:
+    search.pulse(prior, lowres, operator, steps=steps, progress=False)
+
+
+def _lowres(prior: FacePrior, batch: int) -> Tensor:
+    return Downsample(8)(prior.sample(batch, seed=1)[0]).clamp(0, 1)
+
+
+def _convolutions(prior: FacePrior, batch: int) -> Callable[[], None]:
+    """Forward and input-gradient passes of the generator's convolutions, and nothing else."""
+    todo: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
+
+    def add(function: Callable[[Tensor], Tensor], channels: int, side: int) -> None:
+        x = torch.randn(batch, channels, side, side, device=prior.device, dtype=prior.precision)
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        todo.append((function, x, torch.randn_like(function(x))))
+
+    for layer in prior.generator.synthesis.layers:
+        weight, side = layer.weight.detach().to(prior.precision), layer.noise_const.shape[0]
+        n_out, n_in = weight.shape[:2]
+        if layer.up:
+            add(partial(F.conv_transpose2d, weight=weight.transpose(0, 1), stride=2), n_in, side // 2)
+            add(partial(blur, padding=1), n_out, side + 1)
+        else:
+            add(partial(F.conv2d, weight=weight, padding=1), n_in, side)
+
+    def once() -> None:
+        for function, x, gradient in todo:
+            torch.autograd.grad(function(x), x, gradient)
+
+    return once
+
+
+def _seconds(work: Callable[[], Any], prior: FacePrior, repeat: int) -> float:
+    """Median wall-clock time of a call, after one to warm up."""
+    times = []
+    for _ in range(repeat + 1):
+        _synchronise(prior)
+        start = time.perf_counter()
+        work()
+        _synchronise(prior)
+        times.append(time.perf_counter() - start)
+    return median(times[1:])
+
+
+def _synchronise(prior: FacePrior) -> None:
+    if prior.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_megabytes(prior: FacePrior, lowres: Tensor, steps: Callable[..., Any]) -> float:
+    """Peak memory of three steps beyond what is held before: the GPU's allocator, or Linux's count for the process."""
+    if prior.device.type == "cuda":
+        before: float = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        steps(prior, lowres, Downsample(8), 3)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        before = _resident("VmRSS")
+        steps(prior, lowres, Downsample(8), 3)
+        return (_resident("VmHWM") - before) / 1e3
+    except OSError:
+        return float("nan")
+
+
+def _resident(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(field)))
+
+
+def _row(
+    name: str, batch: int, seconds: float, baseline: float, convolutions: float | None, memory: float
+) -> dict[str, Any]:
+    return {
+        "PULSE step": name,
+        "batch": batch,
+        "ms per step": f"{1e3 * seconds:.1f}",
+        "ms per step and image": f"{1e3 * seconds / batch:.1f}",
+        "times faster than the plain loop": f"{baseline * batch / seconds:.2f}",
+        "of the convolution rate": "" if convolutions is None else f"{convolutions / seconds:.2f}",
+        "peak MB": f"{memory:.0f}",
+    }

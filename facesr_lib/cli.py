@@ -1,0 +1,121 @@
+"""`facesr`: argument parsing only; the work is done a floor below."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if all went well, 1 if something could not be done, 130 after Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except (ValueError, OSError) as error:
+        print(f"facesr: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="facesr", description="Face super-resolution, step by step.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    restore = commands.add_parser("restore", help="restore aligned faces")
+    restore.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="low-resolution faces")
+    restore.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    restore.add_argument("--method", default="pulse", help="search method (%(default)s)")
+    restore.add_argument("--scale", type=int, default=8, help="how much smaller the photos are (%(default)s)")
+    restore.add_argument("--kernel", default="bicubic", help="how they were made small (%(default)s)")
+    restore.add_argument("--degrade", action="store_true", help="photos are high-resolution: make them small first")
+    restore.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
+    restore.add_argument("--steps", type=int, default=100)
+    restore.add_argument("--restarts", type=int, default=1, help="tries per face; the best is kept")
+    restore.add_argument("--seed", type=int, default=0)
+    restore.add_argument("--device", default="auto")
+    restore.set_defaults(run=_restore)
+
+    assets = commands.add_parser("assets", help="weights and data: list, fetch, verify")
+    actions = assets.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="what there is and what is here").set_defaults(run=_assets_list)
+    for action, run in (("fetch", _assets_fetch), ("verify", _assets_verify)):
+        one = actions.add_parser(action)
+        one.add_argument("names", nargs="+", metavar="NAME")
+        one.set_defaults(run=run)
+
+    book = commands.add_parser("book", help="execute the chapters and build the site")
+    book.add_argument("--profile", choices=("smoke", "read", "paper"), default="read")
+    book.add_argument("--jobs", type=int, default=2, help="chapters executed at once (%(default)s)")
+    book.add_argument("--execute-only", action="store_true", help="run the chapters, build no site")
+    book.add_argument("chapters", nargs="*", help="some chapters only (implies --execute-only)")
+    book.set_defaults(run=_book)
+
+    bench = commands.add_parser("bench", help="measure the speed of this machine")
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--quick", action="store_true", help="fewer repetitions")
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from facesr_lib import restoration
+    from facesr_lib.degrade import Downsample
+    from facesr_lib.prior import FacePrior
+
+    prior = FacePrior.load(arguments.prior, arguments.device)
+    outcomes = restoration.restore(
+        arguments.photos,
+        arguments.out,
+        prior,
+        Downsample(arguments.scale, arguments.kernel),
+        method=arguments.method,
+        degrade=arguments.degrade,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        restarts=arguments.restarts,
+    )
+    failed = 0
+    for outcome in outcomes:
+        failed += outcome.output is None
+        print(outcome.message, file=sys.stderr if outcome.output is None else sys.stdout)
+    return int(failed > 0)
+
+
+def _assets_list(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets
+
+    print(assets.table())
+
+
+def _assets_fetch(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets
+
+    for name in arguments.names:
+        print(f"{name}: {assets.fetch(name)}")
+
+
+def _assets_verify(arguments: argparse.Namespace) -> int:
+    from facesr_lib import assets
+
+    found = {name: assets.verify(name) for name in arguments.names}
+    for name, status in found.items():
+        print(f"{name}: {status}")
+    return int(any(status not in ("ok", "unchecked") for status in found.values()))
+
+
+def _book(arguments: argparse.Namespace) -> None:
+    from facesr_lib import book
+
+    if arguments.execute_only or arguments.chapters:
+        book.execute(arguments.chapters, profile=arguments.profile, jobs=arguments.jobs)
+    else:
+        print(book.build(profile=arguments.profile, jobs=arguments.jobs))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from facesr_lib import benchmark
+
+    print(benchmark.table(benchmark.run(device=arguments.device, quick=arguments.quick)))

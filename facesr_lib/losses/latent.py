@@ -1,0 +1,39 @@
+"""Losses on latent codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+
+def geocross(w: Tensor) -> Tensor:
+    r"""Geodesic cross term: how far the layers' codes stray from one another on the sphere.
+
+    .. math:: \mathrm{GEOCROSS}(w) = \frac{d}{8 L^2} \sum_{i,j} \theta_{ij}^2,
+              \qquad \theta_{ij} = 2\,\mathrm{atan2}(\lVert w_i - w_j\rVert, \lVert w_i + w_j\rVert)
+
+    Parameters
+    ----------
+    w : (N, L, d)
+        One code per synthesis layer, after the mapping network's leaky ReLU.
+
+    Returns
+    -------
+    (N,)
+        Zero when all layers share one code (w lies in W), growing as W+ is used.
+
+    Raises
+    ------
+    ValueError
+        If ``w`` is not (N, L, d).
+
+    Notes
+    -----
+    Source: the official PULSE; Menon et al. 2020 describe it in section 3.2. Derived in chapter 3.
+    """
+    if w.ndim != 3:
+        raise ValueError(f"geocross takes one code per layer, (N, L, d); got {tuple(w.shape)}.")
+    a, b = w[:, :, None], w[:, None]  # (N, L, 1, d), (N, 1, L, d)
+    theta = 2 * torch.atan2(vector_norm(a - b, dim=-1), vector_norm(a + b, dim=-1))  # (N, L, L)
+    return theta.square().mean((1, 2)) * w.shape[-1] / 8

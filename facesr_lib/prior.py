@@ -1,0 +1,225 @@
+"""`FacePrior`: a generator, its discriminator and what is known of its latent space, under one name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from facesr_lib import assets, data, randomness
+from facesr_lib.networks import stylegan2
+
+
+@dataclass
+class PulseGaussian:
+    r"""PULSE's Gaussianisation: undo the last leaky ReLU, then standardise each dimension.
+
+    .. math:: v = (\mathrm{LeakyReLU}_5(w / \sqrt2) - \mu) / \sigma, \qquad
+              w = \sqrt2 \, \mathrm{LeakyReLU}_{0.2}(\sigma v + \mu)
+
+    The √2 is the gain of StyleGAN2's activation (StyleGAN1's, which PULSE used, has none).
+
+    Attributes
+    ----------
+    mean, std : (d,)
+
+    Notes
+    -----
+    Source: Menon et al. 2020, section 3.2, and the official PULSE.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, mapping: stylegan2.MappingNetwork, count: int = 1_000_000, seed: int = 0) -> PulseGaussian:
+        """Mean and standard deviation over ``count`` draws of z."""
+        device = mapping.w_avg.device
+        generator = torch.Generator().manual_seed(seed)
+        total, squares = torch.zeros(2, len(mapping.w_avg), dtype=torch.float64, device=device)
+        for drawn in range(0, count, 10_000):
+            z = torch.randn(min(10_000, count - drawn), mapping.z_dim, generator=generator).to(device)
+            with torch.no_grad():
+                x = _before_activation(mapping(z)).double()
+            total += x.sum(0)
+            squares += x.square().sum(0)
+        mean = total / count
+        return cls(mean.float(), (squares / count - mean.square()).sqrt().float())
+
+    def forward(self, w: Tensor) -> Tensor:
+        """W → Gaussianised codes, (..., d) → (..., d)."""
+        return (_before_activation(w) - self.mean) / self.std
+
+    def inverse(self, v: Tensor) -> Tensor:
+        """Gaussianised codes → w, (..., d) → (..., d)."""
+        return stylegan2.leaky_relu(v * self.std + self.mean)
+
+
+def _before_activation(w: Tensor) -> Tensor:
+    return F.leaky_relu(w / sqrt(2), 5.0)
+
+
+class FacePrior:
+    """A face generator and what belongs to it; its parameters are frozen.
+
+    Attributes
+    ----------
+    name : str
+        Registry name or file.
+    generator, discriminator
+        `networks.stylegan2`'s; ``discriminator`` may be ``None``.
+    resolution, num_ws, z_dim, w_dim : int
+        R, L, and the two latent dimensions.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        generator: stylegan2.Generator,
+        discriminator: stylegan2.Discriminator | None,
+        *,
+        device: str | torch.device = "cpu",
+        precision: torch.dtype = torch.float32,
+    ):
+        self.name = name
+        self.device = torch.device(pick_device(device) if isinstance(device, str) else device)
+        self.precision = precision
+        self.generator = generator.requires_grad_(False).eval().to(self.device)
+        self.generator.to(memory_format=torch.channels_last)
+        self.discriminator = discriminator and discriminator.requires_grad_(False).eval().to(self.device)
+        self.resolution, self.num_ws = generator.img_resolution, generator.num_ws
+        self.z_dim, self.w_dim = generator.z_dim, generator.w_dim
+
+    @classmethod
+    def load(cls, name: str, device: str = "cpu", *, precision: torch.dtype = torch.float32) -> FacePrior:
+        """Load a prior.
+
+        Parameters
+        ----------
+        name : str
+            A registry name ("faces-64") or the path of a checkpoint (`stylegan2.load` says which formats).
+        device : str
+            "cpu", "cuda", ..., or "auto": a GPU if there is one.
+        precision : torch.dtype
+            Of the convolutions; ``torch.bfloat16`` is faster where the hardware has it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the file, or the registry entry's file, is not on this machine.
+        ValueError
+            If the name is unknown or the file is not a checkpoint.
+        """
+        path = Path(name)
+        if not path.suffix:
+            path = assets.path(name)
+        prior = cls(name, *stylegan2.load(path), device=device, precision=precision)
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt", device=str(prior.device)) as file:
+                if "pulse.mean" in file.keys():  # noqa: SIM118 (not a dict)
+                    prior.pulse_gaussian = PulseGaussian(file.get_tensor("pulse.mean"), file.get_tensor("pulse.std"))
+        return prior
+
+    @classmethod
+    def for_profile(cls, profile: str, device: str = "auto") -> FacePrior:
+        """Load the prior that a chapter uses: the shipped one, or in the profile "paper" the official FFHQ weights.
+
+        Without the official weights on this machine, the profile "paper" runs on the shipped prior and says so.
+        """
+        if profile == "paper":
+            try:
+                return cls.load("stylegan2-ffhq-1024", device)
+            except assets.AssetMissing as missing:
+                print(f"Running on the shipped prior instead: {missing}")
+        return cls.load("faces-64", device)
+
+    def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+        """Write everything to a ``.safetensors`` file that `load` reads: networks in half precision, statistics not."""
+        networks = {"G": self.generator, "D": self.discriminator}
+        tensors = {
+            f"{letter}.{name}": value.half().cpu().contiguous()
+            for letter, network in networks.items()
+            if network is not None
+            for name, value in network.state_dict().items()
+        }
+        tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
+        temporary = Path(path).with_suffix(".partial")
+        save_file(tensors, temporary, metadata)
+        temporary.replace(path)
+
+    @cached_property
+    def pulse_gaussian(self) -> PulseGaussian:
+        """PULSE's Gaussianisation: stored with the prior, or fitted to its mapping network on first use."""
+        return PulseGaussian.fit(self.generator.mapping)
+
+    def sample_w(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> Tensor:
+        """Codes of random faces, the same for all layers: (n, L, d)."""
+        z = randomness.normal(randomness.generators(seed, n), self.z_dim).to(self.device)
+        with torch.no_grad():
+            w = self.generator.mapping(z, truncation_psi)
+        return w[:, None].repeat(1, self.num_ws, 1)
+
+    def sample(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Random faces: images (n, 3, R, R) in [0, 1] and their codes (n, L, d)."""
+        w = self.sample_w(n, seed, truncation_psi)
+        return self.synthesise(w), w
+
+    def mean_w(self, n: int = 1) -> Tensor:
+        """The mean of W, n times: (n, L, d)."""
+        return self.generator.mapping.w_avg.expand(n, self.num_ws, -1)
+
+    def render(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:
+        """Codes (N, L, d) → images (N, 3, R, R), differentiable and not clamped: what a search sees.
+
+        ``noise`` holds one map per layer, (1 or N, 1, r, r); without it, the network's own.
+        """
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return (self.generator.synthesis(w, noise=noise) + 1) / 2
+
+    @torch.no_grad()
+    def synthesise(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:
+        """Codes (N, L, d) → images (N, 3, R, R) in [0, 1]: what a reader sees."""
+        return (
+            torch.cat([self.render(part).clamp(0, 1) for part in w.split(32)])
+            if noise is None
+            else self.render(w, noise).clamp(0, 1)
+        )
+
+    def noise_maps(self, kind: str, draws: list[torch.Generator]) -> list[Tensor]:
+        """One map per layer, coarse to fine, (1 or N, 1, r, r): "random" (from ``draws``), "const" or "none"."""
+        own = [layer.noise_const[None, None] for layer in self.generator.synthesis.layers]
+        if kind == "const":
+            return own
+        if kind == "none":
+            return [torch.zeros_like(m) for m in own]
+        if kind == "random":
+            return [randomness.normal(draws, *m.shape[1:]).to(self.device) for m in own]
+        raise ValueError(f"noise must be 'random', 'const' or 'none'; got {kind!r}.")
+
+    def held_out(self, count: int) -> tuple[Tensor, str]:
+        """Faces that the prior was not trained on, and where they come from.
+
+        Returns
+        -------
+        faces : (count, 3, R, R)
+        origin : str
+            "held-out faces", or "samples of the prior" where the face data is not on this machine.
+        """
+        try:
+            return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
+        except assets.AssetMissing:
+            return self.sample(count, seed=1_000)[0], "samples of the prior"
+
+
+def pick_device(name: str) -> str:
+    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name

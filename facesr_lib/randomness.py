@@ -1,0 +1,45 @@
+"""Seeds: image i draws from its own generator, so that its numbers do not depend on its batch-mates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+
+def generators(seed: int | Sequence[int], n: int, restarts: int = 1) -> list[Generator]:
+    """One CPU generator per image and restart, image by image.
+
+    Parameters
+    ----------
+    seed : int or n ints
+        With one number, image i draws from (seed, i). With one number per image, image i draws as a batch of one with
+        that seed would.
+    n, restarts : int
+        Number of images, and of independent tries per image.
+
+    Returns
+    -------
+    list of n · restarts generators
+
+    Raises
+    ------
+    ValueError
+        If there are not n seeds, or one is negative.
+    """
+    keys = [(seed, i) for i in range(n)] if isinstance(seed, int) else [(int(s), 0) for s in seed]
+    if len(keys) != n:
+        raise ValueError(f"{len(keys)} seeds for {n} images: give one number, or one per image.")
+    if any(s < 0 for s, _ in keys):
+        raise ValueError(f"seeds must not be negative; got {seed}.")
+    states = [
+        np.random.SeedSequence([*key, r]).generate_state(1, np.uint64)[0] for key in keys for r in range(restarts)
+    ]
+    return [Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
+
+
+def normal(draws: Sequence[Generator], *shape: int) -> Tensor:
+    """Standard Gaussian numbers, (len(draws), *shape), each row from its own generator."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in draws])

@@ -1,0 +1,130 @@
+"""Photos in, restored photos out: what `facesr restore` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facesr_lib import images, search
+from facesr_lib.degrade import check_lowres
+from facesr_lib.prior import FacePrior
+
+
+@dataclass
+class Outcome:
+    """What became of one photo.
+
+    Attributes
+    ----------
+    photo, output : Path
+        ``output`` is ``None`` if nothing could be restored.
+    residual : float
+        Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
+    error : str
+        Why not, if not.
+    """
+
+    photo: Path
+    output: Path | None = None
+    residual: float = float("nan")
+    error: str = ""
+
+    @property
+    def message(self) -> str:
+        """One line for a terminal."""
+        if self.output is None:
+            return f"{self.photo}: {self.error}"
+        doubt = "  (the prior does not explain this picture well)" if self.residual > 25 else ""
+        return f"{self.photo} → {self.output}  off by {self.residual:.1f} grey levels{doubt}"
+
+
+def restore(
+    photos: Iterable[str | Path],
+    out: str | Path,
+    prior: FacePrior,
+    operator: Callable[[Tensor], Tensor],
+    *,
+    method: str = "pulse",
+    degrade: bool = False,
+    batch: int = 16,
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[Outcome]:
+    """Restore aligned faces, one picture a face.
+
+    Parameters
+    ----------
+    photos : iterable of paths
+        Low-resolution faces of the size that ``operator`` gives; with ``degrade``, faces of any size, which are cropped
+        square, resized to the prior's resolution and made small first.
+    out : path
+        Folder of the results, ``<name>.png``; made if it does not exist.
+    prior, operator
+        The face prior; HR → LR.
+    method : str
+        A name in `search.METHODS`.
+    degrade : bool
+        Whether the photos are high-resolution originals.
+    batch : int
+        Faces searched at once.
+    seed : int
+        Every photo starts as it would alone.
+    **options
+        For the method.
+
+    Yields
+    ------
+    Outcome
+        One per photo, in order; a photo that cannot be restored does not stop the others.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown.
+    """
+    find = search.method(method)
+    out = Path(out)
+    names: set[str] = set()
+    todo = [Outcome(Path(photo)) for photo in photos]
+    for first in range(0, len(todo), batch):
+        outcomes = todo[first : first + batch]
+        ready: list[tuple[Outcome, Tensor]] = []
+        for outcome in outcomes:
+            try:
+                ready.append((outcome, _lowres(outcome.photo, prior, operator, degrade)))
+            except (ValueError, OSError) as error:
+                outcome.error = str(error)
+        if ready:
+            lowres = torch.cat([image for _, image in ready]).to(prior.device)
+            result = find(prior, lowres, operator, seed=[seed] * len(ready), **options)
+            residuals = (operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt() * 255
+            for (outcome, _), image, residual in zip(ready, result.image.cpu(), residuals.tolist(), strict=True):
+                outcome.output, outcome.residual = out / f"{_unused(outcome.photo.stem, names)}.png", residual
+                images.write(image, outcome.output)
+            if result.interrupted:
+                yield from outcomes
+                return
+        yield from outcomes
+
+
+def _lowres(photo: Path, prior: FacePrior, operator: Callable[[Tensor], Tensor], degrade: bool) -> Tensor:
+    image = images.read(photo)[None]
+    if degrade:
+        side = min(image.shape[2:])
+        top, left = ((length - side) // 2 for length in image.shape[2:])
+        square = image[:, :, top : top + side, left : left + side]
+        return operator(images.resize(square, (prior.resolution, prior.resolution)).clamp(0, 1)).clamp(0, 1)
+    return check_lowres(operator, image, prior.resolution)
+
+
+def _unused(stem: str, names: set[str]) -> str:
+    name, k = stem, 2
+    while name in names:
+        name, k = f"{stem}-{k}", k + 1
+    names.add(name)
+    return name

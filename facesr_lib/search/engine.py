@@ -1,0 +1,201 @@
+"""The only search loop: every method is an objective, a start and an optimiser that this loop runs.
+
+Each image of a batch keeps its own best result, whatever its batch-mates do; an image whose loss is no longer a number
+stops there while the others go on; Ctrl-C ends the search with the best so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+Variables = dict[str, Tensor]
+"""What is optimised: name → (N, ...), one row per image."""
+
+Callback = Callable[[int, Tensor, Tensor], Any]
+"""Called as ``callback(step, image (N, 3, H, W), loss (N,))``; returning ``True`` ends the search."""
+
+
+class Optimizer(Protocol):
+    """What the loop needs of an optimiser."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...  # noqa: D102
+    def zero_grad(self) -> None: ...  # noqa: D102
+    def step(self) -> Any: ...  # noqa: D102
+
+
+@dataclass
+class History:
+    """What happened, step by step.
+
+    Attributes
+    ----------
+    losses : dict of (steps, N)
+        The weighted terms, before each step; their sum is what is minimised.
+    latents : (K, N, L, d)
+        Codes at ``latent_steps``: every k-th step and the last.
+    latent_steps : list of int
+        Step numbers of ``latents``.
+    """
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    latents: Tensor = field(default_factory=lambda: torch.empty(0))
+    latent_steps: list[int] = field(default_factory=list)
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the terms, (steps, N)."""
+        return torch.stack(list(self.losses.values())).sum(0)
+
+
+@dataclass
+class SearchResult:
+    """The best that was found for each image.
+
+    Attributes
+    ----------
+    image : (N, 3, H, W)
+        In [0, 1].
+    latent : (N, L, d)
+        Its codes.
+    loss : (N,)
+        Its objective; infinite if no step gave a number.
+    step : (N,)
+        The step at which it was found.
+    history : History
+    interrupted : bool
+        Whether the search was ended before its last step (Ctrl-C or the callback).
+    """
+
+    image: Tensor
+    latent: Tensor
+    loss: Tensor
+    step: Tensor
+    history: History
+    interrupted: bool = False
+
+    def best_of(self, restarts: int) -> SearchResult:
+        """Keep each image's best of ``restarts`` consecutive tries."""
+        if restarts == 1:
+            return self
+        n = len(self.loss) // restarts
+        pick = self.loss.view(n, restarts).argmin(1) + restarts * torch.arange(n, device=self.loss.device)
+        losses = {name: values[:, pick] for name, values in self.history.losses.items()}
+        history = replace(self.history, losses=losses, latents=self.history.latents[:, pick])
+        kept = {name: getattr(self, name)[pick] for name in ("image", "latent", "loss", "step")}
+        return replace(self, history=history, **kept)
+
+
+def run_search(
+    render: Callable[[Variables], tuple[Tensor, Tensor]],
+    variables: Variables,
+    objective: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    *,
+    optimizer: Callable[[list[Tensor]], Optimizer],
+    steps: int,
+    schedule: Callable[[int], float] = lambda step: 1.0,
+    record_every: int = 10,
+    callback: Callback | None = None,
+    progress: bool = True,
+) -> SearchResult:
+    """Minimise an objective over the variables, image by image.
+
+    Parameters
+    ----------
+    render
+        Variables → codes (N, L, d) and images (N, 3, H, W); differentiable.
+    variables
+        The start; not changed.
+    objective
+        ``objective(codes, images)`` → the weighted terms, each (N,).
+    optimizer
+        Makes an optimiser of a list of tensors.
+    steps : int
+        How often the objective is evaluated.
+    schedule
+        Step → factor on the learning rate.
+    record_every : int
+        How many steps lie between two codes in the history.
+    callback
+        Sees every step; ends the search by returning ``True``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` or ``record_every`` is less than one.
+    """
+    if steps < 1 or record_every < 1:
+        raise ValueError(f"steps and record_every must be at least 1; got {steps} and {record_every}.")
+    variables = {name: start.detach().clone().requires_grad_() for name, start in variables.items()}
+    optimise = optimizer(list(variables.values()))
+    rates = [group["lr"] for group in optimise.param_groups]
+    terms_seen: list[dict[str, Tensor]] = []
+    latents: list[Tensor] = []
+    latent_steps: list[int] = []
+    n = len(next(iter(variables.values())))
+    device = next(iter(variables.values())).device
+    loss, best_step = torch.full((n,), torch.inf, device=device), torch.zeros(n, dtype=torch.long, device=device)
+    alive = torch.ones(n, dtype=torch.bool, device=device)
+    best = (loss, best_step, {name: v.detach().clone() for name, v in variables.items()})
+    interrupted = False
+
+    bar = tqdm(range(steps), desc="search", leave=False, disable=not progress)
+    try:
+        for step in bar:
+            for group, rate in zip(optimise.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule(step)
+            codes, image = render(variables)
+            terms = objective(codes, image)
+            total = torch.stack(list(terms.values())).sum(0)  # (N,)
+
+            with torch.no_grad():
+                alive = alive & total.isfinite()
+                better = alive & (total < best[0])
+                best = (
+                    torch.where(better, total, best[0]),
+                    torch.where(better, step, best[1]),
+                    {name: torch.where(_rows(better, v), v, best[2][name]) for name, v in variables.items()},
+                )
+                terms_seen.append({name: term.detach() for name, term in terms.items()})
+                if step % record_every == 0 or step == steps - 1:
+                    latents.append(codes.detach().clone())
+                    latent_steps.append(step)
+                if step % 10 == 0 and progress:
+                    bar.set_postfix(loss=f"{best[0].mean():.3f}")
+
+            if callback is not None and callback(step, image.detach(), total.detach()):
+                interrupted = True
+                break
+            optimise.zero_grad()
+            # Rows do not mix: a NaN in one image's loss reaches that image's variables only.
+            total.sum().backward()
+            optimise.step()
+    except KeyboardInterrupt:
+        if not terms_seen:
+            raise
+        interrupted = True
+    finally:
+        bar.close()
+
+    loss, best_step, kept = best
+    with torch.no_grad():
+        codes, image = render(kept)
+    losses = {name: torch.stack([terms[name] for terms in terms_seen]) for name in terms_seen[0]}
+    history = History(losses, torch.stack(latents), latent_steps)
+    return SearchResult(image.clamp(0, 1), codes, loss, best_step, history, interrupted)
+
+
+def _rows(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,202 @@
+"""StyleGAN2: parity with the official implementation, its file formats, and what must hold for any generator."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, load, minibatch_std
+
+ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return load_file(ORACLE)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return load(ORACLE)
+
+
+@torch.no_grad()
+def test_parity_with_the_official_generator(oracle, networks):
+    generator, _ = networks
+    w = generator.mapping(oracle["z"])
+    assert_close(w[:, None].expand_as(oracle["w"]), oracle["w"], atol=1e-5, rtol=1e-5)
+    truncated = generator.mapping(oracle["z"], truncation_psi=0.7)
+    assert_close(truncated[:, None].expand_as(oracle["w"]), oracle["w_psi07"], atol=1e-5, rtol=1e-5)
+    for key, ws, mode in [("image_const", "w", "const"), ("image_none", "w", "none"), ("image_ws", "ws", "const")]:
+        assert_close(generator.synthesis(oracle[ws], mode), oracle[key], atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_parity_with_the_official_discriminator(oracle, networks):
+    _, discriminator = networks
+    assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+def test_official_parameter_names_load_strictly(oracle):
+    state = {k[2:]: v for k, v in oracle.items() if k.startswith("G.") and not k.endswith("resample_filter")}
+    Generator(64, 64, 32, channel_base=512, channel_max=32).load_state_dict(state, strict=True)
+    state = {k[2:]: v for k, v in oracle.items() if k.startswith("D.") and not k.endswith("resample_filter")}
+    Discriminator(32, channel_base=512, channel_max=32).load_state_dict(state, strict=True)
+
+
+def _rosinality(oracle):
+    """The oracle's weights under rosinality's names and shapes, written out from the naming table by hand."""
+    g, d = {}, {}
+    layer = [("weight", "conv.weight"), ("affine.weight", "conv.modulation.weight")]
+    layer += [("affine.bias", "conv.modulation.bias")]
+    rgb = [*layer, ("bias", "bias")]
+    conv = [*layer, ("bias", "activate.bias"), ("noise_strength", "noise.weight")]
+    places = [("b4.conv1", "conv1", conv), ("b4.torgb", "to_rgb1", rgb)]
+    for k, r in enumerate((8, 16, 32)):
+        places += [(f"b{r}.conv0", f"convs.{2 * k}", conv), (f"b{r}.conv1", f"convs.{2 * k + 1}", conv)]
+        places += [(f"b{r}.torgb", f"to_rgbs.{k}", rgb)]
+    for ours, theirs, parts in places:
+        for a, b in parts:
+            g[f"{theirs}.{b}"] = oracle[f"G.synthesis.{ours}.{a}"]
+        g[f"{theirs}.conv.weight"] = g[f"{theirs}.conv.weight"][None]
+        if "rgb" in theirs:
+            g[f"{theirs}.bias"] = g[f"{theirs}.bias"].view(1, 3, 1, 1)
+        else:
+            g[f"{theirs}.noise.weight"] = g[f"{theirs}.noise.weight"].view(1)
+            g[f"{theirs}.conv.blur.kernel"] = torch.ones(4, 4)
+    order = ["b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1", "b32.conv0", "b32.conv1"]
+    for i, name in enumerate(order):
+        g[f"noises.noise_{i}"] = oracle[f"G.synthesis.{name}.noise_const"][None, None]
+    g["input.input"] = oracle["G.synthesis.b4.const"][None]
+    for i in range(8):
+        g[f"style.{i + 1}.weight"] = oracle[f"G.mapping.fc{i}.weight"]
+        g[f"style.{i + 1}.bias"] = oracle[f"G.mapping.fc{i}.bias"]
+    d["convs.0.0.weight"], d["convs.0.1.bias"] = oracle["D.b32.fromrgb.weight"], oracle["D.b32.fromrgb.bias"]
+    for k, r in enumerate((32, 16, 8), start=1):
+        for ours, theirs in [("conv0.weight", "conv1.0.weight"), ("conv0.bias", "conv1.1.bias")]:
+            d[f"convs.{k}.{theirs}"] = oracle[f"D.b{r}.{ours}"]
+        for ours, theirs in [("conv1.weight", "conv2.1.weight"), ("conv1.bias", "conv2.2.bias")]:
+            d[f"convs.{k}.{theirs}"] = oracle[f"D.b{r}.{ours}"]
+        d[f"convs.{k}.skip.1.weight"] = oracle[f"D.b{r}.skip.weight"]
+    d["final_conv.0.weight"], d["final_conv.1.bias"] = oracle["D.b4.conv.weight"], oracle["D.b4.conv.bias"]
+    for i, name in enumerate(("fc", "out")):
+        d[f"final_linear.{i}.weight"] = oracle[f"D.b4.{name}.weight"]
+        d[f"final_linear.{i}.bias"] = oracle[f"D.b4.{name}.bias"]
+    return {"g_ema": g, "d": d, "latent_avg": oracle["G.mapping.w_avg"]}
+
+
+@torch.no_grad()
+def test_rosinality_checkpoints_give_the_same_pictures(oracle, tmp_path):
+    torch.save(_rosinality(oracle), tmp_path / "rosinality.pt")
+    generator, discriminator = load(tmp_path / "rosinality.pt")
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+    assert_close(generator.mapping(oracle["z"], 0.7), oracle["w_psi07"][:, 0], atol=1e-5, rtol=1e-5)
+    assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+def test_modulating_activations_equals_modulating_weights():
+    layer, generator = SynthesisLayer(6, 4, 8, 8), torch.Generator().manual_seed(0)
+    x, w = torch.randn(3, 6, 8, 8, generator=generator), torch.randn(3, 8, generator=generator)
+    weights = layer.weight[None] * layer.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3): equation 1
+    weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()  # equation 3
+    expected = torch.cat([F.conv2d(x[i : i + 1], weights[i], padding=1) for i in range(3)])
+    assert_close(layer(x, w, None), 2**0.5 * F.leaky_relu(expected, 0.2), atol=1e-5, rtol=1e-5)
+
+
+def test_demodulation_follows_weights_that_change(networks):
+    layer = SynthesisLayer(6, 4, 8, 8).requires_grad_(False)
+    x, w = torch.randn(1, 6, 8, 8), torch.randn(1, 8)
+    before = layer(x, w, None)
+    layer.weight.mul_(3)  # demodulation cancels any common factor, if it sees the new weights
+    assert_close(layer(x, w, None), before, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_the_generator_match_finite_differences():
+    torch.manual_seed(0)
+    generator = Generator(4, 4, 8, channel_base=16, channel_max=4, num_mapping_layers=1).double().requires_grad_(False)
+    ws = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(generator.synthesis, ws)
+    # path-length regularisation differentiates twice
+    assert torch.autograd.gradgradcheck(lambda w: generator.synthesis(w)[..., ::4, ::4], ws)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 9), st.sampled_from([8, 16]), st.integers(1, 3))
+def test_a_picture_does_not_depend_on_its_batch_mates(n, resolution, scale):
+    torch.manual_seed(n)
+    generator = Generator(8, 8, resolution, channel_base=8 * 16 * scale, channel_max=16).eval()
+    ws = torch.randn(n, generator.num_ws, 8)
+    with torch.no_grad():
+        together = generator.synthesis(ws)
+        alone = torch.cat([generator.synthesis(ws[i : i + 1]) for i in range(n)])
+    assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_minibatch_std_of_single_images_is_the_constant():
+    x = torch.randn(5, 3, 4, 4)
+    assert_close(minibatch_std(x, group_size=1), torch.full((5, 1, 4, 4), 1e-4))
+    pair = minibatch_std(x[:2], group_size=4)  # fewer images than the group: one group
+    expected = ((x[0] - x[1]).abs() / 2).square().add(1e-8).sqrt().mean()
+    assert_close(pair, expected.expand(2, 1, 4, 4))
+
+
+def test_group_size_one_scores_every_image_on_its_own(networks, oracle):
+    _, discriminator = networks
+    alone = Discriminator(32, 512, 32, group_size=1)
+    alone.load_state_dict(discriminator.state_dict())
+    image = oracle["image_const"]
+    with torch.no_grad():
+        assert_close(alone(image)[3:4], alone(image[3:4]), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(discriminator(image)[3:4], discriminator(image[3:4]), atol=1e-3)
+
+
+def test_noise_modes(networks, oracle):
+    generator, _ = networks
+    ws = oracle["ws"][:2]
+    maps = [layer.noise_const[None, None] for layer in generator.synthesis.layers]
+    with torch.no_grad():
+        assert torch.equal(generator.synthesis(ws, noise=maps), generator.synthesis(ws))
+        assert not torch.equal(generator.synthesis(ws, "random"), generator.synthesis(ws, "random"))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g, d: g.synthesis(torch.zeros(1, 5, 64)), r"one code per layer, \(N, 8, 64\); got \(1, 5, 64\)"),
+        (lambda g, d: g.synthesis(torch.zeros(1, 8, 64), "constant"), "noise_mode must be one of const, random, none"),
+        (lambda g, d: d(torch.zeros(1, 3, 16, 16)), r"takes images \(N, 3, 32, 32\)"),
+        (lambda g, d: Generator(8, 8, 48), "power of two"),
+    ],
+)
+def test_wrong_calls_say_what_was_expected(networks, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*networks)
+
+
+@pytest.mark.parametrize("name", ["truncated.safetensors", "noise.pkl", "empty.pt", "other.safetensors", "other.pt"])
+def test_files_that_are_no_checkpoint_are_refused(tmp_path, name, oracle):
+    path = tmp_path / name
+    if name == "truncated.safetensors":
+        path.write_bytes(ORACLE.read_bytes()[:5000])
+    elif name == "other.safetensors":
+        save_file({"weight": torch.zeros(3)}, path)
+    elif name == "other.pt":
+        torch.save({"weight": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(b"\x80\x04 not a pickle" if name == "noise.pkl" else b"")
+    with pytest.raises(ValueError, match=name.split(".")[0]):
+        load(path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load(tmp_path / "nowhere.pkl")
+
+
+def test_a_checkpoint_with_a_layer_missing_is_refused(tmp_path, oracle):
+    kept = {k: v for k, v in oracle.items() if k[:2] in ("G.", "D.") and k != "G.synthesis.b8.conv0.weight"}
+    save_file(kept, tmp_path / "partial.safetensors")
+    with pytest.raises(ValueError, match=r"b8\.conv0\.weight"):
+        load(tmp_path / "partial.safetensors")
