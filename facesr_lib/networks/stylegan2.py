@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib import unpickling
+from facesr_lib.networks import checkpoints
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -413,15 +412,7 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}.")
     try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            g_state, d_state = ({k[2:]: v for k, v in tensors.items() if k.startswith(p)} for p in ("G.", "D."))
-        else:
-            contents = unpickling.load(path)
-            if "G_ema" in contents:
-                g_state, d_state = (unpickling.state_dict(contents[k]) if k in contents else {} for k in ("G_ema", "D"))
-            else:
-                g_state, d_state = _from_rosinality(contents)
+        g_state, d_state = checkpoints.read_stylegan2(path)
         return _build_generator(g_state).eval(), _build_discriminator(d_state).eval() if d_state else None
     except (KeyError, IndexError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} holds no StyleGAN2 checkpoint that can be read: {error}.") from error
@@ -457,63 +448,10 @@ def _channels(state: dict[str, Tensor], pattern: str) -> dict[int, int]:
 def _load_strictly(network: nn.Module, state: dict[str, Tensor]):  # type: ignore[no-untyped-def]
     wanted = network.state_dict()
     kept = {k: v.float() for k, v in state.items() if not k.endswith("resample_filter")}
-    # rosinality keeps singleton dimensions ((1, C, 1, 1) biases, (1,) noise strengths) that the official names do not
-    kept = {
-        k: v.reshape(wanted[k].shape) if k in wanted and v.numel() == wanted[k].numel() else v for k, v in kept.items()
-    }
+    for key in (
+        wanted.keys() & kept.keys()
+    ):  # rosinality keeps singletons: (1, C, 1, 1) biases, (1,) strengths
+        if kept[key].numel() == wanted[key].numel():
+            kept[key] = kept[key].reshape(wanted[key].shape)
     network.load_state_dict(kept, strict=True)
     return network
-
-
-def _from_rosinality(contents: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    g, d = contents["g_ema"], contents.get("d", {})
-    g_state = {ours: g[theirs] for ours, theirs in _rosinality_generator_names(g).items()}
-    g_state["mapping.w_avg"] = contents["latent_avg"]
-    d_state = {ours: d[theirs] for ours, theirs in _rosinality_discriminator_names(d).items()} if d else {}
-    return g_state, d_state
-
-
-def _rosinality_generator_names(theirs: dict[str, Tensor]) -> dict[str, str]:
-    """Official parameter name → rosinality's."""
-    names: dict[str, str] = {}
-    for i in range(sum(key.startswith("style.") for key in theirs) // 2):
-        names |= {f"mapping.fc{i}.{p}": f"style.{i + 1}.{p}" for p in ("weight", "bias")}
-    names["synthesis.b4.const"] = "input.input"
-
-    def add(block: str, layer: str, theirs: str, bias: str) -> None:
-        parts = {"weight": "conv.weight", "bias": bias}
-        parts |= {f"affine.{p}": f"conv.modulation.{p}" for p in ("weight", "bias")}
-        if layer != "torgb":
-            parts["noise_strength"] = "noise.weight"
-        names.update({f"synthesis.{block}.{layer}.{ours}": f"{theirs}.{name}" for ours, name in parts.items()})
-
-    add("b4", "conv1", "conv1", "activate.bias")
-    add("b4", "torgb", "to_rgb1", "bias")
-    names["synthesis.b4.conv1.noise_const"] = "noises.noise_0"
-    for k in range(sum(bool(re.fullmatch(r"to_rgbs\.\d+\.bias", key)) for key in theirs)):
-        block = f"b{8 << k}"
-        add(block, "torgb", f"to_rgbs.{k}", "bias")
-        for j in (0, 1):
-            add(block, f"conv{j}", f"convs.{2 * k + j}", "activate.bias")
-            names[f"synthesis.{block}.conv{j}.noise_const"] = f"noises.noise_{2 * k + j + 1}"
-    return names
-
-
-def _rosinality_discriminator_names(theirs: dict[str, Tensor]) -> dict[str, str]:
-    blocks = sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", key)) for key in theirs)
-    names = {f"b{4 << blocks}.fromrgb.weight": "convs.0.0.weight", f"b{4 << blocks}.fromrgb.bias": "convs.0.1.bias"}
-    for k in range(1, blocks + 1):
-        block = f"b{4 << (blocks + 1 - k)}"
-        names |= {
-            f"{block}.conv0.weight": f"convs.{k}.conv1.0.weight",
-            f"{block}.conv0.bias": f"convs.{k}.conv1.1.bias",
-        }
-        names |= {
-            f"{block}.conv1.weight": f"convs.{k}.conv2.1.weight",
-            f"{block}.conv1.bias": f"convs.{k}.conv2.2.bias",
-        }
-        names[f"{block}.skip.weight"] = f"convs.{k}.skip.1.weight"
-    names |= {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
-    for i, layer in enumerate(("fc", "out")):
-        names |= {f"b4.{layer}.{p}": f"final_linear.{i}.{p}" for p in ("weight", "bias")}
-    return names
