@@ -1,0 +1,139 @@
+"""Pictures to work on: the faces, anybody's folder, the super-resolution benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesr_lib import assets, images
+
+FACE_SIDE = 256
+
+
+def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count: int | None = None) -> Tensor:
+    """Load the prepared OMI faces, shrunk by the mean over blocks (as the shipped prior was trained).
+
+    Parameters
+    ----------
+    split
+        "train": 900 identities; "test": 50 others.
+    resolution
+        A divisor of 256.
+    count
+        Only the first so many, in the order of their numbers.
+
+    Returns
+    -------
+    (N, 3, resolution, resolution)
+        [0, 1], whole multiples of 1/255. The whole split is kept in the cache as one file, which makes the second
+        call fast.
+
+    Raises
+    ------
+    AssetMissing
+        The faces are not on this machine.
+    ValueError
+        Unknown split, a resolution that does not divide 256, more faces asked for than there are.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"unknown split {split!r}: choose 'train' or 'test'")
+    if resolution < 1 or FACE_SIDE % resolution:
+        raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ...")
+    paths = _pictures(assets.path("faces") / split)
+    if count is not None and not 1 <= count <= len(paths):
+        raise ValueError(f"asked for {count} faces, but split {split!r} has 1 to {len(paths)}")
+    cached = assets.cache() / "prepared" / f"faces-{split}-{resolution}-{_fingerprint(paths)}.npy"
+    try:
+        pixels = np.load(cached, mmap_mode="r")[:count]  # (N, R, R, 3)
+    except (OSError, ValueError, EOFError):
+        whole = np.concatenate([images.to_uint8(_square(images.read(p), resolution)) for p in paths])
+        with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with images.replacing(cached) as temporary, temporary.open("wb") as file:
+                np.save(file, whole)
+        pixels = whole[:count]
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
+    """Load every picture of a folder: cropped to the central square, resized.
+
+    Pictures that cannot be read are skipped; one warning counts and names them.
+
+    Returns
+    -------
+    (N, 3, resolution, resolution)
+        In the order of the numbers in their names.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder.
+    ValueError
+        No picture in it can be read, or a resolution below 1.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}: check the path")
+    if resolution < 1:
+        raise ValueError(f"resolution must be at least 1 pixel, got {resolution}")
+    paths, squares, skipped = _pictures(path), [], []
+    for p in paths:
+        try:
+            squares.append(_square(images.read(p), resolution))
+        except ValueError as error:
+            skipped.append(str(error))
+    if skipped:
+        warnings.warn(f"skipped {len(skipped)} of {len(paths)} pictures: {'; '.join(skipped)}", stacklevel=2)
+    if not squares:
+        raise ValueError(
+            f"no picture in {path} can be read: it should hold files ending in {', '.join(images.SUFFIXES)}"
+        )
+    return torch.cat(squares)
+
+
+def benchmark_images(name: Literal["set5", "set14", "bsd100", "bsd200"]) -> list[Tensor]:
+    """Load a super-resolution benchmark: pictures (3, H, W) of different sizes.
+
+    Raises
+    ------
+    AssetMissing
+        It is not on this machine.
+    ValueError
+        There is no such benchmark.
+    """
+    known = ("set5", "set14", "bsd100", "bsd200")
+    if name not in known:
+        raise ValueError(f"unknown benchmark {name!r}: choose one of {', '.join(known)}")
+    return [images.read(p) for p in _pictures(assets.path(name))]
+
+
+def _pictures(path: Path) -> list[Path]:
+    """List a folder's pictures, 2.jpg before 10.jpg."""
+    found = (p for p in path.iterdir() if p.suffix.lower() in images.SUFFIXES and not p.name.startswith("."))
+    return sorted(found, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+
+
+def _fingerprint(paths: Iterable[Path]) -> str:
+    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+
+
+def _square(image: Tensor, resolution: int) -> Tensor:
+    """Crop (3, H, W) to its central square and resize: (1, 3, R, R), by exact means where R divides its side."""
+    _, height, width = image.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[None, :, top : top + side, left : left + side]
+    kernel = "bicubic" if side % resolution else "box"
+    return images.resize(square, (resolution, resolution), kernel).clamp(0, 1)

@@ -1,0 +1,191 @@
+"""Forward operators, HR → LR, and the corruptions that test how robust a method is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from facesr_lib import images, randomness
+
+KERNELS = ("bicubic", "box", "bilinear")
+
+
+class Downsample(nn.Module):
+    """Make an image smaller by a whole factor, as MATLAB's ``imresize`` does: linear and differentiable.
+
+    Parameters
+    ----------
+    scale : int
+        How many times smaller.
+    kernel : {"bicubic", "box", "bilinear"}
+        The filter, widened by ``scale``.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not a positive whole number, the kernel is unknown, or, when called, the image's sides are no
+        multiples of the scale.
+    """
+
+    def __init__(self, scale: int, kernel: str = "bicubic"):
+        super().__init__()
+        if scale != int(scale) or scale < 1:
+            raise ValueError(f"scale must be a whole number, at least 1; got {scale}.")
+        if kernel not in KERNELS:
+            near = get_close_matches(kernel, KERNELS) or KERNELS
+            raise ValueError(f"there is no kernel {kernel!r}; did you mean {' or '.join(near)}?")
+        self.scale, self.kernel = int(scale), kernel
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H / scale, W / scale), not clamped."""
+        height, width = image.shape[2:]
+        if height % self.scale or width % self.scale:
+            raise ValueError(
+                f"a {height}×{width} image cannot be made {self.scale} times smaller: crop it to multiples of "
+                f"{self.scale}, or choose a scale that divides both sides."
+            )
+        return images.resize(image, (height // self.scale, width // self.scale), self.kernel)
+
+    def upsample(self, image: Tensor) -> Tensor:
+        """Back to the large size by the same kernel, the baseline that every method must beat."""
+        height, width = image.shape[2:]
+        return images.resize(image, (height * self.scale, width * self.scale), self.kernel)
+
+    def extra_repr(self) -> str:
+        """Scale and kernel."""
+        return f"scale={self.scale}, kernel={self.kernel!r}"
+
+
+def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolution: int) -> Tensor:
+    """Check that a low-resolution batch can be explained by faces of ``resolution`` through ``operator``.
+
+    Returns
+    -------
+    (N, 3, h, w)
+        ``lowres`` itself.
+
+    Raises
+    ------
+    ValueError
+        If its shape is not what the operator gives, or a pixel is NaN, infinite or outside [0, 1] by more than the
+        overshoot of a bicubic kernel (0.25).
+    """
+    if lowres.ndim != 4 or lowres.shape[1] != 3:
+        raise ValueError(f"low-resolution images are (N, 3, h, w); got {tuple(lowres.shape)}.")
+    if not lowres.isfinite().all():
+        raise ValueError("the low-resolution image has NaN or infinite pixels; repair or drop it.")
+    if lowres.min() < -0.25 or lowres.max() > 1.25:
+        raise ValueError(
+            f"the low-resolution image ranges from {lowres.min():.2f} to {lowres.max():.2f}; pixels are in [0, 1]. "
+            "Divide by 255 if they are bytes."
+        )
+    with torch.no_grad():
+        expected = operator(lowres.new_zeros(1, 3, resolution, resolution)).shape[2:]
+    if lowres.shape[2:] != expected:
+        (h, w), (eh, ew) = lowres.shape[2:], expected
+        name = f"Downsample(scale={operator.scale})" if isinstance(operator, Downsample) else "the operator"
+        ways = f"Crop it square and resize it to {eh}×{ew}"
+        if h == w and resolution % h == 0:
+            ways += f", or choose scale={resolution // h} for {h}×{w}"
+        raise ValueError(
+            f"the low-resolution image is {h}×{w}, but {name} of a {resolution}×{resolution} generator gives "
+            f"{eh}×{ew}. {ways}."
+        )
+    return lowres
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Additive white Gaussian noise of standard deviation ``std``; image i draws from (seed, i)."""
+
+    std: float
+    seed: int | Sequence[int] = 0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _require(self.std >= 0, f"std must not be negative; got {self.std}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
+        noise = randomness.normal(randomness.generators(self.seed, len(image)), *image.shape[1:])
+        return (image + self.std * noise.to(image)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class SaltAndPepper:
+    """A share ``amount`` of the pixels becomes black or white; image i draws from (seed, i)."""
+
+    amount: float
+    seed: int | Sequence[int] = 0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _require(0 <= self.amount <= 1, f"amount must be a share between 0 and 1; got {self.amount}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W)."""
+        draws = randomness.generators(self.seed, len(image))
+        dice = torch.stack([torch.rand(1, *image.shape[2:], generator=g) for g in draws]).to(image)  # (N, 1, H, W)
+        image = torch.where(dice < self.amount / 2, 0.0, image)
+        return torch.where(dice > 1 - self.amount / 2, 1.0, image)
+
+
+@dataclass(frozen=True)
+class GaussianBlur:
+    """Gaussian blur of standard deviation ``sigma`` pixels (0: none), borders reflected."""
+
+    sigma: float
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _require(self.sigma >= 0, f"sigma must not be negative; got {self.sigma}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W)."""
+        if self.sigma == 0:
+            return image
+        from kornia.filters import gaussian_blur2d
+
+        size = 2 * min(round(4 * self.sigma) or 1, min(image.shape[2:]) - 1) + 1
+        return gaussian_blur2d(image, (size, size), (self.sigma, self.sigma), "reflect")
+
+
+@dataclass(frozen=True)
+class MotionBlur:
+    """Blur along a line of ``size`` pixels (odd) at ``angle`` degrees, borders reflected."""
+
+    size: int
+    angle: float = 0.0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _require(self.size >= 3 and self.size % 2 == 1, f"size must be odd and at least 3; got {self.size}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W)."""
+        from kornia.filters import motion_blur
+
+        return motion_blur(image, self.size, float(self.angle), 0.0, "reflect")
+
+
+class Chain(nn.Module):
+    """Operators one after the other, as one operator with their common ``scale``."""
+
+    def __init__(self, *operators: Callable[[Tensor], Tensor]):
+        super().__init__()
+        _require(len(operators) > 0, "a chain needs at least one operator.")
+        self.operators = operators
+        self.scale = 1
+        for operator in operators:
+            self.scale *= getattr(operator, "scale", 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H / scale, W / scale)."""
+        for operator in self.operators:
+            image = operator(image)
+        return image
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

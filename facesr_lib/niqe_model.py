@@ -1,0 +1,99 @@
+"""NIQE's statistics: how far an image's patches are from those of pristine photographs (Mittal et al. 2013).
+
+`metrics.niqe` is the public name; this room holds the model of natural images.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facesr_lib import assets, images
+
+BLOCK = 96
+
+
+@cache
+def pristine() -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (36,) and covariance (36, 36) of pristine images' features, and the 7×7 window; float64."""
+    with np.load(assets.path("niqe"), allow_pickle=False) as file:
+        mean, covariance, window = (file[f"{name}"] for name in ("mu_pris_param", "cov_pris_param", "gaussian_window"))
+    return (
+        torch.from_numpy(mean).double().flatten(),
+        torch.from_numpy(covariance).double(),
+        torch.from_numpy(window).double(),
+    )
+
+
+def distance(y: Tensor, resize_to: int | None = None) -> Tensor:
+    """Luminance in grey levels of 255, (N, 1, H, W) → NIQE (N,); `metrics.niqe` documents the rest."""
+    mean, covariance, window = (t.to(y.device) for t in pristine())
+    y = y.double()
+    if resize_to is not None:
+        y = _resize(y, (resize_to, resize_to))
+    rows, columns = y.shape[2] // BLOCK, y.shape[3] // BLOCK
+    if rows * columns < 4:
+        raise ValueError(
+            f"NIQE needs four blocks of {BLOCK}×{BLOCK} pixels, such as {2 * BLOCK}×{2 * BLOCK}; got {y.shape[2]}×"
+            f"{y.shape[3]}. Pass resize_to={256} and say so beside the number."
+        )
+    y = y[:, :, : rows * BLOCK, : columns * BLOCK].round()
+    features = []
+    for scale in (1, 2):
+        normalised = _normalise(y, window)
+        side = BLOCK // scale
+        blocks = normalised.unfold(2, side, side).unfold(3, side, side)  # (N, 1, rows, columns, side, side)
+        features.append(_features(blocks.flatten(1, 3)))  # (N, B, 18)
+        y = _resize(y, (y.shape[2] // 2, y.shape[3] // 2))
+    return torch.stack([_mahalanobis(f, mean, covariance) for f in torch.cat(features, 2)]).float()
+
+
+def _resize(y: Tensor, size: tuple[int, int]) -> Tensor:
+    return images.resize(y.expand(-1, 3, -1, -1), size)[:, :1]
+
+
+def _normalise(y: Tensor, window: Tensor) -> Tensor:
+    """Subtract the local mean and divide by the local contrast plus one."""
+    half = window.shape[0] // 2
+    local = F.conv2d(F.pad(torch.cat([y, y * y]), (half,) * 4, mode="replicate"), window[None, None])
+    mean, square = local.chunk(2)
+    return (y - mean) / ((square - mean**2).abs().sqrt() + 1)
+
+
+def _features(blocks: Tensor) -> Tensor:
+    """Two numbers of the block itself and four of each product with a neighbour: (N, B, s, s) → (N, B, 18)."""
+    alpha, left, right = _generalised_gaussian(blocks)
+    columns = [alpha, (left + right) / 2]
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        alpha, left, right = _generalised_gaussian(blocks * blocks.roll(shift, (2, 3)))
+        mean = (right - left) * (torch.lgamma(2 / alpha) - torch.lgamma(1 / alpha)).exp()
+        columns += [alpha, mean, left, right]
+    return torch.stack(columns, 2)
+
+
+def _generalised_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shape and the two widths of an asymmetric generalised Gaussian, by moments: each (N, B)."""
+    left, right = (
+        ((x * side).square().sum((2, 3)) / side.sum((2, 3))).sqrt() for side in ((x < 0).double(), (x > 0).double())
+    )
+    ratio = left / right
+    r = x.abs().mean((2, 3)) ** 2 / x.square().mean((2, 3))
+    r = r * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    shapes = torch.arange(200, 10_001, device=x.device, dtype=torch.float64) / 1000
+    log_gamma = torch.lgamma(torch.stack([1 / shapes, 2 / shapes, 3 / shapes]))
+    table = (2 * log_gamma[1] - log_gamma[0] - log_gamma[2]).exp()  # increasing in the shape
+    alpha = shapes[(table - r[..., None]).square().argmin(-1)]
+    width = ((torch.lgamma(1 / alpha) - torch.lgamma(3 / alpha)) / 2).exp()
+    return alpha, left * width, right * width
+
+
+def _mahalanobis(features: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Distance of one image's blocks (B, 36) from pristine ones; flat blocks, which have no shape, do not count."""
+    whole = features[features.isfinite().all(1)]
+    offset = mean - features.nanmean(0)
+    pooled = (covariance + torch.cov(whole.t())) / 2
+    return (offset @ torch.linalg.pinv(pooled) @ offset).sqrt()

@@ -1,0 +1,313 @@
+import dataclasses
+import errno
+import functools
+import hashlib
+import http.server
+import io
+import socket
+import threading
+from pathlib import Path
+
+import pooch
+import pytest
+import torch
+
+from facesr_lib import assets, images
+from facesr_lib.assets import AssetMissing, Entry, FetchFailed, File
+
+CONTENT = b"weights " * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Stand an empty FACESR_DATA and cache in front of this machine's."""
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path / "home"))
+    monkeypatch.setattr(assets, "cache", lambda: tmp_path / "cache")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def register(monkeypatch):
+    def put(**fields: object) -> Entry:
+        defaults = {"path": "models/thing.pt", "purpose": "a test", "licence": "none", "size": len(CONTENT)}
+        item = Entry(**{"name": "thing", **defaults, "source": "nowhere", "without": "the rest still works", **fields})
+        monkeypatch.setattr(assets, "_registry", lambda: {item.name: item})
+        return item
+
+    return put
+
+
+@pytest.fixture
+def server():
+    """Serve /whole, /cut (Content-Length too long), /wrong and /face-N.jpg (1024 x 1024); anything else is a 404."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body, announced = CONTENT, 0
+            if self.path == "/cut":
+                body, announced = CONTENT[:-100], len(CONTENT)
+            elif self.path == "/wrong":
+                body = CONTENT[::-1]
+            elif self.path.startswith("/face-"):
+                body = face(int(self.path[6]))
+            elif self.path != "/whole":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(announced or len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        running.asked = asked
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        yield running
+        running.shutdown()
+
+
+def face(number: int) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), (number * 50, 0, 255)).save(stream, "JPEG", quality=100)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def closed_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{s.getsockname()[1]}/whole"
+
+
+def left_behind(folder: Path) -> list[str]:
+    return [p.name for p in folder.rglob("*") if p.is_file() or p.name.startswith(".")]
+
+
+fetch = functools.partial(assets.fetch, progress=False)
+
+
+# the registry that is shipped
+
+
+def test_every_entry_is_complete():
+    assert {
+        "faces",
+        "faces-64",
+        "stylegan2-ffhq-1024",
+        "alexnet",
+        "vgg16",
+        "inception",
+        "distilled-fan",
+        "niqe",
+    } <= set(assets.names())
+    for name in assets.names():
+        item = assets.entry(name)
+        assert all((item.purpose, item.licence, item.source, item.without)), name
+        assert item.size > 0
+        assert set(item.sha256) <= set("0123456789abcdef"), name
+        assert all(url.startswith("https://") for file in item.files for url in file.urls), name
+        assert item.count is not None or len(item.files) <= 1, name
+        if item.count is None:
+            assert all(file.path == item.path for file in item.files), name
+
+
+def test_faces_are_listed_one_by_one():
+    files = assets.entry("faces").files
+    assert len(files) == assets.entry("faces").count == len({f.path for f in files}) == 950
+    assert files[6].path == "faces/train/0007.jpg"
+    assert files[6].urls[0].endswith("/images/7.jpg")
+    assert files[900].path == "faces/test/1263.jpg"
+    assert files[900].urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
+
+
+def test_the_shipped_prior_is_what_it_should_be(home):
+    assert assets.verify("faces-64") == "ok"
+    assert assets.path("faces-64").parent == assets.SHIPPED
+    assert assets.entry("faces-64").sha256 in (assets.SHIPPED / "faces-64.md").read_text(encoding="utf-8")
+
+
+def test_the_table_shows_every_entry(home):
+    lines = assets.table().splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *assets.names()]
+    assert lines[1].split()[:4] == ["faces-64", "yes", "12.6", "MB"]
+    assert lines[3].split()[:4] == ["stylegan2-ffhq-1024", "no", "382", "MB"]
+
+
+def test_unknown_names_get_near_matches():
+    with pytest.raises(ValueError, match=r"'ffhq-1024': did you mean 'stylegan2-ffhq-1024'"):
+        assets.path("ffhq-1024")
+    with pytest.raises(ValueError, match=r"'qqq': known: faces-64, faces"):
+        assets.fetch("qqq")
+
+
+# finding and verifying
+
+
+def test_missing_says_what_to_do(home, register):
+    register(files=(File("models/thing.pt", ("http://127.0.0.1/whole",)),))
+    assert assets.verify("thing") == "missing"
+    with pytest.raises(AssetMissing) as caught:
+        assets.path("thing")
+    message = str(caught.value)
+    for part in (
+        "'thing' is not on this machine",
+        "facesr assets fetch thing",
+        "0.008 MB",
+        str(home / "models/thing.pt"),
+    ):
+        assert part in message
+    assert message.endswith("without it, the rest still works")
+    register()
+    with pytest.raises(AssetMissing, match=r"^(?!.*assets fetch).*put the file at"):
+        assets.path("thing")
+
+
+def test_found_in_the_data_folder_or_the_cache(home, register):
+    register(sha256=SHA256)
+    for folder in (assets.cache(), home):  # the second comes first
+        (folder / "models").mkdir(parents=True)
+        (folder / "models" / "thing.pt").write_bytes(CONTENT)
+        assert assets.path("thing") == folder / "models" / "thing.pt"
+        assert assets.verify("thing") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("sha256", "content", "status"),
+    [
+        (SHA256, CONTENT, "ok"),
+        (SHA256[:8], CONTENT, "ok"),
+        ("", CONTENT, "unchecked"),
+        (SHA256, CONTENT[::-1], "wrong checksum"),
+        ("", CONTENT[:-1], "wrong checksum"),
+    ],
+)
+def test_verify(home, register, sha256, content, status):
+    register(sha256=sha256)
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "thing.pt").write_bytes(content)
+    assert assets.verify("thing") == status
+
+
+def test_an_incomplete_folder_is_missing(home, register):
+    register(path="sr/set2", count=2)
+    (home / "sr" / "set2").mkdir(parents=True)
+    images.write(torch.zeros(3, 2, 2), home / "sr" / "set2" / "a.png")
+    (home / "sr" / "set2" / "licence.txt").touch()
+    assert assets.verify("thing") == "incomplete"
+    with pytest.raises(AssetMissing, match=r"incomplete \(1 of 2 pictures"):
+        assets.path("thing")
+    images.write(torch.zeros(3, 2, 2), home / "sr" / "set2" / "b.png")
+    assert assets.path("thing") == home / "sr" / "set2"
+    assert assets.verify("thing") == "unchecked"
+
+
+# fetching
+
+
+def test_fetch_downloads_once(home, register, server):
+    register(sha256=SHA256, files=(File("models/thing.pt", (f"{server.url}/whole",)),))
+    for _ in range(2):
+        assert fetch("thing") == home / "models" / "thing.pt"
+    assert server.asked == ["/whole"]
+    assert assets.verify("thing") == "ok"
+    fetch("thing", force=True)
+    assert server.asked == ["/whole"] * 2
+    assert left_behind(home) == ["thing.pt"]
+
+
+def test_fetch_tries_the_mirrors_in_order(home, register, server, closed_port):
+    urls = (closed_port, f"{server.url}/gone", f"{server.url}/wrong", f"{server.url}/whole", f"{server.url}/never")
+    register(sha256=SHA256, files=(File("models/thing.pt", urls),))
+    assert fetch("thing").read_bytes() == CONTENT
+    assert server.asked == ["/gone", "/wrong", "/whole"]
+
+
+def test_fetch_replaces_a_wrong_file(home, register, server):
+    register(sha256=SHA256, files=(File("models/thing.pt", (f"{server.url}/whole",)),))
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "thing.pt").write_bytes(b"wrong")
+    assert fetch("thing").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("sha256", [SHA256, ""])
+@pytest.mark.parametrize(("place", "reason"), [("cut", ""), ("gone", "404"), ("wrong", "wrong checksum")])
+def test_a_bad_download_leaves_nothing(home, register, server, place, reason, sha256):
+    if place == "wrong" and not sha256:
+        return
+    register(sha256=sha256, files=(File("models/thing.pt", (f"{server.url}/{place}",)),))
+    with pytest.raises(FetchFailed, match=rf"{reason}.*Nothing half-written was kept.*the rest still works"):
+        fetch("thing")
+    assert left_behind(home) == []
+    assert assets.verify("thing") == "missing"
+
+
+def test_a_bad_download_keeps_the_file_that_was_there(home, register, server):
+    register(sha256=SHA256, files=(File("models/thing.pt", (f"{server.url}/cut",)),))
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "thing.pt").write_bytes(CONTENT)
+    with pytest.raises(FetchFailed):
+        fetch("thing", force=True)
+    assert assets.verify("thing") == "ok"
+
+
+def test_a_short_file_is_noticed_by_its_size(home, register, server):
+    register(size=len(CONTENT) + 1, files=(File("models/thing.pt", (f"{server.url}/whole",)),))
+    with pytest.raises(FetchFailed, match="8000 bytes came instead of 8001"):
+        fetch("thing")
+    assert left_behind(home) == []
+
+
+def test_no_network_says_what_still_works(home, register, closed_port):
+    register(files=(File("models/thing.pt", (closed_port,)),))
+    with pytest.raises(
+        FetchFailed, match=r"could not fetch 'thing'.*the rest still works.*yourself \(source: nowhere\)"
+    ):
+        fetch("thing")
+    assert left_behind(home) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_no_space_and_interruption_leave_nothing(home, register, monkeypatch, error):
+    def download(self, url, output_file, pooch):
+        Path(output_file).write_bytes(CONTENT[:100])
+        raise error
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", download)
+    register(files=(File("models/thing.pt", ("http://127.0.0.1/a", "http://127.0.0.1/b")),))
+    expected, message = (
+        (KeyboardInterrupt, None) if isinstance(error, KeyboardInterrupt) else (FetchFailed, "no space left")
+    )
+    with pytest.raises(expected, match=message):
+        fetch("thing")
+    assert left_behind(home) == []
+
+
+def test_without_an_address_fetch_says_so(home, register):
+    register()
+    with pytest.raises(FetchFailed, match="no address to fetch it from: put it at"):
+        fetch("thing")
+
+
+def test_folders_are_shrunk_and_continued(home, register, server):
+    urls = [f"{server.url}/face-{i}.jpg" for i in range(3)]
+    files = tuple(File(f"faces/{i}.png", (url,), side=16) for i, url in enumerate(urls))
+    broken = (*files[:2], dataclasses.replace(files[2], urls=(f"{server.url}/whole",)))  # no picture
+    register(path="faces", count=3, files=broken)
+    with pytest.raises(FetchFailed, match="no picture"):
+        fetch("thing")
+    assert assets.verify("thing") == "incomplete"
+    assert sorted(left_behind(home)) == ["0.png", "1.png"]
+    register(path="faces", count=3, files=files)
+    folder = fetch("thing")
+    assert [p.split("/")[-1] for p in server.asked] == ["face-0.jpg", "face-1.jpg", "whole", "face-2.jpg"]
+    x = images.read(folder / "2.png")
+    assert x.shape == (3, 16, 16)
+    torch.testing.assert_close(x[:, 3, 3], torch.tensor([100 / 255, 0, 1]), atol=2 / 255, rtol=0)
