@@ -56,7 +56,7 @@ def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count
     try:
         pixels = np.load(cached, mmap_mode="r")[:count]  # (N, R, R, 3)
     except (OSError, ValueError, EOFError):
-        whole = np.concatenate([images.to_uint8(_square(images.read(p), resolution)) for p in paths])
+        whole = np.concatenate([images.to_uint8(square(images.read(p), resolution)) for p in paths])
         with suppress(OSError):  # a cache that cannot be written costs time, nothing else
             cached.parent.mkdir(parents=True, exist_ok=True)
             with images.replacing(cached) as temporary, temporary.open("wb") as file:
@@ -90,7 +90,7 @@ def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
     paths, squares, skipped = _pictures(path), [], []
     for p in paths:
         try:
-            squares.append(_square(images.read(p), resolution))
+            squares.append(square(images.read(p), resolution))
         except ValueError as error:
             skipped.append(str(error))
     if skipped:
@@ -129,7 +129,7 @@ def _fingerprint(paths: Iterable[Path]) -> str:
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
 
-def _square(image: Tensor, resolution: int) -> Tensor:
+def square(image: Tensor, resolution: int) -> Tensor:
     """Crop (3, H, W) to its central square and resize: (1, 3, R, R), by exact means where R divides its side."""
     _, height, width = image.shape
     side = min(height, width)

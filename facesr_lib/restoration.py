@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facesr_lib import images, search
+from facesr_lib import data, images, search
 from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
 
@@ -89,6 +89,7 @@ def restore(
     """
     find = search.method(method)
     out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()
     todo = [Outcome(Path(photo)) for photo in photos]
     for first in range(0, len(todo), batch):
@@ -113,13 +114,10 @@ def restore(
 
 
 def _lowres(photo: Path, prior: FacePrior, operator: Callable[[Tensor], Tensor], degrade: bool) -> Tensor:
-    image = images.read(photo)[None]
+    image = images.read(photo)
     if degrade:
-        side = min(image.shape[2:])
-        top, left = ((length - side) // 2 for length in image.shape[2:])
-        square = image[:, :, top : top + side, left : left + side]
-        return operator(images.resize(square, (prior.resolution, prior.resolution)).clamp(0, 1)).clamp(0, 1)
-    return check_lowres(operator, image, prior.resolution)
+        return operator(data.square(image, prior.resolution)).clamp(0, 1)
+    return check_lowres(operator, image[None], prior.resolution)
 
 
 def _unused(stem: str, names: set[str]) -> str:

@@ -1,0 +1,273 @@
+"""The figures that the chapters share: picture grids, curves, histograms.
+
+Every function returns a `matplotlib.figure.Figure` that pyplot no longer holds: as the last expression of a cell it is
+shown once, and it can be saved with ``figure.savefig``. Figures are opaque white with dark text, so they read the same
+on a light and on a dark page; colours are Okabe and Ito's, and lines differ in their dashes too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesr_lib import images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (9, 2)))
+WIDTH = 7.0  # inches; at 150 dpi a little sharper than the text column is wide
+
+Values = Tensor | np.ndarray | Sequence[float]
+
+
+def style() -> AbstractContextManager[None]:
+    """Return a context in which matplotlib draws as the book does; for a chapter's own figures."""
+    import matplotlib
+    from cycler import cycler
+
+    return matplotlib.rc_context(
+        {
+            "axes.edgecolor": "#59636e",
+            "axes.facecolor": "white",
+            "axes.grid": True,
+            "axes.labelcolor": "#1f2328",
+            "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 12,
+            "axes.titleweight": "bold",
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 150,
+            "figure.facecolor": "white",
+            "font.size": 10,
+            "grid.color": "#d8dee4",
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+            "savefig.facecolor": "white",
+            "text.color": "#1f2328",
+            "xtick.color": "#59636e",
+            "ytick.color": "#59636e",
+        }
+    )
+
+
+def faces(
+    rows: Tensor | Mapping[str, Tensor],
+    titles: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    columns: int | None = None,
+    suptitle: str = "",
+) -> Figure:
+    """Pictures side by side, each pixel a square.
+
+    Parameters
+    ----------
+    rows : (N, 3, H, W) or dict of (N, 3, H, W)
+        In [0, 1]. A dict gives one row per entry, with its name at the left; the rows may differ in size and number.
+    titles
+        One per picture, shown above it; for a dict of rows, a dict that names those rows that have titles.
+    columns : int, optional
+        Pictures per row of a single batch; default: up to eight.
+    suptitle : str
+        Above all.
+
+    Raises
+    ------
+    ValueError
+        If the shapes or the number of titles do not fit, or pixels are NaN.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if isinstance(rows, Mapping):
+        if columns is not None:
+            raise ValueError("columns wraps a single batch; a dict of rows has one row per entry")
+        if titles is not None and not isinstance(titles, Mapping):
+            raise ValueError(f"rows are named, so name the titles too: a dict with some of {', '.join(rows)}")
+        named = {name: (images.to_uint8(batch), (titles or {}).get(name)) for name, batch in rows.items()}
+        if unknown := set(titles or ()) - set(named):
+            raise ValueError(f"titles for {', '.join(unknown)}, but the rows are {', '.join(named)}")
+        table = [(name, *entry) for name, entry in named.items()]
+    else:
+        if isinstance(titles, Mapping):
+            raise ValueError("titles is a dict but rows is a single batch: give a list, one title per picture")
+        _check_titles("the batch", len(rows), titles)
+        step = max(1, min(columns or 8, len(rows)))
+        pixels = images.to_uint8(rows)
+        table = [
+            ("", pixels[i : i + step], titles[i : i + step] if titles is not None else None)
+            for i in range(0, len(rows), step)
+        ]
+    for name, batch, words in table:
+        _check_titles(repr(name), len(batch), words)
+    width = max((len(batch) for _, batch, _ in table), default=0)
+    if not width:
+        raise ValueError("there is no picture to show")
+
+    side = min(WIDTH / width, 1.8)
+    heights = []  # inches, with the titles
+    for _, batch, words in table:
+        lines = max((1 + word.count("\n") for word in words or ()), default=0)
+        heights.append(side * batch.shape[1] / batch.shape[2] + 0.18 * lines)
+    with style():
+        figure, axes = plt.subplots(
+            len(table),
+            width,
+            figsize=(side * width, sum(heights) + 0.35 * bool(suptitle)),
+            squeeze=False,
+            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0),
+        )
+        for line, (name, batch, words) in zip(axes, table, strict=True):
+            for i, ax in enumerate(line):
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+                if i < len(batch):
+                    ax.imshow(batch[i])
+                    if words is not None:
+                        ax.set_title(words[i], loc="center", fontsize=9, fontweight="normal", pad=3)
+            line[0].set_ylabel(name, rotation=90, fontsize=10)
+        if suptitle:
+            figure.suptitle(suptitle, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        return _finished(figure)
+
+
+def curves(
+    series: Mapping[str, Values],
+    x: Values | None = None,
+    xlabel: str = "step",
+    ylabel: str = "",
+    title: str = "",
+    logy: bool = False,
+) -> Figure:
+    """Lines over a common axis.
+
+    Parameters
+    ----------
+    series : dict of (S,)
+        Name → y values.
+    x : (S,), optional
+        Default: 0, 1, 2, ...
+    xlabel, ylabel, title : str
+    logy : bool
+        Logarithmic y axis.
+
+    Raises
+    ------
+    ValueError
+        If a series and x differ in length, or there is none.
+    """
+    import matplotlib.pyplot as plt
+
+    if not series:
+        raise ValueError("there is no series to draw")
+    lines = {}
+    for name, values in series.items():
+        y = _array(values)
+        at = np.arange(y.size) if x is None else _array(x)
+        if y.ndim != 1 or at.shape != y.shape:
+            raise ValueError(f"{name!r} has shape {y.shape} over an x of shape {at.shape}; give (S,) for both")
+        lines[name] = at, y
+    with style():
+        figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+        for name, (at, y) in lines.items():
+            ax.plot(at, y, label=name, linewidth=1.8)
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if logy:
+            ax.set_yscale("log")
+        if len(series) > 1:
+            ax.legend()
+        return _finished(figure)
+
+
+def histogram(
+    values: Mapping[str, Values],
+    bins: int | Sequence[float] = 60,
+    reference: tuple[Values, Values, str] | None = None,
+    title: str = "",
+    xlabel: str = "",
+) -> Figure:
+    """Densities of several samples over the same bins, and a curve to hold them against.
+
+    Parameters
+    ----------
+    values : dict of (M,)
+        Name → sample.
+    bins
+        Number over the joint range, or edges.
+    reference : (x, density, label), optional
+        Such as ``(x, chi2_pdf(x, d), "χ²")`` for the squared norms of vectors that should be Gaussian.
+    title, xlabel : str
+
+    Raises
+    ------
+    ValueError
+        If a sample is empty or not finite.
+    """
+    import matplotlib.pyplot as plt
+
+    samples = {name: _array(sample).ravel() for name, sample in values.items()}
+    for name, sample in samples.items():
+        if not sample.size or not np.isfinite(sample).all():
+            raise ValueError(f"sample {name!r} is empty or has values that are not finite: it has no histogram")
+    edges = np.histogram_bin_edges(np.concatenate(list(samples.values())), bins)
+    with style():
+        figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+        for i, (name, sample) in enumerate(samples.items()):
+            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+            density, _ = np.histogram(sample, edges, density=True)
+            ax.stairs(density, edges, fill=True, color=colour, alpha=0.25)
+            ax.stairs(density, edges, color=colour, linestyle=dash, linewidth=1.6, label=name)
+        if reference is not None:
+            at, curve, label = reference
+            ax.plot(_array(at), _array(curve), color="#1f2328", linestyle="-", linewidth=1.6, label=label)
+        ax.set(xlabel=xlabel, ylabel="density", title=title)
+        ax.legend()
+        return _finished(figure)
+
+
+def chi2_pdf(x: Tensor, dof: int) -> Tensor:
+    r"""Density of the squared length of a standard Gaussian vector in ``dof`` dimensions.
+
+    .. math:: p(x) = \frac{x^{d/2 - 1} e^{-x/2}}{2^{d/2} \, \Gamma(d/2)}
+
+    Parameters
+    ----------
+    x : (M,)
+        Positive; elsewhere the density is 0.
+    dof : int
+        d, at least 1.
+
+    Returns
+    -------
+    (M,)
+    """
+    if dof < 1:
+        raise ValueError(f"dof must be at least 1, got {dof}")
+    half, positive = dof / 2, x.clamp_min(torch.finfo(x.dtype).tiny)
+    log_density = (half - 1) * positive.log() - positive / 2 - half * math.log(2) - math.lgamma(half)
+    return torch.where(x > 0, log_density.exp(), torch.zeros_like(x))
+
+
+def _finished(figure: Figure) -> Figure:
+    """Take the figure out of pyplot's hands, which would show it a second time at the end of the cell."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
+    return figure
+
+
+def _array(values: Values) -> np.ndarray[Any, Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _check_titles(name: str, n: int, titles: Sequence[str] | None) -> None:
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"{name} has {n} pictures but {len(titles)} titles: give one per picture")

@@ -1,0 +1,92 @@
+"""A wipe between two pictures."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from traitlets import Bytes, Float, Int, List, Unicode
+
+from facesr_lib.widgets.figure import Figure, script, webp
+
+
+class BeforeAfter(Figure):
+    """Two pictures on top of each other and a divider to drag: by mouse, finger or arrow keys.
+
+    Both are shown at the same size; where a picture has fewer pixels than the screen shows, they stay square pixels.
+
+    Parameters
+    ----------
+    before, after : (3, H, W) or (1, 3, H, W)
+        In [0, 1]; of any two sizes with the same proportions.
+    labels : (str, str)
+        Shown on the two pictures.
+    alt : str
+        What the pair shows, for those who cannot see it.
+    title, caption : str
+        Shown above and below.
+    width : int
+        Of the figure on a wide enough screen, in CSS pixels.
+
+    Attributes
+    ----------
+    position : float
+        Where the divider stands, 0 (only ``after`` is seen) to 1 (only ``before``); follows the reader's hand, and
+        can be set and linked.
+
+    Raises
+    ------
+    ValueError
+        If a picture has another shape, NaN pixels, or other proportions than its partner.
+    """
+
+    _esm = script("before_after.js")
+
+    before = Bytes().tag(sync=True)
+    after = Bytes().tag(sync=True)
+    size = List(Int(), help="Width and height of the larger picture.").tag(sync=True)
+    labels = List(Unicode()).tag(sync=True)
+    width = Int().tag(sync=True)
+    position = Float(0.5, min=0.0, max=1.0).tag(sync=True)
+
+    def __init__(
+        self,
+        before: Tensor,
+        after: Tensor,
+        *,
+        labels: tuple[str, str] = ("before", "after"),
+        alt: str,
+        title: str = "",
+        caption: str = "",
+        width: int = 384,
+    ):
+        if len(labels) != 2:
+            raise ValueError(f"expected two labels, for before and after; got {labels!r}")
+        pair = [_single(before, "before"), _single(after, "after")]
+        (h, w), (height, width_after) = (tuple(image.shape[1:]) for image in pair)
+        if abs(h * width_after - w * height) > 0.02 * h * width_after:
+            raise ValueError(
+                f"before is {h} x {w} and after is {height} x {width_after}: crop them to the same proportions, "
+                "or the wipe compares different places"
+            )
+        super().__init__(
+            before=_encode(pair[0]),
+            after=_encode(pair[1]),
+            size=[max(w, width_after), max(h, height)],
+            labels=list(labels),
+            alt=alt,
+            title=title,
+            caption=caption,
+            width=width,
+        )
+
+
+def _single(image: Tensor, name: str) -> Tensor:
+    """(3, H, W) or (1, 3, H, W) -> (3, H, W)."""
+    single = image[0] if image.ndim == 4 and len(image) == 1 else image
+    if single.ndim != 3 or single.shape[0] != 3 or 0 in single.shape:
+        raise ValueError(f"{name} has shape {tuple(image.shape)}; give one picture, (3, H, W) or (1, 3, H, W)")
+    return single
+
+
+def _encode(image: Tensor) -> bytes:
+    """Keep every pixel of small pictures, where the eye sees single ones; large ones would weigh megabytes."""
+    return webp(image, lossless=True) if image[0].numel() <= 256**2 else webp(image, quality=92)

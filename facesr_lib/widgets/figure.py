@@ -1,0 +1,61 @@
+"""What every figure that moves has: a text alternative, a title and a caption, and pictures packed into bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import anywidget
+from PIL import Image
+from torch import Tensor
+from traitlets import Unicode
+
+from facesr_lib import images
+
+FOLDER = Path(__file__).parent
+
+
+def script(name: str) -> str:
+    """Return a figure's JavaScript, preceded by what all figures share."""
+    return "\n".join((FOLDER / file).read_text(encoding="utf-8") for file in ("figure.js", name))
+
+
+class Figure(anywidget.AnyWidget):
+    """A figure that carries its data with it; see `BeforeAfter` and `LatentTrajectory`.
+
+    Attributes
+    ----------
+    alt : str
+        What the figure shows, for those who cannot see it: screen readers, and programs that run no widgets.
+    title, caption : str
+        Shown above and below; either may be empty.
+    """
+
+    _css = (FOLDER / "figure.css").read_text(encoding="utf-8")
+
+    alt = Unicode().tag(sync=True)
+    title = Unicode().tag(sync=True)
+    caption = Unicode().tag(sync=True)
+
+    def __init__(self, *, alt: str, **traits: Any):
+        if not alt.strip():
+            raise ValueError("alt is empty: say in a sentence or two what the figure shows")
+        super().__init__(alt=alt, **traits)
+
+    def __repr__(self) -> str:
+        """Say what the figure shows: all that a program without widgets can show of it."""
+        return f"{type(self).__name__}: {self.alt}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is not None:
+            bundle[0]["text/plain"] = repr(self)  # anywidget < 0.11 cuts it after 110 characters
+        return bundle
+
+
+def webp(image: Tensor, **options: Any) -> bytes:
+    """Encode one picture (3, H, W) as WebP; ``options`` are Pillow's."""
+    file = io.BytesIO()
+    Image.fromarray(images.to_uint8(image[None])[0]).save(file, "WEBP", method=6, **options)
+    return file.getvalue()

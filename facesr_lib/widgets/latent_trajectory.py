@@ -1,0 +1,247 @@
+"""The path of a latent search, beside the faces it passes and the losses it lowers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from traitlets import Bytes, Dict, Int, List
+
+from facesr_lib import images
+from facesr_lib.widgets.figure import Figure, script, webp
+
+if TYPE_CHECKING:
+    from facesr_lib.prior import FacePrior
+    from facesr_lib.search import SearchResult
+
+MOST_RUNS = 6  # colours that stay apart for colour-blind readers
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search on one face.
+
+    Attributes
+    ----------
+    steps : (K,)
+        Numbers of the steps that are shown, increasing.
+    path : (K, 2)
+        Where the latent stands in the plane.
+    faces : (K, 3, R, R)
+        In [0, 1].
+    losses : dict of (S,)
+        The terms of the objective at steps 0 to S - 1.
+    """
+
+    steps: Sequence[int]
+    path: Tensor
+    faces: Tensor
+    losses: Mapping[str, Tensor]
+
+
+class LatentTrajectory(Figure):
+    """A slider through a search: the latent's path in a plane, the face at that step, and the losses.
+
+    Parameters
+    ----------
+    runs : dict of Run
+        Name of the method → its search, all on the same face; up to six.
+    background : (M, 2), optional
+        Ordinary faces in the same plane, drawn as a cloud behind the paths.
+    alt : str
+        What the figure shows, for those who cannot see it.
+    title, caption : str
+        Shown above and below.
+
+    Attributes
+    ----------
+    step : int
+        The step that is shown; follows the reader's hand, and can be set and linked. Between two stored steps, the
+        earlier one is seen. Starts at the last.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together or something is NaN.
+    """
+
+    _esm = script("latent_trajectory.js")
+
+    runs = List(Dict(), help="Per run: name, steps, path, losses, and its first tile in the sheet.").tag(sync=True)
+    sheet = Bytes(help="The faces of all runs in one WebP picture, row by row.").tag(sync=True)
+    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
+    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
+    background: List[list[float]] = List(help="Points (x, y).").tag(sync=True)
+    step = Int().tag(sync=True)
+
+    def __init__(
+        self,
+        runs: Mapping[str, Run],
+        *,
+        background: Tensor | None = None,
+        alt: str,
+        title: str = "",
+        caption: str = "",
+    ):
+        if not 1 <= len(runs) <= MOST_RUNS:
+            raise ValueError(f"expected one to {MOST_RUNS} runs, got {len(runs)}: show the others in another figure")
+        for name, run in runs.items():
+            _check(name, run)
+        sizes = {run.faces.shape[-1] for run in runs.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"the runs' faces have different resolutions, {sorted(sizes)}: resize them to one")
+        if background is None:
+            background = torch.empty(0, 2)
+        if background.ndim != 2 or background.shape[1] != 2 or not background.isfinite().all():
+            raise ValueError(f"background must be finite points (M, 2), got shape {tuple(background.shape)}")
+        faces = torch.cat([run.faces.detach().float().cpu() for run in runs.values()])
+        columns = math.ceil(math.sqrt(len(faces)))  # nearly square: WebP allows 16383 pixels a side
+        first = [0]
+        for run in runs.values():
+            first.append(first[-1] + len(run.steps))
+        super().__init__(
+            runs=[
+                {
+                    "name": name,
+                    "steps": [int(step) for step in run.steps],
+                    "path": _rounded(run.path),
+                    # A list, since notebook files sort the keys of a dict.
+                    "losses": [[term, _rounded(values)] for term, values in run.losses.items()],
+                    "first": start,
+                }
+                for start, (name, run) in zip(first, runs.items(), strict=False)
+            ],
+            sheet=webp(images.grid(faces, columns, pad=0), quality=90),
+            columns=columns,
+            resolution=sizes.pop(),
+            background=_rounded(background),
+            step=max(int(run.steps[-1]) for run in runs.values()),
+            alt=alt,
+            title=title,
+            caption=caption,
+        )
+
+    @classmethod
+    def from_result(
+        cls,
+        result: SearchResult | Mapping[str, SearchResult],
+        prior: FacePrior,
+        *,
+        image: int = 0,
+        background: Tensor | None = None,
+        alt: str,
+        title: str = "",
+        caption: str | None = None,
+    ) -> LatentTrajectory:
+        """Show what a search, or several searches on the same face, recorded.
+
+        Parameters
+        ----------
+        result : SearchResult or dict of SearchResult
+            From one method, or method → result.
+        prior : FacePrior
+            Draws the face of each recorded latent, with the prior's own noise maps.
+        image : int
+            Which image of the batch.
+        background : (M, L, d) or (M, d), optional
+            Codes of ordinary faces, drawn as a cloud behind the path.
+        alt, title
+            As for the class.
+        caption : str, optional
+            Default: what the plane is, and how much of the movement lies in it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such image, the codes' shapes do not fit, or a search diverged.
+        """
+        results = result if isinstance(result, Mapping) else {"search": result}
+        codes: dict[str, Tensor] = {}  # (K, L, d) each
+        for name, one in results.items():
+            if not 0 <= image < len(one.loss):
+                raise ValueError(f"{name!r} searched {len(one.loss)} images, so image {image} is not among them")
+            codes[name] = one.history.latents[:, image].detach().float().cpu()
+            if not codes[name].isfinite().all():
+                raise ValueError(f"{name!r} diverged on image {image}: its codes are not finite, there is no path")
+        plane = _PrincipalPlane(torch.cat(list(codes.values())))
+        runs = {
+            name: Run(
+                steps=results[name].history.latent_steps,
+                path=plane.project(w),
+                faces=prior.synthesise(w.to(results[name].latent)).cpu(),
+                losses={term: values[:, image] for term, values in results[name].history.losses.items()},
+            )
+            for name, w in codes.items()
+        }
+        if caption is None:
+            whose = "path varies" if len(codes) == 1 else "paths vary"
+            caption = (
+                f"The plane: the two directions in which the {whose} most, with {plane.share:.0%} of the variance."
+            )
+        cloud = None if background is None else plane.project(_cloud(background, next(iter(codes.values()))))
+        return cls(runs, background=cloud, alt=alt, title=title, caption=caption)
+
+
+class _PrincipalPlane:
+    """The plane through the mean of points (M, L, d) along which they vary most.
+
+    Attributes
+    ----------
+    share : float
+        The fraction of their variance that it holds.
+    """
+
+    def __init__(self, points: Tensor):
+        flat = points.flatten(1)  # (M, L * d)
+        if len(flat) < 3:
+            raise ValueError(f"{len(flat)} recorded codes span no plane: search with a smaller record_every")
+        self.mean = flat.mean(0)
+        _, spread, directions = torch.linalg.svd(flat - self.mean, full_matrices=False)
+        self.share = float(spread[:2].square().sum() / spread.square().sum().clamp_min(1e-12))
+        peak = directions[:2].gather(1, directions[:2].abs().argmax(1, keepdim=True))
+        self.directions = directions[:2] * peak.sign()  # (2, L * d); an SVD leaves the signs open
+
+    def project(self, points: Tensor) -> Tensor:
+        """(M, L, d) -> (M, 2)."""
+        return (points.flatten(1) - self.mean) @ self.directions.T
+
+
+def _cloud(background: Tensor, codes: Tensor) -> Tensor:
+    """(M, d) or (M, L, d) -> (M, L, d), like the codes."""
+    cloud = background.detach().float().cpu()
+    if cloud.ndim == 2:
+        cloud = cloud[:, None].expand(-1, codes.shape[1], -1)
+    if cloud.ndim != 3 or cloud.shape[1:] != codes.shape[1:]:
+        raise ValueError(
+            f"background has shape {tuple(background.shape)}; the codes are {tuple(codes.shape[1:])}, so give "
+            f"(M, {codes.shape[1]}, {codes.shape[2]}) or (M, {codes.shape[2]})"
+        )
+    return cloud
+
+
+def _check(name: str, run: Run) -> None:
+    k = len(run.steps)
+    if not k or list(run.steps) != sorted(set(run.steps)):
+        raise ValueError(f"the steps of {name!r} must increase, got {list(run.steps)}")
+    if tuple(run.path.shape) != (k, 2):
+        raise ValueError(f"{name!r} has {k} steps but a path of shape {tuple(run.path.shape)}; give ({k}, 2)")
+    if run.faces.ndim != 4 or run.faces.shape[:2] != (k, 3) or run.faces.shape[2] != run.faces.shape[3]:
+        raise ValueError(f"{name!r} has {k} steps but faces of shape {tuple(run.faces.shape)}; give ({k}, 3, R, R)")
+    for what, values in {"path": run.path, "faces": run.faces, **run.losses}.items():
+        finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+        if not finite.all():
+            raise ValueError(f"{what!r} of {name!r} is NaN or infinite from entry {int((~finite).int().argmax())} on")
+    for term, values in run.losses.items():
+        if values.ndim != 1 or not len(values):
+            raise ValueError(f"loss {term!r} of {name!r} has shape {tuple(values.shape)}; give a value per step, (S,)")
+
+
+def _rounded(values: Tensor) -> Any:
+    """As nested lists with six significant digits: more than is shown, at half the bytes."""
+    if values.ndim > 1:
+        return [_rounded(row) for row in values]
+    return [float(f"{value:.6g}") for value in values.tolist()]

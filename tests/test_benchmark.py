@@ -1,0 +1,32 @@
+"""The benchmark measures what it says: its plain loop is the same search, its table holds every number."""
+
+import torch
+from torch.testing import assert_close
+
+from facesr_lib import benchmark
+from facesr_lib.networks.stylegan2 import SynthesisLayer
+
+
+def test_the_textbook_layer_computes_the_same():
+    torch.manual_seed(0)
+    for up in (False, True):
+        layer = SynthesisLayer(6, 4, 8, 16 if up else 8, up=up)
+        torch.nn.init.ones_(layer.noise_strength)
+        x, w, noise = torch.randn(3, 6, 8, 8), torch.randn(3, 8), torch.randn(1, 1, *layer.noise_const.shape)
+        assert_close(benchmark.textbook_layer(layer, x, w, noise), layer(x, w, noise), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_compare_batches_with_the_plain_loop():
+    rows = benchmark.run(device="cpu", quick=True)
+    assert [(row["PULSE step"], row["batch"]) for row in rows] == [
+        ("plain loop", 1),
+        ("facesr_lib", 1),
+        ("facesr_lib", 16),
+    ]
+    for row in rows:
+        times = float(rows[0]["ms per step"]) / float(row["ms per step and image"])
+        assert_close(float(row["times faster than the plain loop"]), times, atol=0.02, rtol=0.02)
+    assert all(float(row["of the convolution rate"]) > 0 for row in rows[1:])
+    lines = benchmark.table(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert len({line.count("|") for line in lines}) == 1

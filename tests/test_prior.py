@@ -1,0 +1,93 @@
+"""The face prior: the shipped one, saving and loading, samples and what a batch may change."""
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.testing import assert_close
+
+from facesr_lib import assets
+from facesr_lib.prior import FacePrior, PulseGaussian
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return FacePrior.load("faces-64")
+
+
+def test_the_shipped_prior_is_what_its_card_says(prior):
+    assert (prior.resolution, prior.num_ws, prior.z_dim, prior.w_dim) == (64, 10, 128, 128)
+    assert sum(p.numel() for p in prior.generator.parameters()) == pytest.approx(2.77e6, rel=0.01)
+    assert sum(p.numel() for p in prior.discriminator.parameters()) == pytest.approx(3.51e6, rel=0.01)
+    with safe_open(assets.path("faces-64"), "pt") as file:
+        assert file.metadata()["images_seen"] == "172800"
+
+
+def test_the_stored_gaussianisation_is_the_fit(prior):
+    fitted = PulseGaussian.fit(prior.generator.mapping, count=100_000, seed=1)
+    assert_close(prior.pulse_gaussian.std, fitted.std, atol=0, rtol=0.02)
+    assert_close(prior.pulse_gaussian.mean, fitted.mean, atol=0.02, rtol=0)
+
+
+def test_samples_look_like_pictures_and_follow_their_seed(prior):
+    faces, w = prior.sample(4, seed=3)
+    assert faces.shape == (4, 3, 64, 64)
+    assert w.shape == (4, 10, 128)
+    assert 0 <= faces.min() < 0.2 < 0.8 < faces.max() <= 1
+    assert_close(prior.sample(2, seed=3)[0], faces[:2], atol=1e-5, rtol=0)
+    spread = prior.sample(8, seed=3, truncation_psi=0.3)[0].std(0).mean()
+    assert spread < 0.7 * prior.sample(8, seed=3)[0].std(0).mean()
+    average = prior.synthesise(prior.mean_w())
+    assert_close(prior.sample(1, truncation_psi=0.0)[0], average, atol=1e-5, rtol=0)
+
+
+def test_a_large_batch_is_rendered_in_parts_of_equal_pictures(prior):
+    w = prior.sample_w(33, seed=1)
+    assert_close(prior.synthesise(w)[32:], prior.synthesise(w[32:]), atol=1e-5, rtol=0)
+
+
+def test_saving_and_loading_changes_nothing_but_precision(prior, tmp_path):
+    prior.save(tmp_path / "copy.safetensors", {"images_seen": "1"})
+    copy = FacePrior.load(str(tmp_path / "copy.safetensors"))
+    w = prior.sample_w(2, seed=5)
+    assert torch.equal(copy.synthesise(w), prior.synthesise(w))  # the shipped weights are half precision already
+    assert torch.equal(copy.pulse_gaussian.std, prior.pulse_gaussian.std)
+    assert [p.name for p in tmp_path.iterdir()] == ["copy.safetensors"]
+
+
+def test_bfloat16_draws_nearly_the_same_faces(prior):
+    half = FacePrior.load("faces-64", precision=torch.bfloat16)
+    w = prior.sample_w(2, seed=5)
+    assert_close(half.synthesise(w), prior.synthesise(w), atol=0.1, rtol=0)
+    assert half.render(w).dtype == torch.float32
+
+
+def test_without_face_data_the_prior_draws_its_own(prior, monkeypatch, tmp_path):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    faces, origin = prior.held_out(3)
+    assert origin == "samples of the prior"
+    assert faces.shape == (3, 3, 64, 64)
+
+
+def test_the_paper_profile_runs_on_what_is_there(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    assert FacePrior.for_profile("paper", "cpu").name == "faces-64"
+    assert "facesr assets fetch stylegan2-ffhq-1024" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("faces-46", ValueError, "faces-64"),
+        ("no/such/file.pkl", FileNotFoundError, "no/such/file.pkl"),
+    ],
+)
+def test_what_is_not_there_is_named(name, error, message):
+    with pytest.raises(error, match=message):
+        FacePrior.load(name)
+
+
+def test_unknown_noise_is_refused(prior):
+    with pytest.raises(ValueError, match="'random', 'const' or 'none'; got 'pink'"):
+        prior.noise_maps("pink", [])

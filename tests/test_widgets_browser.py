@@ -1,0 +1,382 @@
+"""The figures move: their scripts in a bare page with a stand-in for the notebook, then the chapters of the site."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facesr_lib.widgets import BeforeAfter, LatentTrajectory, Run
+
+pytestmark = pytest.mark.browser
+
+# What anywidget hands to a figure's script, without a notebook: get, set, save_changes, on, off.
+PAGE = """<!doctype html><html {attributes}><meta charset="utf-8"><style>{css}</style><body style="margin: 8px">
+<div id="el"></div><script type="module">
+const state = {state};
+for (const [name, bytes] of Object.entries({pictures})) {{
+  state[name] = new DataView(Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0)).buffer);
+}}
+const listeners = {{}};
+const model = {{
+  get: (name) => state[name],
+  set(name, value) {{
+    if (state[name] === value) return;
+    state[name] = value;
+    for (const listener of listeners[`change:${{name}}`] ?? []) listener();
+  }},
+  saved: 0,
+  save_changes() {{ this.saved += 1; }},
+  on: (event, listener) => (listeners[event] ??= []).push(listener),
+  off: (event, listener) => (listeners[event] = (listeners[event] ?? []).filter((other) => other !== listener)),
+}};
+const {{ default: widget }} = await import(URL.createObjectURL(new Blob([{script}], {{ type: "text/javascript" }})));
+window.cleanup = widget.render({{ model, el: document.getElementById("el") }});
+window.model = model;
+</script></body></html>"""
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Callable[..., Any]]:
+    """``show(widget, attributes="", clock=False, **context)`` -> a page with nothing but the figure, drawn."""
+    contexts = []
+
+    def open_page(widget: Any, attributes: str = "", clock: bool = False, **context: Any) -> Any:
+        state = {name: value for name, value in widget.get_state().items() if not name.startswith("_")}
+        pictures = {name: base64.b64encode(v).decode() for name, v in state.items() if isinstance(v, bytes)}
+        plain = {name: v for name, v in state.items() if name not in pictures and name not in ("layout", "comm")}
+        content = PAGE.format(
+            attributes=attributes,
+            css=widget._css,
+            state=json.dumps(plain),
+            pictures=json.dumps(pictures),
+            script=json.dumps(widget._esm).replace("</", "<\\/"),
+        )
+        contexts.append(browser.new_context(**context))
+        page = contexts[-1].new_page()
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        if clock:
+            page.clock.install(time="2026-01-01T00:00:00")
+        page.set_content(content)
+        page.wait_for_function("window.model && [...document.images].every((image) => image.complete)")
+        if clock:
+            page.clock.pause_at("2026-01-01T01:00:00")  # from here on, time is the test's
+        return page
+
+    yield open_page
+    for context in contexts:
+        errors = [error for page in context.pages for error in page.errors]
+        context.close()
+        assert errors == []
+
+
+def pixels(locator: Any) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB"))
+
+
+def seen(wipe: Any, at: float) -> str:
+    """Which picture is seen at this fraction of the width, in a row clear of handle and labels."""
+    picture = pixels(wipe)
+    red, _, blue = picture[picture.shape[0] // 4, int(at * picture.shape[1])].astype(int)
+    return "before" if red > blue else "after"
+
+
+@pytest.fixture(scope="module")
+def wipe_widget() -> BeforeAfter:
+    red, blue = torch.zeros(3, 8, 8), torch.zeros(3, 64, 64)
+    red[0], blue[2] = 1, 1
+    return BeforeAfter(red, blue, labels=("low", "high"), alt="red, then blue", title="A <b>wipe</b>", width=400)
+
+
+def test_wipe_follows_the_arrow_keys(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
+    page = show(wipe_widget)
+    wipe, slider = page.locator(".facesr-wipe"), page.get_by_role("slider")
+    assert (seen(wipe, 0.4), seen(wipe, 0.6)) == ("before", "after")
+    page.keyboard.press("Tab")
+    assert slider.evaluate("node => node === document.activeElement")
+    for key, position in (
+        ("ArrowLeft", 0.48),
+        ("PageDown", 0.38),
+        ("ArrowRight", 0.4),
+        ("PageUp", 0.5),
+        ("ArrowUp", 0.52),
+        ("End", 1),
+        ("ArrowRight", 1),
+        ("Home", 0),
+        ("ArrowLeft", 0),
+    ):
+        page.keyboard.press(key)
+        assert page.evaluate("model.get('position')") == pytest.approx(position)
+        assert slider.get_attribute("aria-valuenow") == str(round(100 * position))
+    assert seen(wipe, 0.05) == "after"
+    page.keyboard.press("End")
+    assert seen(wipe, 0.95) == "before"
+    assert page.evaluate("model.saved") == 10
+
+
+def test_wipe_follows_the_mouse_only_while_it_is_pressed(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
+    page = show(wipe_widget)
+    wipe = page.locator(".facesr-wipe")
+    box = wipe.bounding_box()
+    assert (box["width"], box["height"]) == (400, 400)
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 200, middle)
+    page.mouse.move(box["x"] + 320, middle)
+    assert page.evaluate("model.get('position')") == 0.5
+    page.mouse.move(box["x"] + 200, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 100, middle)
+    assert page.evaluate("model.get('position')") == pytest.approx(0.25)
+    page.mouse.move(box["x"] - 50, middle)  # beyond the edge
+    assert page.evaluate("model.get('position')") == 0
+    page.mouse.move(box["x"] + 100, middle)
+    page.mouse.up()
+    page.mouse.move(box["x"] + 300, middle)
+    assert page.evaluate("model.get('position')") == pytest.approx(0.25)
+    assert (seen(wipe, 0.2), seen(wipe, 0.4)) == ("before", "after")
+
+
+def test_wipe_follows_a_finger(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
+    page = show(wipe_widget, has_touch=True, viewport={"width": 360, "height": 600})
+    wipe = page.locator(".facesr-wipe")
+    box = wipe.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + 20)
+    assert page.evaluate("model.get('position')") == pytest.approx(0.8, abs=0.01)
+    assert seen(wipe, 0.7) == "before"
+
+
+def test_wipe_follows_python_and_lets_go_at_the_end(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
+    page = show(wipe_widget)
+    page.evaluate("model.set('position', 0.9)")
+    assert seen(page.locator(".facesr-wipe"), 0.8) == "before"
+    page.evaluate("cleanup(); model.set('position', 0.1)")
+    assert page.get_by_role("slider").get_attribute("aria-valuenow") == "90"
+
+
+def test_wipe_shows_low_resolution_as_squares(show: Callable[..., Any]) -> None:
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+    large = torch.rand(3, 256, 256)
+    page = show(BeforeAfter(board.expand(3, 8, 8).float(), large, alt="a board", width=400))
+    page.evaluate("model.set('position', 1)")
+    square = pixels(page.locator(".facesr-wipe"))[105:145, 55:95]  # row 2, column 1, but for its edges
+    assert (square == 255).all()
+    assert page.locator(".facesr-after img").evaluate("image => image.style.imageRendering") == "auto"
+
+
+def test_title_is_text_not_markup(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
+    page = show(wipe_widget)
+    assert page.locator(".facesr-title").inner_text() == "A <b>wipe</b>"
+    assert page.get_by_role("figure", name="red, then blue").count() == 1
+
+
+COLOURS = {"PULSE": [(200, 40, 40), (40, 200, 40), (40, 40, 200)], "RLS": [(200, 200, 40), (40, 200, 200)]}
+STEPS = {"PULSE": [0, 10, 20], "RLS": [0, 15]}
+
+
+@pytest.fixture(scope="module")
+def path_widget() -> LatentTrajectory:
+    def run(name: str) -> Run:
+        faces = torch.tensor(COLOURS[name])[:, :, None, None].expand(-1, -1, 32, 32) / 255
+        s = torch.arange(STEPS[name][-1] + 1)
+        losses = {"pixel": 100 * 0.7**s} if name == "RLS" else {"pixel": 50 * 0.8**s, "cross": -s.float()}
+        return Run(
+            STEPS[name], torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])[: len(s)][: len(faces)], faces, losses
+        )
+
+    runs = {name: run(name) for name in COLOURS}
+    return LatentTrajectory(runs, background=torch.randn(50, 2), alt="two paths", title="Two", caption="A plane")
+
+
+def face(page: Any, run: int) -> list[int]:
+    return page.locator("canvas").nth(run).evaluate("c => [...c.getContext('2d').getImageData(16, 16, 1, 1).data]")[:3]
+
+
+def dot(page: Any, run: int) -> tuple[float, float]:
+    node = page.locator(".facesr-plane .facesr-dot").nth(run)
+    return float(node.get_attribute("cx")), float(node.get_attribute("cy"))
+
+
+def test_slider_moves_dot_face_and_cursor(show: Callable[..., Any], path_widget: LatentTrajectory) -> None:
+    page = show(path_widget)
+    slider = page.get_by_role("slider", name="Step of the search")
+    assert face(page, 0) == pytest.approx(COLOURS["PULSE"][2], abs=12)
+    dots, cursor = {}, {}
+    slider.focus()
+    page.keyboard.press("Home")
+    # The slider stops at every step that either run has; a run shows its last stored step before that.
+    for stop, (step, k, other) in enumerate([(0, 0, 0), (10, 1, 0), (15, 1, 1), (20, 2, 1)]):
+        if stop:
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate("model.get('step')") == step
+        assert page.locator(".facesr-step").inner_text() == f"step {step} of 20"
+        assert face(page, 0) == pytest.approx(COLOURS["PULSE"][k], abs=12)
+        assert face(page, 1) == pytest.approx(COLOURS["RLS"][other], abs=12)
+        dots[step], cursor[step] = dot(page, 0), page.locator(".facesr-cursor").first.get_attribute("d")
+    assert dots[10] == dots[15]
+    assert len({dots[0], dots[10], dots[20]}) == 3
+    assert len(set(cursor.values())) == 4
+    # (0, 0), (1, 2), (3, 1): y points up, and a unit is as long on both axes.
+    (x0, y0), (x1, y1), (x2, y2) = dots[0], dots[10], dots[20]
+    unit = (x2 - x0) / 3
+    assert (x1 - x0, y0 - y1, y0 - y2) == pytest.approx((unit, 2 * unit, unit), abs=0.3)
+    assert slider.get_attribute("aria-valuetext") == "step 20 of 20: PULSE pixel 0.576, cross −20; RLS pixel 0.475"
+
+
+def test_mouse_on_the_slider_moves_the_picture(show: Callable[..., Any], path_widget: LatentTrajectory) -> None:
+    page = show(path_widget)
+    before = page.screenshot()
+    box = page.get_by_role("slider").bounding_box()
+    page.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+    assert page.evaluate("model.get('step')") == 0
+    assert page.screenshot() != before
+
+
+def test_path_follows_python_between_stored_steps(show: Callable[..., Any], path_widget: LatentTrajectory) -> None:
+    page = show(path_widget)
+    page.evaluate("model.set('step', 14)")
+    assert page.locator(".facesr-step").inner_text() == "step 10 of 20"
+    page.evaluate("model.set('step', 1000)")
+    assert page.locator(".facesr-step").inner_text() == "step 20 of 20"
+    page.evaluate("cleanup(); model.set('step', 0)")
+    assert page.locator(".facesr-step").inner_text() == "step 20 of 20"
+
+
+@pytest.mark.parametrize(("motion", "first"), [("no-preference", 200), ("reduce", 1500)])
+def test_play_runs_to_the_end_and_stops(
+    show: Callable[..., Any], path_widget: LatentTrajectory, motion: str, first: int
+) -> None:
+    page = show(path_widget, clock=True, reduced_motion=motion)
+    page.get_by_role("button", name="Play").click()
+    assert page.evaluate("model.get('step')") == 0  # from the end it starts again
+    page.clock.run_for(first - 50)
+    assert page.evaluate("model.get('step')") == 0
+    page.clock.run_for(100)
+    assert page.evaluate("model.get('step')") == 10
+    page.get_by_role("button", name="Pause").click()
+    page.clock.run_for(10 * first)
+    assert page.evaluate("model.get('step')") == 10
+    page.get_by_role("button", name="Play").click()
+    page.clock.run_for(10 * first)
+    assert page.evaluate("model.get('step')") == 20
+    assert page.get_by_role("button", name="Play").count() == 1
+
+
+def luminance(colour: str) -> float:
+    channels = [float(c) / 255 for c in colour[colour.index("(") + 1 : -1].split(",")]
+    assert len(channels) == 3, f"{colour} is not opaque"
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "system", "dark"),
+    [
+        ("", "light", False),
+        ("", "dark", True),
+        ('data-theme="light"', "dark", False),
+        ('data-theme="dark"', "light", True),
+    ],
+)
+def test_figures_are_opaque_and_legible_in_both_schemes(
+    show: Callable[..., Any], path_widget: LatentTrajectory, attributes: str, system: str, dark: bool
+) -> None:
+    page = show(path_widget, attributes, color_scheme=system)
+
+    def style(selector: str, name: str) -> float:
+        return luminance(page.locator(selector).first.evaluate(f"node => getComputedStyle(node)['{name}']"))
+
+    background = style(".facesr", "backgroundColor")
+    assert (background < 0.1) == dark
+
+    def contrast(selector: str, name: str) -> float:
+        low, high = sorted([background, style(selector, name)])
+        return (high + 0.05) / (low + 0.05)
+
+    for text in (".facesr-title", "figcaption", ".facesr-step", ".facesr-key", ".facesr-play", ".facesr-head"):
+        assert contrast(text, "color") >= 4.5, text
+    assert contrast(".facesr-axes text", "fill") >= 4.5
+    for run in (0, 1):
+        assert contrast(f".facesr-plane .facesr-run-{run} .facesr-dot", "fill") >= 3
+
+
+@pytest.mark.parametrize("width", [360, 720])
+def test_figures_fit_the_screen(
+    show: Callable[..., Any], path_widget: LatentTrajectory, wipe_widget: BeforeAfter, width: int
+) -> None:
+    for widget in (path_widget, wipe_widget):
+        page = show(widget, viewport={"width": width, "height": 800})
+        overhanging = page.evaluate(
+            "[...document.querySelectorAll('.facesr *')].filter((node) => {"
+            " const box = node.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth; }).length"
+        )
+        assert overhanging == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [360, 720])
+def test_face_stands_beside_the_plane_where_there_is_room(
+    show: Callable[..., Any], path_widget: LatentTrajectory, width: int
+) -> None:
+    page = show(path_widget, viewport={"width": width, "height": 800})
+    plane, faces = (page.locator(selector).bounding_box() for selector in (".facesr-plane", ".facesr-faces"))
+    assert (faces["y"] < plane["y"] + 10) == (width == 720)
+    page.set_viewport_size({"width": 1080 - width, "height": 800})  # and moves when the room does
+    page.wait_for_function(f"document.querySelector('.facesr-body').dataset.wide === '{str(width == 360).lower()}'")
+    plane, faces = (page.locator(selector).bounding_box() for selector in (".facesr-plane", ".facesr-faces"))
+    assert (faces["y"] < plane["y"] + 10) == (width == 360)
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_wipe_moves_in_chapter_1(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("01-problem.html", scheme=scheme, color_scheme=colours)
+    wipe = page.locator(".facesr-wipe").first
+    wipe.wait_for()
+    slider = wipe.get_by_role("slider")
+    slider.focus()
+    still = wipe.screenshot()
+    page.keyboard.press("Home")
+    assert slider.get_attribute("aria-valuenow") == "0"
+    by_key = wipe.screenshot()
+    assert by_key != still
+    box = wipe.bounding_box()
+    page.mouse.move(box["x"] + 10, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 60)
+    page.mouse.up()
+    assert slider.get_attribute("aria-valuenow") == "90"
+    assert wipe.screenshot() != by_key
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_path_moves_in_chapter_3(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("03-pulse.html", scheme=scheme, color_scheme=colours)
+    figure = page.locator("figure:has(.facesr-plane)").first
+    figure.wait_for()
+    slider, face_shown = figure.get_by_role("slider"), figure.locator("canvas").first
+    where = figure.locator(".facesr-plane .facesr-dot").first
+
+    def state() -> tuple[str | None, str | None, bytes]:
+        return where.get_attribute("cx"), where.get_attribute("cy"), face_shown.screenshot()
+
+    slider.focus()
+    end = state()
+    page.keyboard.press("Home")
+    start = state()
+    assert start[:2] != end[:2]
+    assert start[2] != end[2]
+    page.keyboard.press("ArrowRight")
+    assert state()[:2] != start[:2]
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    assert state() == end
+    assert page.outside_requests == []
