@@ -126,17 +126,7 @@ def test_assets_are_listed_and_verified(capsys):
 
 
 def test_importing_the_library_loads_nothing_heavy():
-    heavy = [
-        "lpips",
-        "kornia",
-        "torchmetrics",
-        "torchvision",
-        "matplotlib",
-        "anywidget",
-        "ipywidgets",
-        "nflows",
-        "pooch",
-    ]
+    heavy = ["lpips", "kornia", "torchmetrics", "torchvision", "matplotlib", "anywidget", "nflows", "pooch"]
     program = (
         "import sys; from facesr_lib import assets, data, degrade, images, losses, metrics, prior, search; "
         f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"
