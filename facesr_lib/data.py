@@ -52,28 +52,24 @@ def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count
     paths = _pictures(assets.path("faces") / split)
     if count is not None and not 1 <= count <= len(paths):
         raise ValueError(f"asked for {count} faces, but split {split!r} has 1 to {len(paths)}")
-    cached = assets.cache() / "prepared" / f"faces-{split}-{resolution}-{_fingerprint(paths)}.npy"
-    try:
-        pixels = np.load(cached, mmap_mode="r")[:count]  # (N, R, R, 3)
-    except (OSError, ValueError, EOFError):
-        whole = np.concatenate([images.to_uint8(square(images.read(p), resolution)) for p in paths])
-        with suppress(OSError):  # a cache that cannot be written costs time, nothing else
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with images.replacing(cached) as temporary, temporary.open("wb") as file:
-                np.save(file, whole)
-        pixels = whole[:count]
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
+    return _to_images(prepared(assets.path("faces") / split, resolution, skip_damaged=False)[:count])
 
 
 def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
-    """Load every picture of a folder: cropped to the central square, resized.
+    """Load every picture of a folder as one batch: (N, 3, resolution, resolution), [0, 1]; see `prepared`."""
+    return _to_images(prepared(path, resolution))
 
-    Pictures that cannot be read are skipped; one warning counts and names them.
+
+def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: bool = True) -> np.ndarray:
+    """Prepare every picture of a folder for training: cropped to the central square, resized, kept in the cache.
+
+    Pictures that cannot be read are skipped, and one warning counts and names them; or they are errors.
 
     Returns
     -------
-    (N, 3, resolution, resolution)
-        In the order of the numbers in their names.
+    (N, resolution, resolution, 3)
+        uint8, in the order of the numbers in the pictures' names; mapped from the cache's file, which may be larger
+        than memory.
 
     Raises
     ------
@@ -87,19 +83,38 @@ def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
         raise FileNotFoundError(f"there is no folder {path}: check the path")
     if resolution < 1:
         raise ValueError(f"resolution must be at least 1 pixel, got {resolution}")
-    paths, squares, skipped = _pictures(path), [], []
+    paths = _pictures(path)
+    cached = assets.cache() / "prepared" / f"{path.name}-{resolution}-{_fingerprint(paths)}.npy"
+    try:
+        return np.load(cached, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        pass  # not there, or damaged
+    squares, skipped = [], []
     for p in paths:
         try:
-            squares.append(square(images.read(p), resolution))
+            squares.append(images.to_uint8(square(images.read(p), resolution)))
         except ValueError as error:
+            if not skip_damaged:
+                raise
             skipped.append(str(error))
     if skipped:
-        warnings.warn(f"skipped {len(skipped)} of {len(paths)} pictures: {'; '.join(skipped)}", stacklevel=2)
+        warnings.warn(f"skipped {len(skipped)} of {len(paths)} pictures: {'; '.join(skipped)}", stacklevel=3)
     if not squares:
         raise ValueError(
             f"no picture in {path} can be read: it should hold files ending in {', '.join(images.SUFFIXES)}"
         )
-    return torch.cat(squares)
+    pixels = np.concatenate(squares)
+    if not skipped:  # a damaged picture is named every time, until it is mended or gone
+        with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with images.replacing(cached) as temporary, temporary.open("wb") as file:
+                np.save(file, pixels)
+    return pixels
+
+
+def _to_images(pixels: np.ndarray) -> Tensor:
+    """(N, R, R, 3) uint8 → (N, 3, R, R) in [0, 1]."""
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 def benchmark_images(name: Literal["set5", "set14", "bsd100", "bsd200"]) -> list[Tensor]:
