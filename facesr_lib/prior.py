@@ -90,7 +90,7 @@ class FacePrior:
     ):
         self.name = name
         self.device = torch.device(pick_device(device) if isinstance(device, str) else device)
-        self.precision = precision
+        self.precision = generator.synthesis.precision = precision
         self.generator = generator.requires_grad_(False).eval().to(self.device)
         self.generator.to(memory_format=torch.channels_last)
         self.discriminator = discriminator and discriminator.requires_grad_(False).eval().to(self.device)
@@ -180,8 +180,7 @@ class FacePrior:
 
         ``noise`` holds one map per layer, (1 or N, 1, r, r); without it, the network's own.
         """
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            return (self.generator.synthesis(w, noise=noise) + 1) / 2
+        return (self.generator.synthesis(w, noise=noise) + 1) / 2
 
     @torch.no_grad()
     def synthesise(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:

@@ -115,10 +115,10 @@ class SynthesisLayer(nn.Module):
         demodulate = (style.square() @ self.energy().t() + 1e-8).rsqrt()  # (N, C_out)
         x = x * style[:, :, None, None].to(x.dtype)
         if self.up:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
+            x = F.conv_transpose2d(x, self.weight.transpose(0, 1).to(x.dtype), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
             x = blur(x, padding=1, gain=4.0)
         else:
-            x = F.conv2d(x, self.weight, padding=1)
+            x = F.conv2d(x, self.weight.to(x.dtype), padding=1)
         # √2, the gain of the leaky ReLU, commutes with it: it is folded into the small factors instead of the big map.
         x = x * (demodulate * sqrt(2))[:, :, None, None].to(x.dtype)
         if noise is not None:
@@ -166,7 +166,15 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """w → image, from 4² to the full resolution in octaves."""
+    """w → image, from 4² to the full resolution in octaves.
+
+    Attributes
+    ----------
+    precision : torch.dtype, optional
+        Of the feature maps, such as ``torch.bfloat16``; styles and the picture stay as they are. Default: the weights'.
+    """
+
+    precision: torch.dtype | None = None
 
     def __init__(self, w_dim: int, resolution: int, channel_base: int, channel_max: int):
         super().__init__()
@@ -213,15 +221,16 @@ class SynthesisNetwork(nn.Module):
         maps = iter(self._noise_maps(ws, noise_mode) if noise is None else noise)
 
         x: Tensor = self.blocks[0].const.to(memory_format=torch.contiguous_format).expand(len(ws), -1, -1, -1)
+        x = x.to(self.precision or x.dtype)
         image: Tensor | None = None
         for i, block in enumerate(self.blocks):
             first = max(2 * i - 1, 0)  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5; ...
             for j, layer in enumerate(block.layers):
                 x = layer(x, ws[:, first + j], next(maps))
-            rgb = block.torgb(x, ws[:, first + len(block.layers)])
+            rgb = block.torgb(x, ws[:, first + len(block.layers)]).to(ws.dtype)
             image = rgb if image is None else upsample(image) + rgb
         assert image is not None
-        return image.to(torch.promote_types(image.dtype, torch.float32))
+        return image
 
     def _noise_maps(self, ws: Tensor, mode: str) -> Iterator[Tensor | None]:
         if mode not in NOISE_MODES:
@@ -284,7 +293,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """(N, C_in, R, R) → (N, C_out, R, R), half the side with ``down``; the output is multiplied by ``gain``."""
         kernel = self.weight.shape[-1]
-        weight = self.weight / sqrt(prod(self.weight.shape[1:]))
+        weight = (self.weight / sqrt(prod(self.weight.shape[1:]))).to(x.dtype)
         if self.down and kernel == 1:  # filtering and halving first saves three quarters of the 1×1 convolution
             x = F.conv2d(blur(x, padding=1, stride=2), weight * gain)
         elif self.down:
@@ -349,7 +358,14 @@ class Discriminator(nn.Module):
         As in `Generator`.
     group_size : int
         Images that share one minibatch standard deviation; 1 scores every image on its own.
+
+    Attributes
+    ----------
+    precision : torch.dtype, optional
+        Of the feature maps above 4², such as ``torch.bfloat16``. Default: the image's.
     """
+
+    precision: torch.dtype | None = None
 
     def __init__(self, img_resolution: int, channel_base: int = 32768, channel_max: int = 512, *, group_size: int = 4):
         super().__init__()
@@ -365,7 +381,7 @@ class Discriminator(nn.Module):
         if image.shape[1:] != (3, self.img_resolution, self.img_resolution):
             expected = f"(N, 3, {self.img_resolution}, {self.img_resolution})"
             raise ValueError(f"the discriminator takes images {expected}; got {tuple(image.shape)}.")
-        x, features = image, []
+        x, features = image.to(self.precision or image.dtype), []
         for r in self.resolutions:
             x = self.get_submodule(f"b{r}")(x)
             features.append(x)
@@ -373,7 +389,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, R, R) in [−1, 1] → (N, 1)."""
-        return self.b4(self.features(image)[-1])
+        return self.b4(self.features(image)[-1].to(image.dtype))
 
 
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> dict[int, int]:

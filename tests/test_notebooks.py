@@ -1,0 +1,108 @@
+"""Every chapter runs from its first cell to its last with profile=smoke."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from facesr_lib import book
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+def test_chapter_runs(chapter: Path, chapter_errors: dict[str, str | None]) -> None:
+    if error := chapter_errors[chapter.stem]:
+        pytest.fail(error, pytrace=False)
+
+
+@pytest.fixture
+def write_chapter(tmp_path: Path):
+    """Write a notebook of the given code cells; the first is the parameters cell."""
+
+    def write(*sources: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
+        cells = [
+            {
+                "cell_type": "code",
+                "execution_count": None,
+                "id": f"cell-{number}",
+                "metadata": {"tags": list(tags) if number == 0 else []},
+                "outputs": [],
+                "source": source,
+            }
+            for number, source in enumerate(sources)
+        ]
+        kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+        (tmp_path / "chapter.ipynb").write_text(json.dumps(notebook))
+        return tmp_path / "chapter.ipynb"
+
+    return write
+
+
+def test_executed_chapter_is_kept_until_its_source_changes(write_chapter, tmp_path, capfd) -> None:
+    chapter = write_chapter("profile = 'read'", "import time\nprint(profile, time.time_ns())")
+    [first] = book.execute([chapter], "smoke", 1, tmp_path / "out")
+    printed = first.notebook.read_text()
+    assert "smoke" in printed
+    [second] = book.execute([chapter], "smoke", 1, tmp_path / "out")
+    assert second.notebook.read_text() == printed
+    assert "unchanged" in capfd.readouterr().out
+    write_chapter("profile = 'read'", "print('other source')")
+    [third] = book.execute([chapter], "smoke", 1, tmp_path / "out")
+    assert "other source" in third.notebook.read_text()
+
+
+def test_failing_chapter_names_cell_source_and_traceback_and_is_not_kept(write_chapter, tmp_path) -> None:
+    chapter = write_chapter("profile = 'read'", "1 + 1", "shape = (3, 4)\nraise ArithmeticError(shape)")
+    with pytest.raises(book.BookError, match="chapter failed") as failure:
+        book.execute([chapter], "smoke", 1, tmp_path / "out")
+    [run] = failure.value.runs
+    assert run.error is not None
+    assert "chapter.ipynb, cell 2:" in run.error
+    assert "shape = (3, 4)\nraise" in run.error
+    assert "ArithmeticError: (3, 4)" in run.error
+    assert not (tmp_path / "out" / "chapter.ipynb").exists()
+
+
+def test_killed_kernel_is_a_failure(write_chapter, tmp_path) -> None:
+    chapter = write_chapter("profile = 'read'", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(book.BookError) as failure:
+        book.execute([chapter], "smoke", 1, tmp_path / "out")
+    [run] = failure.value.runs
+    assert run.error is not None
+    assert "died" in run.error.lower()
+
+
+def test_chapter_without_parameters_cell_is_refused(write_chapter, tmp_path) -> None:
+    chapter = write_chapter("profile = 'read'", tags=())
+    with pytest.raises(ValueError, match=r"chapter\.ipynb has no cell tagged `parameters`"):
+        book.execute([chapter], "smoke", 1, tmp_path / "out")
+
+
+def test_unknown_profile_and_chapter_are_named() -> None:
+    with pytest.raises(ValueError, match=r"'full'.*smoke, read, paper"):
+        book.execute([], "full")
+    with pytest.raises(ValueError, match=r"'99'.*01-problem"):
+        book.chapters(["99"])
+
+
+def test_failure_does_not_stop_the_other_chapters(write_chapter, tmp_path) -> None:
+    failing = write_chapter("profile = 'read'", "raise ArithmeticError").rename(tmp_path / "failing.ipynb")
+    sound = write_chapter("profile = 'read'", "print('to the end')")
+    with pytest.raises(book.BookError, match=r"^failing failed") as failure:
+        book.execute([failing, sound], "smoke", 1, tmp_path / "out")
+    assert [bool(run.error) for run in failure.value.runs] == [True, False]
+    assert "to the end" in (tmp_path / "out" / "chapter.ipynb").read_text()
+
+
+def test_scripts_that_were_not_checked_are_refused(monkeypatch) -> None:
+    book.fetch_scripts()
+    name = "requirejs"
+    book._check_script(name, book._tarball(name))
+    other = dataclasses.replace(book.SCRIPTS[name], sha256="0" * 64)
+    monkeypatch.setitem(book.SCRIPTS, name, other)
+    with pytest.raises(book.BookError, match=r"requirejs 2\.3\.8 is not the package that was checked"):
+        book._check_script(name, book._tarball(name))

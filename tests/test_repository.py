@@ -1,0 +1,206 @@
+"""What holds for the repository as a whole: one address, floors, clean notebooks, licences, nobody's machine."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+FLOORS = [
+    {"images", "randomness"},
+    {"networks", "degrade", "data", "assets", "unpickling"},
+    {"losses", "metrics", "prior"},
+    {"search", "training"},
+    {"benchmark", "restoration", "claims", "plots", "widgets", "book"},
+    {"cli", "__main__"},
+]
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(notebook: Path, kind: str | None = None) -> list[dict]:
+    found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in found if kind in (None, cell["cell_type"])]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def texts() -> list[tuple[str, str]]:
+    """List every text file that is, or would be, committed, with what it says."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    run = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip("not a git checkout (git ls-files failed): which files are committed is unknown")
+    found = []
+    for name in run.stdout.splitlines():
+        try:
+            found.append((name, (ROOT / name).read_text(encoding="utf-8")))
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue  # an image or weights; a file deleted but not yet committed
+    return found
+
+
+# One repository setting
+
+
+def test_book_settings_follow_the_repository_setting(repository_url: str) -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["repository"] == {"url": repository_url, "path_to_book": "book", "branch": "main"}
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == repository_url
+
+
+@every_notebook
+def test_first_code_cell_installs_the_library_in_colab(notebook: Path, repository_url: str) -> None:
+    assert source(cells(notebook, "code")[0]).rstrip() == (
+        f'import sys\n\nif "google.colab" in sys.modules:\n    %pip install -q "facesr_lib @ git+{repository_url}"'
+    )
+
+
+def test_links_to_the_repository_follow_the_setting(repository_url: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"git clone {repository_url}" in readme
+    path = repository_url.removeprefix("https://github.com/")
+    for name, text in texts():
+        if name.endswith((".md", ".ipynb")):
+            for colab in re.findall(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)", text):
+                assert colab == path, f"{name} opens {colab} in Colab"
+            for clone in re.findall(r"git clone (\S+)", text):
+                assert clone.removesuffix(".git").rstrip("`") == repository_url, f"{name} clones {clone}"
+
+
+# Files that speak of the project alone
+
+
+def test_no_file_names_a_package_registry_or_a_machine() -> None:
+    registry = re.compile(r"pypi\.(org|python)|pythonhosted\.org|npmjs\.(org|com)|conda\.anaconda|index-url|find-links")
+    machine = re.compile(r"(?<![\w.~}>:/-])/(home|root|Users|work|tmp|opt)/\w|[A-Z]:\\Users")
+    found = [
+        f"{name}:{number}: {line.strip()[:100]}"
+        for name, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if registry.search(line) or machine.search(line)
+    ]
+    found = [entry for entry in found if not entry.startswith("tests/test_repository.py")]
+    assert found == []
+
+
+def test_constraints_are_names_and_versions_and_cover_what_is_asked_for() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[\w.!]+( ; [^@#/]+)?", line)] == []
+    pinned = {line.partition("==")[0] for line in lines}
+    project = (ROOT / "pyproject.toml").read_text()
+    asked = re.findall(r'"([A-Za-z0-9._-]+)(?:\[[\w,]+\])?[><=]+[^"]*"', project.split("[project.scripts]")[0])
+    asked = {name.lower().replace("_", "-") for name in asked} - {"python"}
+    assert len(asked) > 15
+    assert asked - pinned == set()
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for name, text in texts():
+        if name.endswith((".md", ".yml", "run")):
+            named = set(re.findall(r"`make ([a-z]+)|^\s+make ([a-z]+)|run: make ([a-z]+)", text, re.M))
+            missing = {word for words in named for word in words if word} - targets
+            assert not missing, f"{name} speaks of make {', '.join(missing)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("LICENSE", "MIT License"), ("LICENSE-text", "https://creativecommons.org/licenses/by/4.0/legalcode")],
+)
+def test_licence_is_there(name: str, says: str) -> None:
+    assert says in (ROOT / name).read_text()
+
+
+# Notebooks
+
+
+def test_every_notebook_is_in_the_table_of_contents() -> None:
+    from facesr_lib import book
+
+    assert sorted(book.chapters()) == NOTEBOOKS
+    assert len(NOTEBOOKS) >= 3
+
+
+@every_notebook
+def test_notebook_is_committed_without_outputs(notebook: Path) -> None:
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells(notebook, "code"))
+    assert "widgets" not in json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+
+
+@every_notebook
+def test_second_code_cell_holds_the_parameters(notebook: Path) -> None:
+    tagged = [i for i, c in enumerate(cells(notebook, "code")) if "parameters" in c["metadata"].get("tags", ())]
+    assert tagged == [1]
+    names = {t.id: n.value.value for n in ast.parse(source(cells(notebook, "code")[1])).body for t in n.targets}
+    assert names == {"profile": "read", "device": "auto", "seed": 0}
+
+
+@every_notebook
+def test_notebook_is_short_enough_to_read(notebook: Path) -> None:
+    lengths = [len(source(cell).splitlines()) for cell in cells(notebook, "code")]
+    assert len(cells(notebook)) <= 30
+    assert max(lengths) <= 25
+    assert sum(lengths) <= 200
+
+
+# Floors
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """List the rooms of facesr_lib that a file imports anywhere, in a function too."""
+    package = ["facesr_lib", *path.relative_to(ROOT / "facesr_lib").parts[:-1]]
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    rooms = {name.split(".")[1] for name in names if name.startswith("facesr_lib.")}
+    return {room for room in rooms if not room.startswith("__version")}
+
+
+def test_imports_point_downwards() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "facesr_lib").rglob("*.py")):
+        room = path.relative_to(ROOT / "facesr_lib").parts[0].removesuffix(".py")
+        imported = imported_rooms(path)
+        if room == "__init__":
+            assert not imported, "the package itself imports nothing: its rooms load when they are asked for"
+            continue
+        assert room in FLOOR, f"{path.name}: on which floor does {room} stand?"
+        for other in imported:
+            assert FLOOR[other] <= FLOOR[room], f"{path.name} (floor {FLOOR[room]}) imports {other} ({FLOOR[other]})"
+        graph.setdefault(room, set()).update(imported - {room})
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError between rooms of one floor
+
+
+@pytest.mark.parametrize(
+    ("line", "rooms"),
+    [
+        ("import facesr_lib.search.engine", {"search"}),
+        ("from facesr_lib import images, prior", {"images", "prior"}),
+        ("from facesr_lib.networks.stylegan2 import load", {"networks"}),
+        ("def late():\n    from ..search import engine", {"search"}),
+        ("from . import latent", {"losses"}),
+        ("import torch", set()),
+    ],
+)
+def test_import_check_sees_each_form(line: str, rooms: set[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "facesr_lib" / "losses" / "some.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert imported_rooms(path) == rooms
