@@ -53,6 +53,21 @@ def _parser() -> argparse.ArgumentParser:
     book.add_argument("chapters", nargs="*", help="some chapters only (implies --execute-only)")
     book.set_defaults(run=_book)
 
+    train = commands.add_parser("train", help="train a network, or go on training it")
+    networks = train.add_subparsers(required=True, metavar="NETWORK")
+    prior = networks.add_parser("prior", help="a face prior (StyleGAN2)")
+    prior.add_argument("--faces", type=Path, required=True, metavar="DIR", help="folder of aligned faces")
+    prior.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    prior.add_argument("--resolution", type=int, choices=(64, 128, 256), default=64)
+    prior.add_argument("--hours", type=float, required=True)
+    prior.add_argument("--batch", type=int, default=32)
+    prior.add_argument("--augment", type=float, default=1.0, help="probability; negative: adaptive (%(default)s)")
+    prior.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
+    prior.add_argument("--devices", type=int, default=1, help="processes, one per GPU (%(default)s)")
+    prior.add_argument("--seed", type=int, default=0)
+    prior.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    prior.set_defaults(run=_train_prior)
+
     bench = commands.add_parser("bench", help="measure the speed of this machine")
     bench.add_argument("--device", default="auto")
     bench.add_argument("--quick", action="store_true", help="fewer repetitions")
@@ -113,6 +128,25 @@ def _book(arguments: argparse.Namespace) -> None:
         book.execute(arguments.chapters, profile=arguments.profile, jobs=arguments.jobs)
     else:
         print(book.build(profile=arguments.profile, jobs=arguments.jobs))
+
+
+def _train_prior(arguments: argparse.Namespace) -> None:
+    from facesr_lib.training import prior
+
+    config = prior.Config(
+        resolution=arguments.resolution, batch=arguments.batch, augment=arguments.augment, seed=arguments.seed
+    )
+    report = prior.train(
+        arguments.faces,
+        arguments.out,
+        config,
+        hours=arguments.hours,
+        resume=arguments.resume,
+        devices=arguments.devices,
+        bf16=arguments.bf16,
+    )
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} images; {arguments.out / prior.PRIOR} is the moving average")
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -107,7 +107,8 @@ def fit(
     Raises
     ------
     ValueError
-        No budget, a folder that holds another run, a checkpoint of another configuration, or a damaged one.
+        No budget or an impossible one, a folder that holds another run, a checkpoint that is damaged or of another
+        configuration.
     FileNotFoundError
         Nothing to resume.
     Diverged
@@ -117,6 +118,8 @@ def fit(
     """
     if hours is None and steps is None:
         raise ValueError("give a budget: hours, steps, or both.")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1; got {steps}.")
     folder = Path(folder)
     checkpoint = folder / CHECKPOINT
     if resume:
@@ -128,21 +131,23 @@ def fit(
     start = saved = time.monotonic()
     done = 0
     with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
-        while not stop.asked and (steps is None or done < steps):
-            if hours is not None and time.monotonic() - start > hours * 3600:
-                break
+        over = False
+        while not over:
             losses = trainee.step()
             done += 1
+            now = time.monotonic()
+            over = stop.asked or done == steps or (hours is not None and now - start > hours * 3600)
+            due = over or now - saved > 60 * checkpoint_minutes
             bar.update()
-            if done % 20 == 0 or done == steps:
-                row = _row(trainee, losses, done, time.monotonic() - start)
+            if due or done % 20 == 0:  # reading numbers makes a GPU wait, so not on every step
+                row = _row(trainee, losses, done, now - start)
                 bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "step"})
                 if leader:
                     _log(folder / "log.csv", row)
-            if time.monotonic() - saved > 60 * checkpoint_minutes:
-                _save(trainee, folder, leader)
-                saved = time.monotonic()
-    _save(trainee, folder, leader)
+            if due and leader:
+                write_checkpoint(folder / CHECKPOINT, trainee)
+                trainee.snapshot(folder)
+                saved = now
     return Report(trainee.images_seen, done, time.monotonic() - start, stop.asked)
 
 
@@ -173,12 +178,6 @@ def write_checkpoint(path: Path, trainee: Trainee) -> None:
         torch.save({"config": trainee.config, "state": trainee.state_dict()}, file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _save(trainee: Trainee, folder: Path, leader: bool) -> None:
-    if leader:
-        write_checkpoint(folder / CHECKPOINT, trainee)
-        trainee.snapshot(folder)
 
 
 def _row(trainee: Trainee, losses: dict[str, Tensor], step: int, seconds: float) -> dict[str, float]:

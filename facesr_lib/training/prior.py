@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib import images
+from facesr_lib import data, images
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
+from facesr_lib.training import loop
 from facesr_lib.training.augment import augment
+
+PRIOR = "prior.safetensors"
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,54 @@ class PriorTraining:
         return FacePrior("training", deepcopy(self.average), deepcopy(self._discriminator), device=self._fabric.device)
 
     def snapshot(self, folder: Path) -> None:
-        """Write 36 samples of the average, always of the same z: ``samples-<images>.png``."""
-        faces, _ = self.prior().sample(36, seed=self._c.seed)
+        """Write the average and 36 of its samples, always of the same z: ``samples-<images>.png``."""
+        prior = self.prior()
+        prior.save(folder / PRIOR, {"images_seen": str(self.images_seen)})
+        faces, _ = prior.sample(36, seed=self._c.seed)
         images.write(images.grid(faces.cpu(), columns=9), folder / f"samples-{self.images_seen:09d}.png")
+
+
+def train(
+    faces: str | Path,
+    folder: str | Path,
+    config: Config,
+    *,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    devices: int = 1,
+    bf16: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train a prior on a folder of aligned faces.
+
+    Parameters
+    ----------
+    faces : path
+        Pictures of any size; they are cropped square and resized.
+    folder : path
+        Of the run: checkpoint, log, samples, and ``prior.safetensors`` for `FacePrior.load`.
+    config : Config
+    hours, steps, resume
+        As in `loop.fit`.
+    devices : int
+        Processes, one per GPU if there are GPUs.
+    bf16 : bool
+        Convolutions in bfloat16.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, Diverged, OSError
+        As `data.prepared`, `PriorTraining` and `loop.fit`.
+    """
+    from lightning_fabric import Fabric
+
+    pixels = data.prepared(faces, config.resolution)
+    fabric = Fabric(accelerator="auto", devices=devices)
+    fabric.launch()
+    trainee = PriorTraining(pixels, config, fabric, precision=torch.bfloat16 if bf16 else torch.float32)
+    return loop.fit(
+        trainee, folder, hours=hours, steps=steps, resume=resume, leader=fabric.is_global_zero, progress=progress
+    )
