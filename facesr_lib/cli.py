@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     prior.add_argument("--hours", type=float, required=True)
     prior.add_argument("--batch", type=int, default=32)
     prior.add_argument("--augment", type=float, default=1.0, help="probability; negative: adaptive (%(default)s)")
+    prior.add_argument("--start", metavar="PRIOR", help="begin with these networks: registry name or checkpoint")
     prior.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
     prior.add_argument("--devices", type=int, default=1, help="processes, one per GPU (%(default)s)")
     prior.add_argument("--seed", type=int, default=0)
@@ -131,6 +132,7 @@ def _book(arguments: argparse.Namespace) -> None:
 
 
 def _train_prior(arguments: argparse.Namespace) -> None:
+    from facesr_lib.prior import FacePrior
     from facesr_lib.training import prior
 
     config = prior.Config(
@@ -142,6 +144,7 @@ def _train_prior(arguments: argparse.Namespace) -> None:
         config,
         hours=arguments.hours,
         resume=arguments.resume,
+        start=FacePrior.load(arguments.start) if arguments.start else None,
         devices=arguments.devices,
         bf16=arguments.bf16,
     )

@@ -72,6 +72,23 @@ def test_training_changes_both_networks_and_the_average_follows():
     assert not torch.equal(average.generator.synthesis.b4.const, live)
 
 
+def test_a_run_can_begin_with_another_priors_networks(tmp_path):
+    first = training()
+    first.step()
+    other = training(Config(**{**TINY.__dict__, "seed": 5}))
+    other.start_from(first.prior())
+    assert torch.equal(
+        other.state_dict()["discriminator"]["b4.out.weight"], first.state_dict()["discriminator"]["b4.out.weight"]
+    )
+    w = first.prior().sample_w(1)
+    assert_close(other.prior().synthesise(w), first.prior().synthesise(w))
+    with pytest.raises(ValueError, match="of another size"):
+        training(Config(**{**TINY.__dict__, "w_dim": 6})).start_from(first.prior())
+    alone = FacePrior("alone", first.prior().generator, None)
+    with pytest.raises(ValueError, match="no discriminator"):
+        other.start_from(alone)
+
+
 def test_the_critic_learns_to_tell_faces_from_noise():
     trainee = training(Config(**{**TINY.__dict__, "augment": 0.0, "lr": 0.01}))
     trainee._generator_step = lambda penalise: {"G": torch.zeros(())}  # G stands still

@@ -130,6 +130,17 @@ class PriorTraining:
         ratio = interval / (interval + 1)
         return torch.optim.Adam(network.parameters(), lr=self._c.lr * ratio, betas=(0.0, 0.99**ratio))
 
+    def start_from(self, prior: FacePrior) -> None:
+        """Begin with another prior's networks; a ``ValueError`` if it has no discriminator or other sizes."""
+        if prior.discriminator is None:
+            raise ValueError(f"the prior {prior.name!r} has no discriminator to go on with.")
+        try:
+            for network in (self._generator, self.average):
+                network.load_state_dict(prior.generator.state_dict())
+            self._discriminator.load_state_dict(prior.discriminator.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"the prior {prior.name!r} is of another size than configured: {error}") from error
+
     def step(self) -> dict[str, Tensor]:
         """One step of D and one of G."""
         index = self.images_seen // self._c.batch
@@ -274,6 +285,7 @@ def train(
     hours: float | None = None,
     steps: int | None = None,
     resume: bool = False,
+    start: FacePrior | None = None,
     devices: int = 1,
     bf16: bool = False,
     progress: bool = True,
@@ -289,6 +301,8 @@ def train(
     config : Config
     hours, steps, resume
         As in `loop.fit`.
+    start : FacePrior, optional
+        Networks to begin with instead of random ones.
     devices : int
         Processes, one per GPU if there are GPUs.
     bf16 : bool
@@ -307,6 +321,8 @@ def train(
     fabric = Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     trainee = PriorTraining(pixels, config, fabric, precision=torch.bfloat16 if bf16 else torch.float32)
+    if start is not None:
+        trainee.start_from(start)
     return loop.fit(
         trainee, folder, hours=hours, steps=steps, resume=resume, leader=fabric.is_global_zero, progress=progress
     )
