@@ -69,6 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     prior.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     prior.set_defaults(run=_train_prior)
 
+    flow = networks.add_parser("flow", help="the flow that Gaussianises a prior's codes")
+    flow.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
+    flow.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    flow.add_argument("--hours", type=float, required=True)
+    flow.add_argument("--hidden", type=int, default=256, help="width; the paper's is 1024 (%(default)s)")
+    flow.add_argument("--device", default="auto")
+    flow.add_argument("--seed", type=int, default=0)
+    flow.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    flow.set_defaults(run=_train_flow)
+
     bench = commands.add_parser("bench", help="measure the speed of this machine")
     bench.add_argument("--device", default="auto")
     bench.add_argument("--quick", action="store_true", help="fewer repetitions")
@@ -150,6 +160,18 @@ def _train_prior(arguments: argparse.Namespace) -> None:
     )
     ended = "interrupted" if report.interrupted else "done"
     print(f"{ended} after {report.images_seen} images; {arguments.out / prior.PRIOR} is the moving average")
+
+
+def _train_flow(arguments: argparse.Namespace) -> None:
+    from facesr_lib.prior import FacePrior
+    from facesr_lib.training import flow
+
+    prior = FacePrior.load(arguments.prior, arguments.device)
+    config = flow.Config(hidden=arguments.hidden, seed=arguments.seed)
+    report = flow.train(prior, arguments.out, config, hours=arguments.hours, resume=arguments.resume)
+    prior.save(arguments.out / "prior.safetensors")
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} codes; {arguments.out / 'prior.safetensors'} is the prior with its flow")
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from facesr_lib import assets, data, randomness
 from facesr_lib.networks import stylegan2
+from facesr_lib.networks.flow import Flow
 
 
 @dataclass
@@ -75,9 +76,13 @@ class FacePrior:
         Registry name or file.
     generator, discriminator
         `networks.stylegan2`'s; ``discriminator`` may be ``None``.
+    flow : networks.flow.Flow or None
+        Gaussianises w; trained by `training.flow`.
     resolution, num_ws, z_dim, w_dim : int
         R, L, and the two latent dimensions.
     """
+
+    flow: Flow | None = None
 
     def __init__(
         self,
@@ -123,8 +128,11 @@ class FacePrior:
         prior = cls(name, *stylegan2.load(path), device=device, precision=precision)
         if path.suffix == ".safetensors":
             with safe_open(path, "pt", device=str(prior.device)) as file:
-                if "pulse.mean" in file.keys():  # noqa: SIM118 (not a dict)
+                names = file.keys()
+                if "pulse.mean" in names:
                     prior.pulse_gaussian = PulseGaussian(file.get_tensor("pulse.mean"), file.get_tensor("pulse.std"))
+                if weights := {name[2:]: file.get_tensor(name).float() for name in names if name.startswith("F.")}:
+                    prior.flow = Flow.from_weights(weights).to(prior.device).requires_grad_(False)
         return prior
 
     @classmethod
@@ -149,6 +157,8 @@ class FacePrior:
             if network is not None
             for name, value in network.state_dict().items()
         }
+        if self.flow is not None:
+            tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
         temporary = Path(path).with_suffix(".partial")
         save_file(tensors, temporary, metadata)
@@ -158,6 +168,14 @@ class FacePrior:
     def pulse_gaussian(self) -> PulseGaussian:
         """PULSE's Gaussianisation: stored with the prior, or fitted to its mapping network on first use."""
         return PulseGaussian.fit(self.generator.mapping)
+
+    def require_flow(self, method: str) -> Flow:
+        """Return the flow; a ``ValueError`` says that ``method`` needs one and how to get it."""
+        if self.flow is None:
+            raise ValueError(
+                f"{method} needs a flow, and the prior {self.name!r} has none: train one with `facesr train flow`."
+            )
+        return self.flow
 
     def sample_w(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> Tensor:
         """Codes of random faces, the same for all layers: (n, L, d)."""

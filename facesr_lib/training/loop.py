@@ -30,6 +30,10 @@ class Trainee(Protocol):
 
     images_seen: int
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to gain."""
+
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step; returns scalars for the log."""
 
@@ -136,7 +140,7 @@ def fit(
             losses = trainee.step()
             done += 1
             now = time.monotonic()
-            over = stop.asked or done == steps or (hours is not None and now - start > hours * 3600)
+            over = stop.asked or trainee.finished or done == steps or (hours is not None and now - start > hours * 3600)
             due = over or now - saved > 60 * checkpoint_minutes
             bar.update()
             if due or done % 20 == 0:  # reading numbers makes a GPU wait, so not on every step

@@ -92,6 +92,8 @@ class PriorTraining:
         If the images are not of the configured resolution, or fewer than a batch.
     """
 
+    finished = False  # a GAN has no loss that says so
+
     def __init__(self, pixels: np.ndarray, config: Config, fabric: Any, precision: torch.dtype = torch.float32):
         if pixels.shape[1:] != (config.resolution, config.resolution, 3):
             raise ValueError(f"images are {pixels.shape[1]}×{pixels.shape[2]}; {config.resolution}² were configured.")

@@ -1,0 +1,85 @@
+"""Masked autoregressive flow: an invertible network that turns codes w into Gaussian vectors v, with their density."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+_FIXED = re.compile(r"\.(mask|degrees|_permutation)$")
+
+
+class Flow(nn.Module):
+    r"""MAF of RLS (Gheisari and Genovesio 2023): a few autoregressive blocks, the order reversed between them.
+
+    Each block computes :math:`v_i = (w_i - \mu_i(w_{<i})) / \sigma_i(w_{<i})` for all i at once. One pass gives v and
+    the density; the way back takes d passes.
+
+    Parameters
+    ----------
+    d : int
+        Dimensions of w.
+    hidden : int
+        Width of each block's masked network.
+    blocks : int
+        Autoregressive blocks; the paper has 5.
+
+    Notes
+    -----
+    Source: Papamakarios et al. 2017, on nflows. ``mean`` and ``std`` standardise w first; set them with `standardise`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, d: int, hidden: int = 1024, blocks: int = 5):
+        super().__init__()
+        from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, ReversePermutation
+
+        parts: list[nn.Module] = []
+        for _ in range(blocks):
+            parts += [ReversePermutation(d), MaskedAffineAutoregressiveTransform(d, hidden, num_blocks=2)]
+        self.transform = CompositeTransform(parts)
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("std", torch.ones(d))
+
+    def standardise(self, w: Tensor) -> None:
+        """Set the first, linear step from samples (M, d)."""
+        self.mean.copy_(w.mean(0))
+        self.std.copy_(w.std(0).clamp_min(1e-6))
+
+    def gaussianise(self, w: Tensor) -> Tensor:
+        """Codes w → Gaussian vectors v, (..., d) → (..., d); differentiable."""
+        return self._forward(w)[0]
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """Log density of w, (..., d) → (...)."""
+        v, log_determinant = self._forward(w)
+        normal = -0.5 * (v.square() + torch.log(v.new_tensor(2 * torch.pi))).sum(-1)
+        return normal + log_determinant
+
+    def inverse(self, v: Tensor) -> Tensor:
+        """Gaussian vectors v → codes w, (..., d) → (..., d); d passes through every block, slow for large d."""
+        flat, _ = self.transform.inverse(v.reshape(-1, v.shape[-1]))
+        return flat.view_as(v) * self.std + self.mean
+
+    def _forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        v, log_determinant = self.transform(((w - self.mean) / self.std).reshape(-1, w.shape[-1]))
+        return v.view_as(w), log_determinant.view(w.shape[:-1]) - self.std.log().sum()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What was learnt: the state dict without masks and orders, which follow from the sizes."""
+        return {name: value for name, value in self.state_dict().items() if not _FIXED.search(name)}
+
+    @classmethod
+    def from_weights(cls, weights: dict[str, Tensor]) -> Flow:
+        """Build the flow that `weights` came from; a ``ValueError`` if they are no flow's."""
+        layers = [value for name, value in weights.items() if name.endswith("initial_layer.weight")]
+        if not layers:
+            raise ValueError("these are not a flow's weights.")
+        flow = cls(layers[0].shape[1], layers[0].shape[0], len(layers))
+        missing, unexpected = flow.load_state_dict(weights, strict=False)
+        if unexpected or not all(_FIXED.search(name) for name in missing):
+            raise ValueError("these are not the weights of a flow of one piece.")
+        return flow.eval()

@@ -1,0 +1,143 @@
+"""Train the flow that Gaussianises a prior's codes (Gheisari and Genovesio 2023, section 3.2).
+
+The codes are drawn afresh from the mapping network, so there is no training set to exhaust; a fixed set of held-out
+codes says when to stop.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facesr_lib.networks.flow import Flow
+from facesr_lib.prior import FacePrior
+from facesr_lib.training import loop
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more.
+
+    Attributes
+    ----------
+    hidden, blocks : int
+        The flow's size.
+    batch : int
+        Codes per step.
+    lr, decay : float
+        Adam's learning rate at first, and what it is multiplied by at every plateau.
+    validate_every, held_out, patience : int
+        Steps between two validations, codes held out for them, and validations without a gain before a plateau is
+        declared; the third plateau ends the training.
+    seed : int
+    """
+
+    hidden: int = 256
+    blocks: int = 5
+    batch: int = 512
+    lr: float = 1e-3
+    decay: float = 0.3
+    validate_every: int = 100
+    held_out: int = 10_000
+    patience: int = 8
+    seed: int = 0
+
+
+class FlowTraining:
+    """A flow in training on the codes of a prior; ``best`` is the flow of the best validation so far."""
+
+    def __init__(self, prior: FacePrior, config: Config):
+        self.config = asdict(config) | {"w_dim": prior.w_dim}
+        self._c, self._mapping = config, prior.generator.mapping
+        self._random = torch.Generator().manual_seed(config.seed + 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
+        self._held_out = self._codes(config.held_out)
+        self.flow.standardise(self._held_out)
+        self.best = deepcopy(self.flow)
+        self._optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr)
+        self.images_seen = self._step = self._waited = self._plateaus = 0
+        self._validation = torch.tensor(torch.inf)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the third plateau was reached."""
+        return self._plateaus >= 3
+
+    def step(self) -> dict[str, Tensor]:
+        """One step on fresh codes; now and then a validation."""
+        self._optimizer.zero_grad()
+        loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
+        self._optimizer.step()
+        self.images_seen += self._c.batch
+        self._step += 1
+        if self._step % self._c.validate_every == 0:
+            self._validate()
+        return {"nats": loss.detach(), "validation": self._validation}
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        value = -torch.cat([self.flow.log_prob(part) for part in self._held_out.split(1000)]).mean().cpu()
+        if value < self._validation:
+            self._validation, self._waited = value, 0
+            self.best.load_state_dict(self.flow.state_dict())
+            return
+        self._waited += 1
+        if self._waited > self._c.patience:
+            self._waited, self._plateaus = 0, self._plateaus + 1
+            self.flow.load_state_dict(self.best.state_dict())
+            for group in self._optimizer.param_groups:
+                group["lr"] *= self._c.decay
+
+    @torch.no_grad()
+    def _codes(self, n: int) -> Tensor:
+        z = torch.randn(n, self._mapping.z_dim, generator=self._random).to(self._mapping.w_avg.device)
+        return self._mapping(z)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flow, optimiser, the best so far and the random state."""
+        return {
+            "flow": self.flow.state_dict(),
+            "best": self.best.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "counts": [self.images_seen, self._step, self._waited, self._plateaus],
+            "validation": self._validation,
+            "random": self._random.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self.flow.load_state_dict(state["flow"])
+        self.best.load_state_dict(state["best"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.images_seen, self._step, self._waited, self._plateaus = state["counts"]
+        self._validation = state["validation"]
+        self._random.set_state(state["random"])
+
+    def snapshot(self, folder: Path) -> None:
+        """Nothing to look at: the checkpoint holds the best flow."""
+
+
+def train(
+    prior: FacePrior,
+    folder: str | Path,
+    config: Config,
+    *,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train a flow and give it to the prior (``prior.flow``); save the prior to keep it. Errors as `loop.fit`."""
+    trainee = FlowTraining(prior, config)
+    report = loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    prior.flow = trainee.best.eval().requires_grad_(False)
+    return report

@@ -1,0 +1,88 @@
+"""The flow: it inverts, its density is one, and training brings codes nearer to a Gaussian."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from facesr_lib.networks.flow import Flow
+from facesr_lib.networks.stylegan2 import Generator
+from facesr_lib.prior import FacePrior
+from facesr_lib.training import flow as training
+from facesr_lib.training import loop
+
+
+@pytest.fixture
+def prior():
+    torch.manual_seed(0)
+    return FacePrior("tiny", Generator(4, 4, 8, channel_base=64, channel_max=8, num_mapping_layers=2), None)
+
+
+SMALL = training.Config(hidden=32, blocks=3, batch=256, validate_every=20, held_out=2000, patience=2)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(2, 9), st.integers(1, 3), st.integers(0, 100))
+def test_the_way_back_is_the_inverse(d, blocks, seed):
+    torch.manual_seed(seed)
+    flow = Flow(d, 16, blocks).eval()
+    w = torch.randn(3, 2, d)
+    flow.standardise(3 * torch.randn(50, d) + 1)
+    assert_close(flow.inverse(flow.gaussianise(w)), w, atol=1e-3, rtol=1e-3)
+
+
+def test_log_prob_is_the_change_of_variables():
+    torch.manual_seed(0)
+    flow = Flow(3, 16, 2).double()
+    flow.standardise(2 * torch.randn(50, 3).double())
+    w = torch.randn(3).double()
+    jacobian = torch.autograd.functional.jacobian(flow.gaussianise, w)
+    v = flow.gaussianise(w)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(v).sum()
+    assert_close(flow.log_prob(w), normal + jacobian.slogdet().logabsdet)
+    assert_close(flow.log_prob(torch.stack([w, w])[None]), flow.log_prob(w).expand(1, 2))
+
+
+def test_training_makes_codes_more_gaussian_and_travels_with_the_prior(prior, tmp_path):
+    w = prior.generator.mapping(torch.randn(5000, 4, generator=torch.Generator().manual_seed(9)))
+    untrained = Flow(4, 32, 3)
+    untrained.standardise(w)
+    training.train(prior, tmp_path, SMALL, steps=200, progress=False)
+    assert prior.flow.log_prob(w).mean() > untrained.log_prob(w).mean() + 0.3
+    spread = prior.flow.gaussianise(w).square().sum(1).std()
+    assert abs(spread - 8**0.5) < abs(untrained.gaussianise(w).square().sum(1).std() - 8**0.5)
+
+    prior.save(tmp_path / "prior.safetensors")
+    loaded = FacePrior.load(str(tmp_path / "prior.safetensors"))
+    assert_close(loaded.flow.log_prob(w), prior.flow.log_prob(w), atol=0.05, rtol=0.01)  # half precision
+
+
+def test_resuming_gives_the_flow_of_an_uninterrupted_run(prior, tmp_path):
+    runs = {name: training.FlowTraining(prior, SMALL) for name in ("whole", "first", "second")}
+    loop.fit(runs["whole"], tmp_path / "whole", steps=50, progress=False)
+    loop.fit(runs["first"], tmp_path / "parts", steps=25, progress=False)
+    loop.fit(runs["second"], tmp_path / "parts", steps=25, resume=True, progress=False)
+    a, b = runs["whole"].state_dict(), runs["second"].state_dict()
+    assert all(torch.equal(a["best"][name], b["best"][name]) for name in a["best"])
+    assert a["counts"] == b["counts"]
+
+
+def test_a_plateau_ends_the_training(prior, tmp_path):
+    still = training.Config(hidden=8, blocks=1, batch=8, lr=0.0, validate_every=1, held_out=100, patience=1)
+    report = loop.fit(training.FlowTraining(prior, still), tmp_path, steps=1000, progress=False)
+    assert report.steps < 20
+
+
+def test_a_method_that_needs_a_flow_says_how_to_get_one(prior):
+    with pytest.raises(ValueError, match=r"rls needs a flow.*facesr train flow"):
+        prior.require_flow("rls")
+
+
+def test_weights_of_something_else_are_refused(prior):
+    with pytest.raises(ValueError, match="not a flow's"):
+        Flow.from_weights({"weight": torch.zeros(3)})
+    weights = Flow(4, 8, 2).weights()
+    weights.popitem()
+    with pytest.raises(ValueError, match="one piece"):
+        Flow.from_weights(weights)
