@@ -18,6 +18,7 @@ from torch import Tensor
 from facesr_lib import assets, images
 
 FACE_SIDE = 256
+TEST_FACES = 50
 
 
 def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count: int | None = None) -> Tensor:
@@ -26,7 +27,7 @@ def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count
     Parameters
     ----------
     split
-        "train": 900 identities; "test": 50 others.
+        "train": 900 identities; "test": 50 others (``TEST_FACES``).
     resolution
         A divisor of 256.
     count

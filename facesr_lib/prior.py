@@ -227,12 +227,15 @@ class FacePrior:
         -------
         faces : (count, 3, R, R)
         origin : str
-            "held-out faces", or "samples of the prior" where the face data is not on this machine.
+            "held-out faces"; or "samples of the prior" where the face data is not on this machine, is smaller than the
+            prior's faces, or holds fewer.
         """
         try:
-            return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
+            if data.FACE_SIDE % self.resolution == 0 and count <= data.TEST_FACES:
+                return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
         except assets.AssetMissing:
-            return self.sample(count, seed=1_000)[0], "samples of the prior"
+            pass
+        return self.sample(count, seed=1_000)[0], "samples of the prior"
 
 
 def pick_device(name: str) -> str:

@@ -6,6 +6,7 @@ from safetensors import safe_open
 from torch.testing import assert_close
 
 from facesr_lib import assets
+from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
 
 
@@ -67,6 +68,13 @@ def test_without_face_data_the_prior_draws_its_own(prior, monkeypatch, tmp_path)
     faces, origin = prior.held_out(3)
     assert origin == "samples of the prior"
     assert faces.shape == (3, 3, 64, 64)
+
+
+def test_a_prior_larger_than_the_face_data_draws_its_own(prior):
+    torch.manual_seed(0)
+    large = FacePrior("large", Generator(4, 4, 512, channel_base=512, channel_max=4, num_mapping_layers=1), None)
+    assert large.held_out(1)[1] == "samples of the prior"
+    assert prior.held_out(51)[1] == "samples of the prior"
 
 
 def test_the_paper_profile_runs_on_what_is_there(capsys, monkeypatch, tmp_path):

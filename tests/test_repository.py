@@ -16,7 +16,7 @@ from conftest import ROOT
 FLOORS = [
     {"images", "randomness"},
     {"networks", "degrade", "data", "assets", "unpickling"},
-    {"losses", "metrics", "prior"},
+    {"losses", "metrics", "niqe_model", "prior"},
     {"search", "training"},
     {"benchmark", "restoration", "claims", "plots", "widgets", "book"},
     {"cli", "__main__"},

@@ -65,7 +65,7 @@ class SearchResult:
     latent : (N, L, d)
         Its codes.
     loss : (N,)
-        Its objective; infinite if no step gave a number.
+        Its objective, on the image before it was clamped to [0, 1]; infinite if no step gave a number.
     step : (N,)
         The step at which it was found.
     history : History
