@@ -19,9 +19,9 @@ help:
 book: $(READY)
 	$(VENV)/bin/facesr book --profile $(PROFILE) --jobs $(JOBS)
 
-# One thread for each of two workers; all that needs executed chapters shares one of them.
+# One thread for each of two workers; the first that needs executed chapters or the site makes them for both.
 test: lint chromium
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

@@ -6,7 +6,6 @@ could have seen (its source, the library, the data, the profile, the machine); J
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import importlib.metadata
 import json
@@ -29,7 +28,7 @@ PACKAGES = (
     *("facesr_lib", "torch", "torchvision", "numpy", "kornia", "torchmetrics", "lpips", "matplotlib"),
     *("ipywidgets", "anywidget", "papermill", "jupyter-book"),
 )
-RUN_TIMES = "<!-- run times -->"  # the line of book/run-times.md that the tables replace
+RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,9 @@ class Script:
 SCRIPTS = {
     "requirejs": Script("2.3.8", "db3bb129e2fbdb58e13ffd4fa6011f5a7410a717eb94f46e286036a3525cb179", ("require.js",)),
     "@jupyter-widgets/html-manager": Script(
-        "1.0.15", "38535e41452bf048476ee9421887b70733f6c9c8b9647b358d09a02c35f3c4b9", ("dist/embed-amd.js",)
+        "1.0.15",
+        "16798cdc67f84407a6d90de9d45b11cf6daadd116ee45232686849866d906549",
+        ("dist/embed-amd.js", "dist/1551f4f60c37af51121f.woff2", "dist/d878b0a6a1144760244f.woff2"),
     ),
     "mathjax": Script(
         "3.2.2",
@@ -245,9 +246,12 @@ def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path |
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for run in runs:
-        _render_chapter(run.notebook, source / run.chapter.name)
+        _render_chapter(run.notebook, source / run.chapter.name, profile)
     page = source / "run-times.md"
-    page.write_text(page.read_text(encoding="utf-8").replace(RUN_TIMES, _run_times(runs, profile)), encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    for marker, table in _run_times(runs, profile).items():
+        text = text.replace(marker, table)
+    page.write_text(text, encoding="utf-8")
     _unpack_scripts(source / "_assets" / "offline")
 
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "-q"]
@@ -395,45 +399,48 @@ def _executed_key(notebook: Path) -> str | None:
     return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]["key"] if notebook.exists() else None
 
 
-def _render_chapter(executed: Path, target: Path) -> None:
-    """Write a chapter as the page shows it: without the parameters cell that papermill put in."""
+def _render_chapter(executed: Path, target: Path, profile: str) -> None:
+    """Write a chapter as the page shows it: with its run time, without the parameters cell that papermill put in."""
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["cells"] = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
+    here = machine()
+    on = f"{here['Cores']} processor cores" if here["GPU"] == "none" else here["GPU"]
+    seconds = f"{_papermill(executed)['duration']:.0f}"
+    sentence = (
+        f"*Run time: {seconds} seconds on {on} with* `profile={profile}` *({{doc}}`run-times`). "
+        "A GPU shortens it and makes* `profile=paper` *practical; it changes nothing else.*"
+    )
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).replace(RUN_TIME, sentence)
     target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.copystat(executed, target)  # an unchanged page is not rendered again
 
 
-def _run_times(runs: Sequence[Run], profile: str) -> str:
-    """Tabulate seconds per chapter, the machine, and the library's own benchmark."""
-    rows = []
-    for run in runs:
-        papermill = json.loads(run.notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]
-        link = f"[]({run.chapter.name})"
-        rows.append(
-            {"Chapter": link, "Seconds": f"{papermill['duration']:.0f}", "Executed": papermill["start_time"][:10]}
-        )
+def _run_times(runs: Sequence[Run], profile: str) -> dict[str, str]:
+    """Tabulate what ``book/run-times.md`` leaves open: marker → seconds per chapter, the benchmark, the machine."""
+    from facesr_lib.benchmark import table
+
+    chapters = [
+        {
+            "Chapter": f"[]({run.chapter.name})",
+            "Profile": profile,
+            "Seconds": f"{_papermill(run.notebook)['duration']:.0f}",
+            "Executed": _papermill(run.notebook)["start_time"][:10],
+        }
+        for run in runs
+    ]
     described = [{"What": what, "This build": which} for what, which in machine().items()]
-    return "\n".join(
-        (
-            f"Executed with `profile={profile}`; page built on {datetime.date.today()}.\n",
-            _table(rows),
-            "## Machine and versions\n",
-            _table(described),
-            "## Speed of the library\n",
-            _table(_benchmark()),
-        )
-    )
+    tables = {"chapters": chapters, "benchmark": _benchmark(), "machine": described}
+    return {f"<!-- {name} -->": table(rows) for name, rows in tables.items()}
 
 
 def _benchmark() -> list[dict[str, Any]]:
     """Run the quick benchmark, once per state of the library and machine."""
-    if not (repository() / "facesr_lib" / "benchmark.py").exists():  # INTERIM: until benchmark.py is written
-        return [{"Benchmark": "not measured"}]
+    from facesr_lib import benchmark
+
     kept = repository() / "_build" / "benchmark.json"
     key = _surroundings("benchmark")
     if not kept.exists() or json.loads(kept.read_text())["key"] != key:
-        from facesr_lib import benchmark
-
         print("benchmark: running", flush=True)
         fresh = kept.with_suffix(".partial")
         fresh.write_text(json.dumps({"key": key, "rows": benchmark.run(quick=True)}))
@@ -441,11 +448,5 @@ def _benchmark() -> list[dict[str, Any]]:
     return json.loads(kept.read_text())["rows"]
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Write rows as a Markdown table whose columns are the first row's keys."""
-
-    def text(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
-
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([text(value) for value in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+def _papermill(notebook: Path) -> dict[str, Any]:
+    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]

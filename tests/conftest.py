@@ -35,11 +35,8 @@ for variable, folder in {"FACESR_DATA": "data", "FACESR_ORACLES": "oracles"}.ite
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep everything that needs executed chapters on one worker (`--dist loadgroup`), and start it first."""
-    for item in items:
-        if "chapter_errors" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("book"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Start with what needs executed chapters: while they run on all cores the workers wait, and nothing trails."""
+    items.sort(key=lambda item: "chapter_errors" not in getattr(item, "fixturenames", ()))
 
 
 def _once(folder: Path, name: str, work: Callable[[], Any]) -> Any:

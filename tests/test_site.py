@@ -83,10 +83,17 @@ def test_every_figure_says_what_it_shows(browser_page, page_name: str) -> None:
 
 def test_run_times_page_holds_the_tables(site: Path) -> None:
     page = (site / "run-times.html").read_text()
-    assert "profile=smoke" in page
+    assert "<!--" not in page.split("<article", 1)[1].split("</article>")[0]
     assert "torch" in page
+    assert "plain loop" in page
     for chapter in book.chapters():
         assert f'href="{chapter.stem}.html"' in page.split("<article", 1)[1]
+
+
+@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+def test_chapter_says_how_long_it_ran(browser_page, chapter: Path) -> None:
+    page = browser_page(f"{chapter.stem}.html")
+    assert re.search(r"Run time: \d+ seconds on .+ with profile=smoke", page.locator("article").inner_text())
 
 
 def test_citations_resolve(browser_page) -> None:
