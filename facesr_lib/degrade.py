@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import inf, isfinite
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +34,15 @@ class Downsample(nn.Module):
 
     def __init__(self, scale: int, kernel: str = "bicubic"):
         super().__init__()
-        if scale != int(scale) or scale < 1:
-            raise ValueError(f"scale must be a whole number, at least 1; got {scale}.")
+        _require(scale >= 1 and scale % 1 == 0, f"scale must be a whole number, at least 1; got {scale}.")
         if kernel not in KERNELS:
-            near = get_close_matches(kernel, KERNELS) or KERNELS
+            near = get_close_matches(str(kernel), KERNELS) or KERNELS
             raise ValueError(f"there is no kernel {kernel!r}; did you mean {' or '.join(near)}?")
         self.scale, self.kernel = int(scale), kernel
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H / scale, W / scale), not clamped."""
-        height, width = image.shape[2:]
+        height, width = image.shape[-2:]
         if height % self.scale or width % self.scale:
             raise ValueError(
                 f"a {height}×{width} image cannot be made {self.scale} times smaller: crop it to multiples of "
@@ -51,8 +51,8 @@ class Downsample(nn.Module):
         return images.resize(image, (height // self.scale, width // self.scale), self.kernel)
 
     def upsample(self, image: Tensor) -> Tensor:
-        """Back to the large size by the same kernel, the baseline that every method must beat."""
-        height, width = image.shape[2:]
+        """(N, 3, h, w) → (N, 3, h · scale, w · scale) by the same kernel: the baseline that every method must beat."""
+        height, width = image.shape[-2:]
         return images.resize(image, (height * self.scale, width * self.scale), self.kernel)
 
     def extra_repr(self) -> str:
@@ -71,11 +71,11 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     Raises
     ------
     ValueError
-        If its shape is not what the operator gives, or a pixel is NaN, infinite or outside [0, 1] by more than the
-        overshoot of a bicubic kernel (0.25).
+        If its shape is not what the operator gives, or a pixel is NaN, infinite or outside [0, 1] by more than 0.25: a
+        bicubic kernel overshoots by up to 0.21, at scale 2.
     """
-    if lowres.ndim != 4 or lowres.shape[1] != 3:
-        raise ValueError(f"low-resolution images are (N, 3, h, w); got {tuple(lowres.shape)}.")
+    if lowres.ndim != 4 or lowres.shape[1] != 3 or not lowres.numel():
+        raise ValueError(f"low-resolution images are (N, 3, h, w), at least one; got {tuple(lowres.shape)}.")
     if not lowres.isfinite().all():
         raise ValueError("the low-resolution image has NaN or infinite pixels; repair or drop it.")
     if lowres.min() < -0.25 or lowres.max() > 1.25:
@@ -86,11 +86,11 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     with torch.no_grad():
         expected = operator(lowres.new_zeros(1, 3, resolution, resolution)).shape[2:]
     if lowres.shape[2:] != expected:
-        (h, w), (eh, ew) = lowres.shape[2:], expected
+        (h, w), (eh, ew), side = lowres.shape[2:], expected, min(lowres.shape[2:])
         name = f"Downsample(scale={operator.scale})" if isinstance(operator, Downsample) else "the operator"
         ways = f"Crop it square and resize it to {eh}×{ew}"
-        if h == w and resolution % h == 0:
-            ways += f", or choose scale={resolution // h} for {h}×{w}"
+        if resolution % side == 0 and side != eh:
+            ways += f", or choose scale={resolution // side} for {side}×{side}"
         raise ValueError(
             f"the low-resolution image is {h}×{w}, but {name} of a {resolution}×{resolution} generator gives "
             f"{eh}×{ew}. {ways}."
@@ -106,7 +106,7 @@ class GaussianNoise:
     seed: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:  # noqa: D105
-        _require(self.std >= 0, f"std must not be negative; got {self.std}.")
+        _require(0 <= self.std < inf, f"std must be finite and not negative; got {self.std}.")
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
@@ -139,7 +139,7 @@ class GaussianBlur:
     sigma: float
 
     def __post_init__(self) -> None:  # noqa: D105
-        _require(self.sigma >= 0, f"sigma must not be negative; got {self.sigma}.")
+        _require(0 <= self.sigma < inf, f"sigma must be finite and not negative; got {self.sigma}.")
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
@@ -159,10 +159,18 @@ class MotionBlur:
     angle: float = 0.0
 
     def __post_init__(self) -> None:  # noqa: D105
-        _require(self.size >= 3 and self.size % 2 == 1, f"size must be odd and at least 3; got {self.size}.")
+        whole = isinstance(self.size, int)
+        _require(whole and self.size >= 3 and self.size % 2 == 1, f"size must be odd and at least 3; got {self.size}.")
+        _require(isfinite(self.angle), f"angle must be finite, in degrees; got {self.angle}.")
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
+        height, width = image.shape[-2:]
+        _require(
+            min(height, width) > self.size // 2,
+            f"a line of {self.size} pixels is too long for a {height}×{width} image, whose border cannot be reflected "
+            f"by {self.size // 2}: choose a smaller size.",
+        )
         from kornia.filters import motion_blur
 
         return motion_blur(image, self.size, float(self.angle), 0.0, "reflect")
@@ -174,6 +182,8 @@ class Chain(nn.Module):
     def __init__(self, *operators: Callable[[Tensor], Tensor]):
         super().__init__()
         _require(len(operators) > 0, "a chain needs at least one operator.")
+        for operator in operators:
+            _require(callable(operator), f"a chain takes operators, Chain(first, second); got {operator!r}.")
         self.operators = operators
         self.scale = 1
         for operator in operators:

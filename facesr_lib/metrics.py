@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib import assets, niqe_model, unpickling
+from facesr_lib import assets, images, niqe_model, unpickling
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = 11
+_ALEXNET_SMALLEST = 31
+_INCEPTION_FEATURES = 2048
 
 
 class MetricUnavailable(RuntimeError):
@@ -63,7 +67,8 @@ def psnr(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Ten
     Raises
     ------
     ValueError
-        If the shapes differ, a pixel is NaN or infinite, or nothing is left after cropping.
+        If the shapes differ, the pixels are no floating-point numbers, one is NaN or infinite, or nothing is left after
+        cropping.
     """
     x, y = _prepare(x, y, y_channel, crop)
     return -10 * (x - y).square().mean((1, 2, 3)).log10()
@@ -132,11 +137,13 @@ def lpips(x: Tensor, y: Tensor) -> Tensor:
     Raises
     ------
     MetricUnavailable
-        If AlexNet's weights are not on this machine.
+        If AlexNet's weights are not on this machine, or are not the published ones.
     ValueError
-        As `psnr`.
+        As `psnr`, or if the images are too small for AlexNet (31 pixels).
     """
     x, y = _prepare(x, y, False, 0)
+    if min(x.shape[2:]) < _ALEXNET_SMALLEST:
+        raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[2]}×{x.shape[3]}.")
     with torch.no_grad():
         return _lpips_network().to(x.device)(x, y, normalize=True).flatten()
 
@@ -152,7 +159,8 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     crop : int
         Border pixels to leave out.
     resize_to : int, optional
-        Resize to this side first (bicubic). The score then measures the resizing too: state it beside the number.
+        Resize to this side first, after cropping (bicubic, clamped). The score then measures the resizing too: state it
+        beside the number.
 
     Returns
     -------
@@ -161,18 +169,21 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     Raises
     ------
     ValueError
-        If fewer than four blocks fit: their covariance would say nothing. Also as `psnr`.
+        If fewer than four blocks fit, or fewer than two of them are not flat: a covariance would say nothing. Also as
+        `psnr`.
     MetricUnavailable
         If the model of pristine images is not on this machine.
     """
     x, _ = _prepare(x, x, False, crop)
+    if resize_to is not None:
+        x = images.resize(x, (resize_to, resize_to)).clamp(0, 1)
     try:
-        return niqe_model.distance(luma(x) * 255, resize_to)
+        return niqe_model.distance(luma(x) * 255)
     except assets.AssetMissing as missing:
         raise MetricUnavailable(str(missing)) from missing
 
 
-def fid(real: Tensor, fake: Tensor, features: nn.Module | None = None) -> Tensor:
+def fid(real: Tensor, fake: Tensor, features: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Fréchet inception distance between two *sets* of images: one number.
 
     Biased upwards for small sets; use `kid` below some thousand images.
@@ -180,14 +191,21 @@ def fid(real: Tensor, fake: Tensor, features: nn.Module | None = None) -> Tensor
     Parameters
     ----------
     real, fake : (N, 3, H, W), (M, 3, H, W)
-    features : nn.Module, optional
-        Images → (N, F). By default Inception, the only network whose distances may be called FID without a note;
-        name any other beside the number.
+        At least two each.
+    features : callable, optional
+        Images (n, 3, H, W) → (n, F), on the images' device. By default Inception, the only network whose distances may
+        be called FID without a note; name any other beside the number.
+
+    Returns
+    -------
+    ()
 
     Raises
     ------
     MetricUnavailable
         If Inception's weights, or the package that defines it, are not on this machine.
+    ValueError
+        If a set is no batch of at least two finite images, or the features are not (n, F).
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -195,16 +213,23 @@ def fid(real: Tensor, fake: Tensor, features: nn.Module | None = None) -> Tensor
 
 
 def kid(
-    real: Tensor, fake: Tensor, features: nn.Module | None = None, *, subsets: int = 100, seed: int = 0
+    real: Tensor,
+    fake: Tensor,
+    features: Callable[[Tensor], Tensor] | None = None,
+    *,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Kernel inception distance between two *sets* of images: mean and standard deviation over subsets.
 
     Unbiased: zero on average for two samples of one distribution, whatever their size. Subsets hold
-    min(N, M, 1000) images. Parameters and errors as `fid`.
+    min(N, M, ``subset_size``) images; where that is the whole of both sets they are all alike, and their standard
+    deviation, zero, says nothing. Other parameters and errors as `fid`.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    size = min(len(real), len(fake), 1000)
+    size = min(len(real), len(fake), subset_size)
     metric = _set_metric(KernelInceptionDistance, real, fake, features, subsets=subsets, subset_size=size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -217,6 +242,8 @@ def _prepare(x: Tensor, y: Tensor, y_channel: bool, crop: int) -> tuple[Tensor, 
         raise ValueError(f"two batches of one shape (N, 3, H, W) are compared; got {tuple(x.shape)}, {tuple(y.shape)}.")
     if crop < 0 or 2 * crop >= min(x.shape[2:]):
         raise ValueError(f"cropping {crop} pixels leaves nothing of a {x.shape[2]}×{x.shape[3]} image.")
+    if not (x.is_floating_point() and y.is_floating_point()):
+        raise ValueError(f"images are floating-point numbers in [0, 1]; got {x.dtype}, {y.dtype}: divide bytes by 255.")
     if not (x.isfinite().all() and y.isfinite().all()):
         raise ValueError("an image has NaN or infinite pixels.")
     if crop:
@@ -243,13 +270,15 @@ def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _alexnet_file() -> Path:
     try:
-        return assets.path("alexnet")
+        file = assets.path("alexnet")
     except assets.AssetMissing:
-        downloaded = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-        # torch does not check a file that is already there; the name carries the beginning of its hash
-        if downloaded.is_file() and hashlib.sha256(downloaded.read_bytes()).hexdigest().startswith("7be5be79"):
-            return downloaded
-        raise
+        file = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
+        if not file.is_file():
+            raise
+    # nobody else checks a file that is already there; torchvision's names carry the beginning of the hash
+    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith("7be5be79"):
+        raise MetricUnavailable(f"{file} does not hold AlexNet's published weights (wrong checksum): delete it.")
+    return file
 
 
 @cache
@@ -260,7 +289,7 @@ def _lpips_network() -> nn.Module:
         raise MetricUnavailable(str(missing)) from missing
     from lpips import LPIPS
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # torchvision, on how lpips calls it
         network = LPIPS(net="alex", pnet_rand=True, verbose=False)  # random until the next lines replace every weight
     backbone = {
@@ -273,24 +302,57 @@ def _lpips_network() -> nn.Module:
 def _inception_file() -> Path:
     if importlib.util.find_spec("torch_fidelity") is None:
         raise MetricUnavailable("the package torch-fidelity, which defines FID's Inception, is not installed.")
-    return assets.path("inception")
+    file = assets.path("inception")
+    if (status := assets.verify("inception")) != "ok":
+        raise MetricUnavailable(f"{file} does not hold Inception's published weights ({status}): delete it.")
+    return file
 
 
-def _set_metric(kind: Any, real: Tensor, fake: Tensor, features: nn.Module | None, **options: Any) -> Any:
-    for images in (real, fake):
-        _prepare(images, images, False, 0)
-    if features is None:
-        try:
-            path = str(_inception_file())
-        except assets.AssetMissing as missing:
-            raise MetricUnavailable(str(missing)) from missing
-        metric = kind(feature=2048, normalize=True, feature_extractor_weights_path=path, **options)
-    else:
-        metric = kind(feature=features, normalize=True, **options)
+@cache
+def _inception() -> nn.Module:
+    try:
+        weights = unpickling.load(_inception_file())
+    except assets.AssetMissing as missing:
+        raise MetricUnavailable(str(missing)) from missing
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    safe: Any = io.BytesIO()  # torch-fidelity would unpickle the file itself, without restrictions
+    torch.save(weights, safe)
+    safe.seek(0)
+    with torch.random.fork_rng():
+        return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_FEATURES)], safe)
+
+
+def _inception_features(x: Tensor) -> Tensor:
+    """(n, 3, H, W) → (n, 2048); Inception sees images of 8 bits."""
+    return _inception().to(x.device)((x.clamp(0, 1) * 255).round().byte())
+
+
+class _Given(nn.Identity):
+    """Stands for a feature network where the features are already there."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+
+def _set_metric(
+    kind: Any, real: Tensor, fake: Tensor, features: Callable[[Tensor], Tensor] | None, **options: Any
+) -> Any:
+    for x in (real, fake):
+        _prepare(x, x, False, 0)
+        if len(x) < 2:
+            raise ValueError(f"a set has at least two images; got {len(real)} and {len(fake)}.")
+    network = _inception_features if features is None else features
     with torch.no_grad():
-        for images, is_real in ((real, True), (fake, False)):
-            for part in images.split(64):
-                metric.update(part, real=is_real)
+        codes = [torch.cat([network(part) for part in x.split(64)]) for x in (real, fake)]  # (N, F), (M, F)
+    if any(code.ndim != 2 for code in codes):
+        raise ValueError(f"features are (n, F); these are {tuple(codes[0].shape)}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics, on the memory that the features take
+        metric = kind(feature=_Given(codes[0].shape[1]), **options).to(codes[0].device)
+    metric.update(codes[0], real=True)
+    metric.update(codes[1], real=False)
     return metric
 
 

@@ -29,17 +29,15 @@ def pristine() -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def distance(y: Tensor, resize_to: int | None = None) -> Tensor:
+def distance(y: Tensor) -> Tensor:
     """Luminance in grey levels of 255, (N, 1, H, W) → NIQE (N,); `metrics.niqe` documents the rest."""
     mean, covariance, window = (t.to(y.device) for t in pristine())
     y = y.double()
-    if resize_to is not None:
-        y = _resize(y, (resize_to, resize_to))
     rows, columns = y.shape[2] // BLOCK, y.shape[3] // BLOCK
     if rows * columns < 4:
         raise ValueError(
             f"NIQE needs four blocks of {BLOCK}×{BLOCK} pixels, such as {2 * BLOCK}×{2 * BLOCK}; got {y.shape[2]}×"
-            f"{y.shape[3]}. Pass resize_to={256} and say so beside the number."
+            f"{y.shape[3]}. Pass resize_to=256 and say so beside the number."
         )
     y = y[:, :, : rows * BLOCK, : columns * BLOCK].round()
     features = []
@@ -48,12 +46,12 @@ def distance(y: Tensor, resize_to: int | None = None) -> Tensor:
         side = BLOCK // scale
         blocks = normalised.unfold(2, side, side).unfold(3, side, side)  # (N, 1, rows, columns, side, side)
         features.append(_features(blocks.flatten(1, 3)))  # (N, B, 18)
-        y = _resize(y, (y.shape[2] // 2, y.shape[3] // 2))
-    return torch.stack([_mahalanobis(f, mean, covariance) for f in torch.cat(features, 2)]).float()
-
-
-def _resize(y: Tensor, size: tuple[int, int]) -> Tensor:
-    return images.resize(y.expand(-1, 3, -1, -1), size)[:, :1]
+        y = images.resize(y.expand(-1, 3, -1, -1), (y.shape[2] // 2, y.shape[3] // 2))[:, :1]
+    statistics = torch.cat(features, 2)  # (N, B, 36)
+    for i, textured in enumerate(statistics.isfinite().all(2).sum(1).tolist()):
+        if textured < 2:
+            raise ValueError(f"NIQE needs two blocks that are not flat; image {i} has {textured}: leave it out.")
+    return torch.stack([_mahalanobis(f, mean, covariance) for f in statistics]).float()
 
 
 def _normalise(y: Tensor, window: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
-"""The figures that the chapters share: picture grids, curves, histograms.
+"""The figures that the chapters share: picture grids, curves, histograms, and tables.
 
-Every function returns a `matplotlib.figure.Figure` that pyplot no longer holds: as the last expression of a cell it is
-shown once, and it can be saved with ``figure.savefig``. Figures are opaque white with dark text, so they read the same
-on a light and on a dark page; colours are Okabe and Ito's, and lines differ in their dashes too.
+Drawing functions return a `matplotlib.figure.Figure` that pyplot no longer holds: as the last expression of a cell it
+is shown once, and it can be saved with ``figure.savefig``. Figures are opaque white with dark text, so they read the
+same on a light and on a dark page; colours are Okabe and Ito's, and lines differ in their dashes too.
 """
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from torch import Tensor
 from facesr_lib import images
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -231,6 +233,32 @@ def histogram(
         ax.set(xlabel=xlabel, ylabel="density", title=title)
         ax.legend()
         return _finished(figure)
+
+
+def table(columns: Sequence[str], *rows: Sequence[object]) -> HTML:
+    """Rows of words and numbers, shown as a table in a notebook and on a page.
+
+    Raises
+    ------
+    ValueError
+        If a row is not as long as ``columns``.
+    """
+    from IPython.display import HTML
+
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"{len(row)} cells in a row of a table with {len(columns)} columns: {row}")
+    head, *body = (
+        "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
+        for tag, row in (("th", columns), *(("td", row) for row in rows))
+    )
+    lines = "".join(f"<tr>{line}</tr>" for line in body)
+    return HTML(f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
+
+
+def spread(x: Tensor, digits: int = 2) -> str:
+    """Mean and standard deviation over images, as in "17.08 ± 1.24": (N,) → text."""
+    return f"{x.mean():.{digits}f} ± {x.std():.{digits}f}"
 
 
 def chi2_pdf(x: Tensor, dof: int) -> Tensor:

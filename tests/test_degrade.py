@@ -18,15 +18,25 @@ KERNELS = st.sampled_from(degrade.KERNELS)
 SCALES = st.sampled_from([1, 2, 3, 4, 8])
 
 
-@pytest.mark.parametrize("scale", [4, 8, 16])
-def test_bicubic_equals_matlab_borders_included(scale):
-    oracle = Path(os.environ.get("FACESR_ORACLES", "")) / "metrics.safetensors"
-    if not oracle.is_file():
+@pytest.fixture(scope="module")
+def oracle():
+    path = Path(os.environ.get("FACESR_ORACLES", "")) / "metrics.safetensors"
+    if not path.is_file():
         pytest.skip("metrics.safetensors is not in FACESR_ORACLES")
-    tensors = load_file(oracle)
-    for j in (0, 1):
-        image = tensors[f"image{j}"].permute(2, 0, 1)[None] / 255
-        assert_close(Downsample(scale)(image)[0], tensors[f"matlab_down{scale}_{j}"], atol=1e-5, rtol=0)
+    return load_file(path)
+
+
+@pytest.mark.parametrize("j", [0, 1])
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_bicubic_equals_matlab_borders_included(oracle, scale, j):
+    image = oracle[f"image{j}"].permute(2, 0, 1)[None] / 255
+    assert_close(Downsample(scale)(image)[0], oracle[f"matlab_down{scale}_{j}"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("j", [0, 1])
+def test_the_way_back_equals_matlab(oracle, j):
+    up = Downsample(8).upsample(oracle[f"matlab_down8_{j}"][None])[0]
+    assert_close(up, oracle[f"matlab_up8_{j}"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [4, 8, 16])
@@ -58,6 +68,21 @@ def test_gradients_are_the_adjoint(scale, kernel, blocks):
     assert_close((operator(x) * y).sum(), (x * adjoint).sum(), atol=1e-4, rtol=1e-4)
 
 
+@settings(deadline=None)
+@given(SCALES, KERNELS, st.integers(1, 4))
+def test_the_way_back_has_the_size_and_keeps_constants(scale, kernel, side):
+    up = Downsample(scale, kernel).upsample(torch.full((2, 3, side, side + 1), 0.3))
+    assert_close(up, torch.full((2, 3, scale * side, scale * (side + 1)), 0.3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_precision_follows_the_image(dtype):
+    x = image(1, 16).to(dtype)
+    assert Downsample(4)(x).dtype == Downsample(4).upsample(x).dtype == dtype
+    exact = Downsample(4)(image(1, 16).double())
+    assert_close(Downsample(4)(x).double(), exact, atol=1e-7 if dtype == torch.float64 else 2e-2, rtol=0)
+
+
 def test_box_is_the_mean_of_blocks():
     x = image(2, 16)
     assert_close(Downsample(4, "box")(x), torch.nn.functional.avg_pool2d(x, 4))
@@ -86,7 +111,16 @@ def test_noise_has_the_strength_asked_for():
     hit = SaltAndPepper(0.2)(grey) != grey
     assert_close(hit.float().mean(), torch.tensor(0.2), atol=0.02, rtol=0)
     assert torch.equal(hit[:, 0], hit[:, 1])  # whole pixels
-    assert not torch.equal(GaussianNoise(0.05, seed=1)(grey), GaussianNoise(0.05, seed=2)(grey))
+
+
+@pytest.mark.parametrize("corruption", [GaussianNoise, SaltAndPepper])
+def test_each_image_has_noise_of_its_own(corruption):
+    grey = torch.full((3, 3, 16, 16), 0.5)
+    x = corruption(0.2, seed=1)(grey)
+    assert not any(torch.equal(x[i], x[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert torch.equal(x, corruption(0.2, seed=1)(grey))
+    assert not torch.equal(x, corruption(0.2, seed=2)(grey))
+    assert torch.equal(corruption(0.2, seed=[5, 1])(grey[:2])[1], x[0])  # a seed per image: alone or not, the same
 
 
 def test_a_chain_is_one_operator_with_the_common_scale():
@@ -101,13 +135,23 @@ def test_a_chain_is_one_operator_with_the_common_scale():
     [
         (lambda: Downsample(0), "at least 1; got 0"),
         (lambda: Downsample(2.5), "whole number"),
-        (lambda: Downsample(4, "bicubik"), "did you mean bicubic"),
-        (lambda: Downsample(4)(torch.zeros(1, 3, 30, 32)), "30×32 image cannot be made 4 times smaller"),
-        (lambda: GaussianNoise(-1), "must not be negative; got -1"),
+        (lambda: Downsample(float("inf")), "whole number"),
+        (lambda: Downsample(4, "bicubik"), r"did you mean bicubic\?"),
+        (lambda: Downsample(4, "lanczos"), "bicubic or box or bilinear"),
+        (lambda: Downsample(4)(torch.zeros(1, 3, 30, 32)), "30×32 image cannot be made 4 times smaller: crop it to"),
+        (lambda: Downsample(4)(torch.zeros(1, 3, 32, 30)), "multiples of 4, or choose a scale that divides both sides"),
+        (lambda: Downsample(4)(torch.zeros(3, 32, 32)), r"\(N, 3, H, W\).*\(3, 32, 32\)"),
+        (lambda: GaussianNoise(-1), "not negative; got -1"),
+        (lambda: GaussianNoise(float("nan")), "finite"),
         (lambda: SaltAndPepper(1.5), "between 0 and 1; got 1.5"),
-        (lambda: GaussianBlur(-0.1), "must not be negative"),
+        (lambda: SaltAndPepper(-0.1), "between 0 and 1; got -0.1"),
+        (lambda: GaussianBlur(-0.1), "not negative; got -0.1"),
         (lambda: MotionBlur(4), "must be odd"),
+        (lambda: MotionBlur(-3), "at least 3; got -3"),
+        (lambda: MotionBlur(5, float("nan")), "angle must be finite"),
+        (lambda: MotionBlur(9)(torch.zeros(1, 3, 4, 4)), "9 pixels is too long for a 4×4 image"),
         (lambda: Chain(), "at least one operator"),
+        (lambda: Chain([Downsample(4)]), r"Chain\(first, second\)"),
     ],
 )
 def test_impossible_operators_are_refused(make, message):
@@ -115,25 +159,34 @@ def test_impossible_operators_are_refused(make, message):
         make()
 
 
-def test_a_wrong_size_is_met_with_two_ways_out():
+@pytest.mark.parametrize(
+    ("height", "width", "ways"),
+    [
+        (16, 20, "resize it to 8×8, or choose scale=4 for 16×16."),
+        (16, 16, "resize it to 8×8, or choose scale=4 for 16×16."),
+        (8, 10, "resize it to 8×8."),
+        (13, 13, "resize it to 8×8."),
+    ],
+)
+def test_a_wrong_size_is_met_with_the_ways_out(height, width, ways):
     message = (
-        "the low-resolution image is 16×16, but Downsample(scale=8) of a 64×64 generator gives 8×8. "
-        "Crop it square and resize it to 8×8, or choose scale=4 for 16×16."
+        f"the low-resolution image is {height}×{width}, but Downsample(scale=8) of a 64×64 generator gives 8×8. "
+        f"Crop it square and {ways}"
     )
-    with pytest.raises(ValueError, match=re.escape(message)):
-        check_lowres(Downsample(8), torch.zeros(1, 3, 16, 16), 64)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_lowres(Downsample(8), torch.zeros(1, 3, height, width), 64)
 
 
 @pytest.mark.parametrize(
     ("lowres", "message"),
     [
-        (torch.zeros(3, 8, 8), r"\(N, 3, h, w\); got \(3, 8, 8\)"),
+        (torch.zeros(3, 8, 8), r"\(N, 3, h, w\), at least one; got \(3, 8, 8\)"),
         (torch.zeros(1, 1, 8, 8), r"got \(1, 1, 8, 8\)"),
         (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
         (torch.full((1, 3, 8, 8), float("inf")), "infinite"),
         (torch.full((1, 3, 8, 8), 128.0), "Divide by 255"),
         (torch.full((1, 3, 8, 8), -0.5), r"ranges from -0\.50"),
-        (torch.zeros(1, 3, 8, 10), "8×10"),
+        (torch.zeros(0, 3, 8, 8), "at least one"),
     ],
 )
 def test_low_resolution_images_that_cannot_be_are_refused(lowres, message):
@@ -144,3 +197,16 @@ def test_low_resolution_images_that_cannot_be_are_refused(lowres, message):
 def test_a_good_batch_passes_through():
     lowres = image(2, 8)
     assert check_lowres(Downsample(8), lowres, 64) is lowres
+
+
+@settings(deadline=None)
+@given(st.sampled_from([2, 3, 4, 8]), st.integers(0, 7), st.integers(0, 7))
+def test_what_the_operator_makes_of_an_image_is_never_refused(scale, row, column):
+    """The image that overshoots most at one pixel is white where this pixel's kernel is positive."""
+    operator, side = Downsample(scale), 8 * scale
+    x = image(1, side).requires_grad_()
+    (weights,) = torch.autograd.grad(operator(x)[0, :, row, column].sum(), x)
+    worst = (weights > 0).float()
+    assert operator(worst)[0, :, row, column].min() > 1.07
+    check_lowres(operator, operator(worst), side)
+    check_lowres(operator, operator(1 - worst), side)

@@ -1,7 +1,10 @@
 """Metrics: parity with BasicSR and torchmetrics, what holds for any images, refusals instead of approximations."""
 
 import hashlib
+import importlib.machinery
 import os
+import sys
+import types
 import urllib.request
 from pathlib import Path
 
@@ -66,8 +69,19 @@ def test_niqe_of_a_small_face_states_its_resize():
     x, _ = pair(1, 64)
     with pytest.raises(ValueError, match=r"four blocks of 96×96.*resize_to"):
         metrics.niqe(x)
-    larger = images.resize(x, (256, 256)).clamp(0, 1)
-    assert_close(metrics.niqe(x, resize_to=256), metrics.niqe(larger), atol=0.2, rtol=0.05)
+    larger = images.resize(x[:, :, 4:-4, 4:-4], (256, 256)).clamp(0, 1)
+    assert_close(metrics.niqe(x, crop=4, resize_to=256), metrics.niqe(larger), atol=1e-5, rtol=1e-5)
+
+
+def test_niqe_refuses_a_flat_image_by_its_number():
+    _need_niqe()
+    x, _ = pair(3, 192)
+    x[1] = 0.5
+    with pytest.raises(ValueError, match=r"not flat; image 1 has 0"):
+        metrics.niqe(x)
+    x[1, :, 30:60, 30:60] = x[0, :, 30:60, 30:60]
+    with pytest.raises(ValueError, match=r"not flat; image 1 has 1"):
+        metrics.niqe(x)
 
 
 @pytest.mark.parametrize(("side", "scales"), [(11, 1), (64, 3), (128, 4), (175, 4), (176, 5), (256, 5)])
@@ -105,6 +119,14 @@ def test_metrics_see_each_image_alone_in_either_order(metric, crop, y_channel, n
     assert (metric(x, x, **options) > together).all()
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from(PER_IMAGE), st.integers(1, 8))
+def test_a_crop_is_what_is_left_of_the_image(metric, crop):
+    x, y = pair(2, 32, seed=crop)
+    inside = (..., slice(crop, -crop), slice(crop, -crop))
+    assert_close(metric(x, y, crop=crop), metric(x[inside], y[inside]))
+
+
 def test_identity_is_perfect():
     x, _ = pair()
     assert metrics.psnr(x, x).isinf().all()
@@ -133,6 +155,8 @@ def test_luma_of_white_and_black():
         (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), {}, "one shape"),
         (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {}, "one shape"),
         (torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), float("nan")), {}, "NaN"),
+        (torch.full((1, 3, 16, 16), float("inf")), torch.zeros(1, 3, 16, 16), {}, "infinite"),
+        (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), {}, "divide bytes by 255"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": 8}, "leaves nothing"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": -1}, "cropping -1"),
     ],
@@ -153,8 +177,8 @@ def test_ssim_refuses_images_smaller_than_its_window():
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without weights and without a network."""
-    metrics._lpips_network.cache_clear()
-    niqe_model.pristine.cache_clear()
+    for cached in (metrics._lpips_network, metrics._inception, niqe_model.pristine):
+        cached.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(assets, "cache", lambda: tmp_path / "cache")
@@ -164,8 +188,8 @@ def nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr(urllib.request, "urlopen", forbidden)
     yield tmp_path
-    metrics._lpips_network.cache_clear()
-    niqe_model.pristine.cache_clear()
+    for cached in (metrics._lpips_network, metrics._inception, niqe_model.pristine):
+        cached.cache_clear()
 
 
 def test_without_weights_metrics_are_unavailable_not_approximated(nowhere):
@@ -178,16 +202,24 @@ def test_without_weights_metrics_are_unavailable_not_approximated(nowhere):
         metrics.lpips(x, y)
     with pytest.raises(metrics.MetricUnavailable, match="niqe"):
         metrics.niqe(x)
-    with pytest.raises(metrics.MetricUnavailable, match=r"inception|torch-fidelity"):
-        metrics.fid(x, y)
+    for metric in (metrics.fid, metrics.kid):
+        with pytest.raises(metrics.MetricUnavailable, match=r"inception|torch-fidelity"):
+            metric(x, y)
 
 
-def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere):
-    place = nowhere / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+@pytest.mark.parametrize("folder", ["torch/hub/checkpoints", "data/models"])
+def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere, folder):
+    place = nowhere / folder / "alexnet-owt-7be5be79.pth"
     place.parent.mkdir(parents=True)
     torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, place)
-    with pytest.raises(metrics.MetricUnavailable):
+    with pytest.raises(metrics.MetricUnavailable, match="checksum"):
         metrics.lpips(*pair())
+    assert "checksum" in metrics.available()["lpips"]
+
+
+def test_lpips_refuses_images_too_small_for_its_layers():
+    with pytest.raises(ValueError, match="31 pixels a side; got 30×30"):
+        metrics.lpips(*pair(1, 30))
 
 
 def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
@@ -205,6 +237,7 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
 
     monkeypatch.setattr(hashlib, "sha256", lambda content: Trusted())
     x, y = pair()
+    before = torch.random.get_rng_state()
     values = []
     for changed in (None, *weights):
         metrics._lpips_network.cache_clear()
@@ -213,6 +246,8 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
         assert_close(metrics.lpips(x, x), torch.zeros(2), atol=1e-6, rtol=0)
     assert all(not torch.equal(values[0], value) for value in values[1:])
     assert_close(metrics.lpips(x[:1], y[:1]), values[-1][:1], atol=1e-5, rtol=1e-4)
+    assert metrics.lpips(*pair(1, 31)).isfinite()
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 # --- sets
@@ -220,8 +255,6 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
 
 class Pooled(torch.nn.Module):
     """Block means: a feature network that needs no weights."""
-
-    num_features = 48
 
     def forward(self, x):
         return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
@@ -233,7 +266,84 @@ def test_fid_and_kid_on_a_network_of_ones_own():
     assert 0 <= same < 0.1 * different
     (near, spread), (far, _) = metrics.kid(x, y, Pooled()), metrics.kid(x, y * 0.5, Pooled())
     assert abs(near) < 4 * spread + 1e-3 < far
-    assert torch.equal(metrics.kid(x, y, Pooled(), seed=3)[0], metrics.kid(x, y, Pooled(), seed=3)[0])
+
+
+def test_fid_and_kid_are_their_definitions():
+    x, y = (torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(n)) for n in (70, 130))
+    a, b = (Pooled()(z).double() for z in (x, y**2))
+    covariance = torch.cov(a.t()), torch.cov(b.t())
+    root = torch.linalg.eigvals(covariance[0] @ covariance[1]).real.clamp_min(0).sqrt().sum()
+    frechet = (a.mean(0) - b.mean(0)).square().sum() + sum(c.trace() for c in covariance) - 2 * root
+    assert_close(metrics.fid(x, y**2, Pooled()).double(), frechet, atol=1e-5, rtol=1e-4)
+
+    a, b = a, b[:70]
+    k = [(u @ v.t() / 48 + 1) ** 3 for u, v in ((a, a), (b, b), (a, b))]
+    kernel = sum((m.sum() - m.trace()) / (70 * 69) for m in k[:2]) - 2 * k[2].mean()
+    mean, std = metrics.kid(x, y[:70] ** 2, Pooled(), subsets=3)
+    assert_close(mean.double(), kernel, atol=1e-5, rtol=1e-3)
+    assert std < 1e-5  # every subset is the whole
+
+
+def test_kid_draws_its_subsets_from_the_seed():
+    x, y = torch.rand(2, 40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    first, again, other = (metrics.kid(x, y, Pooled(), subsets=4, subset_size=20, seed=s) for s in (3, 3, 4))
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    assert first[1] > 0
+
+
+def test_inception_is_wired_to_both_without_its_own_unpickling_or_wrapping_round(nowhere, monkeypatch):
+    """A stand-in for torch-fidelity's Inception, as strict as it is about bytes; the values mean nothing."""
+    import torchmetrics.image.fid
+
+    class StandIn(torch.nn.Module):
+        def __init__(self, name, features, weights):
+            super().__init__()
+            assert not isinstance(weights, (str, Path))  # it would unpickle the file without restrictions
+            self.gain = torch.load(weights, weights_only=True)["gain"]
+
+        def forward(self, x):
+            assert x.dtype == torch.uint8
+            return self.gain * Pooled()(x / 255)
+
+    torch.save({"gain": torch.tensor(2.0)}, nowhere / "inception.pth")
+    monkeypatch.setattr(metrics, "_inception_file", lambda: nowhere / "inception.pth")
+    monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", StandIn)
+    x, y = torch.rand(2, 60, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = 1.4 * y - 0.2  # beyond black and white, as a bicubic is
+
+    def same(z):
+        return 2 * Pooled()((z.clamp(0, 1) * 255).round() / 255)
+
+    assert_close(metrics.fid(x, y), metrics.fid(x, y, same))
+    assert_close(metrics.kid(x, y), metrics.kid(x, y, same))
+    assert metrics.fid(x, y) > 2 * metrics.fid(x, y, Pooled())  # the weights are used: distances grow by gain²
+
+
+def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    sys.modules["torch_fidelity"].__spec__ = importlib.machinery.ModuleSpec("torch_fidelity", None)
+    place = nowhere / "data" / assets.entry("inception").path
+    place.parent.mkdir(parents=True)
+    torch.save({"fc.bias": torch.zeros(3)}, place)
+    with pytest.raises(metrics.MetricUnavailable, match="checksum"):
+        metrics.fid(*pair())
+
+
+@pytest.mark.parametrize("metric", [metrics.fid, metrics.kid])
+@pytest.mark.parametrize(
+    ("real", "fake", "features", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 8, 8), Pooled(), "at least two images; got 1 and 4"),
+        (torch.zeros(4, 3, 8, 8), torch.zeros(0, 3, 8, 8), Pooled(), "at least two images; got 4 and 0"),
+        (torch.zeros(4, 8, 8), torch.zeros(4, 3, 8, 8), Pooled(), r"\(4, 8, 8\)"),
+        (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "NaN"),
+        (torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.nn.Identity(), r"features are \(n, F\)"),
+    ],
+)
+def test_sets_that_cannot_be_compared_are_refused(metric, real, fake, features, message):
+    with pytest.raises(ValueError, match=message):
+        metric(real, fake, features)
 
 
 def test_kid_leaves_the_global_random_state_alone():

@@ -135,3 +135,12 @@ def test_style_ends_with_its_context() -> None:
     with plots.style():
         assert plt.rcParams["figure.dpi"] != before
     assert plt.rcParams["figure.dpi"] == before
+
+
+def test_a_table_holds_its_cells_as_text():
+    shown = plots.table(("name", "PSNR"), ("<pulse>", 17.1), ("bicubic", plots.spread(torch.tensor([1.0, 3.0])))).data
+    assert "<th>PSNR</th>" in shown
+    assert "<td>&lt;pulse&gt;</td><td>17.1</td>" in shown
+    assert "2.00 ± 1.41" in shown
+    with pytest.raises(ValueError, match="3 cells in a row of a table with 2 columns"):
+        plots.table(("a", "b"), (1, 2, 3))
