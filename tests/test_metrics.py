@@ -246,6 +246,7 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
         assert_close(metrics.lpips(x, x), torch.zeros(2), atol=1e-6, rtol=0)
     assert all(not torch.equal(values[0], value) for value in values[1:])
     assert_close(metrics.lpips(x[:1], y[:1]), values[-1][:1], atol=1e-5, rtol=1e-4)
+    assert_close(metrics._lpips_network()(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
     assert metrics.lpips(*pair(1, 31)).isfinite()
     assert torch.equal(before, torch.random.get_rng_state())
 
