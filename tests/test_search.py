@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from facesr_lib.degrade import Downsample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from facesr_lib import randomness, search
+from facesr_lib.degrade import Downsample
 from facesr_lib.losses import geocross
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
