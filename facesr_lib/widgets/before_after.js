@@ -1,11 +1,11 @@
 function layer(model, name, label) {
-  const image = html("img", { alt: "", draggable: "false" });
+  const image = html("img", { alt: label, draggable: "false" });
   image.onload = () => {
     URL.revokeObjectURL(image.src);
     image.style.imageRendering = image.naturalWidth * 2 <= model.get("width") ? "pixelated" : "auto";
   };
   image.src = pictureUrl(model.get(name));
-  return html("div", { class: `facesr-layer facesr-${name}` }, image, html("span", { class: "facesr-chip" }, label));
+  return html("div", { class: `facesr-layer facesr-${name}` }, image, html("span", { class: "facesr-chip", "aria-hidden": "true" }, label));
 }
 
 function render({ model, el }) {
