@@ -1,19 +1,90 @@
-"""The three kinds of StyleGAN2 checkpoints, read under the official parameter names."""
+"""StyleGAN2 checkpoints of three kinds, read under the official parameter names without executing anything."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from facesr_lib import unpickling
+from facesr_lib.networks.stylegan2.discriminator import Discriminator
+from facesr_lib.networks.stylegan2.generator import Generator
 
 State = dict[str, Tensor]
 
 
-def read_stylegan2(path: Path) -> tuple[State, State]:
+def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
+    """Read a StyleGAN2 checkpoint without executing anything in it.
+
+    Parameters
+    ----------
+    path
+        ``.safetensors`` with keys ``G.*`` and optionally ``D.*``, the official PyTorch release's ``.pkl``
+        (its moving average ``G_ema`` is taken), or a rosinality-style ``.pt``.
+
+    Returns
+    -------
+    generator, discriminator
+        In eval mode on the CPU, float32; sizes follow from the weights. ``None`` if the file holds no discriminator.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is corrupt, refuses to be read safely, or holds no StyleGAN2 generator.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}.")
+    try:
+        g_state, d_state = _read_states(path)
+        return _build_generator(g_state).eval(), _build_discriminator(d_state).eval() if d_state else None
+    except (KeyError, IndexError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path} holds no StyleGAN2 checkpoint that can be read: {error}.") from error
+
+
+def _build_generator(state: State) -> Generator:
+    channels = _channels(state, r"synthesis\.b(\d+)\.conv1\.bias")
+    generator = Generator(
+        z_dim=state["mapping.fc0.weight"].shape[1],
+        w_dim=state["mapping.fc0.weight"].shape[0],
+        img_resolution=max(channels),
+        channel_base=max(channels) * channels[max(channels)],
+        channel_max=max(channels.values()),
+        num_mapping_layers=sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", key)) for key in state),
+    )
+    return _load_strictly(generator, state)
+
+
+def _build_discriminator(state: State) -> Discriminator:
+    channels = _channels(state, r"b(\d+)\.conv0\.bias")
+    base = max(channels) * channels[max(channels)]
+    return _load_strictly(Discriminator(max(channels), base, state["b4.fc.bias"].shape[0]), state)
+
+
+def _channels(state: State, pattern: str) -> dict[int, int]:
+    matches = {key: re.fullmatch(pattern, key) for key in state}
+    found = {int(match[1]): len(state[key]) for key, match in matches.items() if match}
+    if not found:
+        raise KeyError(f"no parameter is named like {pattern}")
+    return found
+
+
+def _load_strictly(network: nn.Module, state: State):  # type: ignore[no-untyped-def]
+    wanted = network.state_dict()
+    kept = {k: v.float() for k, v in state.items() if not k.endswith("resample_filter")}
+    for key in wanted.keys() & kept.keys():  # rosinality keeps singletons: (1, C, 1, 1) biases, (1,) strengths
+        if kept[key].numel() == wanted[key].numel():
+            kept[key] = kept[key].reshape(wanted[key].shape)
+    network.load_state_dict(kept, strict=True)
+    return network
+
+
+def _read_states(path: Path) -> tuple[State, State]:
     """Generator's and discriminator's state dicts; the second is empty if the file holds none.
 
     ``.safetensors`` with keys ``G.*`` and ``D.*``; the official release's pickle (``G_ema``, ``D``); anything else is
