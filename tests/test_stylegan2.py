@@ -1,5 +1,7 @@
 """StyleGAN2: parity with the official implementation, its file formats, and what must hold for any generator."""
 
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, load, minibatch_std
+from facesr_lib.unpickling import UnsafePickle
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
 
@@ -200,3 +203,44 @@ def test_a_checkpoint_with_a_layer_missing_is_refused(tmp_path, oracle):
     save_file(kept, tmp_path / "partial.safetensors")
     with pytest.raises(ValueError, match=r"b8\.conv0\.weight"):
         load(tmp_path / "partial.safetensors")
+
+
+def _modules(tensors, prefix):
+    """A tree of modules that holds ``tensors`` under their dotted names, as the official classes would."""
+    root = torch.nn.Module()
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            *path, last = name.removeprefix(prefix).split(".")
+            place = root
+            for part in path:
+                if part not in place._modules:
+                    place.add_module(part, torch.nn.Module())
+                place = place._modules[part]
+            place.register_buffer(last, value)
+    return root
+
+
+@torch.no_grad()
+def test_official_pickles_give_the_same_pictures(oracle, tmp_path):
+    # whole modules, pickled; resample filters and all (test_unpickling.py imitates the release's own pickling calls)
+    contents = {"G": None, "D": _modules(oracle, "D."), "G_ema": _modules(oracle, "G."), "augment_pipe": None}
+    with (tmp_path / "official.pkl").open("wb") as file:
+        pickle.dump(contents, file)
+    generator, discriminator = load(tmp_path / "official.pkl")
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+    assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["evil.pkl", "evil.pt"])
+def test_a_checkpoint_that_wants_to_run_something_is_refused(tmp_path, name):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    if name.endswith(".pt"):
+        torch.save({"g_ema": Evil()}, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps({"G_ema": Evil()}))
+    with pytest.raises(UnsafePickle, match="system"):
+        load(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
