@@ -277,6 +277,16 @@ def test_under_eps_only_the_cross_term_moves_the_face(prior, lowres):
     assert (result.history.losses["geocross"][-1] < result.history.losses["geocross"][0]).all()
 
 
+def test_the_official_codes_other_pixel_loss_and_other_schedules(prior, lowres):
+    options = {"steps": 1, "lambda_l2": 0.0, "lambda_l1": 2.0, "noise": "const", "trainable_noise_layers": 0}
+    result = search.pulse(prior, lowres, Downsample(4), progress=False, **options)
+    start = prior.render(result.latent)
+    expected = 20 * (Downsample(4)(start) - lowres).abs().mean((1, 2, 3))
+    assert_close(result.history.losses["pixel"][0], expected, atol=1e-4, rtol=1e-4)
+    still = search.pulse(prior, lowres, Downsample(4), steps=4, schedule=lambda step, steps: 0.0, progress=False)
+    assert_close(still.history.total, still.history.total[:1].expand(4, -1))
+
+
 def test_any_operator_that_has_gradients_will_do(prior):
     class Grey:
         scale = 2

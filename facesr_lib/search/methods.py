@@ -24,6 +24,9 @@ def pulse(
     *,
     steps: int = 100,
     lr: float = 0.4,
+    schedule: Callable[[int, int], float] | None = None,
+    lambda_l2: float = 100.0,
+    lambda_l1: float = 0.0,
     lambda_geocross: float = 0.05,
     eps: float = 2e-3,
     space: str = "w+",
@@ -48,8 +51,13 @@ def pulse(
         D: (N, 3, H, W) → (N, 3, h, w), differentiable, with a ``scale``; such as `degrade.Downsample`.
     steps, lr
         Adam's, within the spherical optimiser.
-    lambda_geocross, eps
-        Weight of the cross term; the mean squared error under which a match counts as perfect.
+    schedule
+        ``schedule(step, steps)`` → factor on the learning rate; default: `linear_one_cycle_drop`.
+    lambda_l2, lambda_l1, lambda_geocross
+        Weights of the clamped mean squared error, of the official code's other pixel loss, 10 · mean absolute error,
+        and of the cross term.
+    eps
+        The mean squared error under which a match counts as perfect.
     space : {"w+", "w"}
         One code per layer, or one for all.
     noise : {"random", "const", "none"}
@@ -94,14 +102,17 @@ def pulse(
         return w, prior.render(w, [variables.get(f"noise_{i}", fixed) for i, fixed in enumerate(maps)])
 
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
-        error = (operator(image) - lowres).square().mean((1, 2, 3))
-        return {"pixel": 100 * error.clamp_min(eps), "geocross": lambda_geocross * geocross(w)}
+        error = operator(image) - lowres
+        pixel = lambda_l2 * error.square().mean((1, 2, 3)).clamp_min(eps)
+        if lambda_l1:
+            pixel = pixel + lambda_l1 * 10 * error.abs().mean((1, 2, 3))
+        return {"pixel": pixel, "geocross": lambda_geocross * geocross(w)}
 
     optimizer = partial(SphericalOptimizer, torch.optim.Adam, lr=lr)
-    schedule = partial(linear_one_cycle_drop, steps=steps)
-    return run_search(render, start, objective, optimizer=optimizer, steps=steps, schedule=schedule, **run).best_of(
-        restarts
-    )
+    factor = schedule or linear_one_cycle_drop
+    return run_search(
+        render, start, objective, optimizer=optimizer, steps=steps, schedule=lambda step: factor(step, steps), **run
+    ).best_of(restarts)
 
 
 def linear_one_cycle_drop(step: int, steps: int) -> float:
