@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--kernel", default="bicubic", help="how they were made small (%(default)s)")
     restore.add_argument("--degrade", action="store_true", help="photos are high-resolution: make them small first")
     restore.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
-    restore.add_argument("--steps", type=int, default=100)
-    restore.add_argument("--restarts", type=int, default=1, help="tries per face; the best is kept")
+    restore.add_argument("--steps", type=int, help="default: the method's own")
+    restore.add_argument("--restarts", type=int, help="tries per face; the best is kept (1)")
     restore.add_argument("--seed", type=int, default=0)
     restore.add_argument("--device", default="auto")
     restore.set_defaults(run=_restore)
@@ -92,6 +92,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     from facesr_lib.prior import FacePrior
 
     prior = FacePrior.load(arguments.prior, arguments.device)
+    options = {name: value for name in ("steps", "restarts") if (value := getattr(arguments, name)) is not None}
     outcomes = restoration.restore(
         arguments.photos,
         arguments.out,
@@ -100,8 +101,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         method=arguments.method,
         degrade=arguments.degrade,
         seed=arguments.seed,
-        steps=arguments.steps,
-        restarts=arguments.restarts,
+        **options,
     )
     failed = 0
     for outcome in outcomes:

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from facesr_lib import assets, data, randomness
@@ -193,12 +194,26 @@ class FacePrior:
         """The mean of W, n times: (n, L, d)."""
         return self.generator.mapping.w_avg.expand(n, self.num_ws, -1)
 
-    def render(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:
+    def render(self, w: Tensor, noise: list[Tensor] | None = None, theta: dict[str, Tensor] | None = None) -> Tensor:
         """Codes (N, L, d) → images (N, 3, R, R), differentiable and not clamped: what a search sees.
 
-        ``noise`` holds one map per layer, (1 or N, 1, r, r); without it, the network's own.
+        ``noise`` holds one map per layer, (1 or N, 1, r, r); without it, the network's own. ``theta`` holds a copy of
+        the synthesis network for each image, as `theta` gives them.
         """
-        return (self.generator.synthesis(w, noise=noise) + 1) / 2
+        synthesis = self.generator.synthesis
+        if theta is None:
+            return (synthesis(w, noise=noise) + 1) / 2
+        maps = [m.expand(len(w), -1, -1, -1) for m in noise or self.noise_maps("const", [])]
+
+        def one(theta: dict[str, Tensor], w: Tensor, maps: list[Tensor]) -> Tensor:
+            return functional_call(synthesis, theta, (w[None],), {"noise": [m[None] for m in maps]})[0]
+
+        return (vmap(one)(theta, w, maps) + 1) / 2
+
+    def theta(self, n: int) -> dict[str, Tensor]:
+        """Copies of the synthesis network's parameters for n images: name → (n, ...)."""
+        own = self.generator.synthesis.named_parameters()
+        return {name: value.detach().expand(n, *value.shape) for name, value in own}
 
     @torch.no_grad()
     def synthesise(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:

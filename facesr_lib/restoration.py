@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +86,12 @@ def restore(
     Raises
     ------
     ValueError
-        If the method is unknown.
+        If the method, or an option of it, is unknown.
     """
     find = search.method(method)
+    unknown = options.keys() - inspect.signature(find).parameters.keys() - {"progress"}
+    if unknown:
+        raise ValueError(f"{method} has no option {', '.join(sorted(unknown))}.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()
@@ -103,9 +107,8 @@ def restore(
         if ready:
             lowres = torch.cat([image for _, image in ready]).to(prior.device)
             result = find(prior, lowres, operator, seed=[seed] * len(ready), **options)
-            residuals = (operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt() * 255
-            for (outcome, _), image, residual in zip(ready, result.image.cpu(), residuals.tolist(), strict=True):
-                outcome.output, outcome.residual = out / f"{_unused(outcome.photo.stem, names)}.png", residual
+            for (outcome, _), image, residual in zip(ready, result.image.cpu(), result.residual.tolist(), strict=True):
+                outcome.output, outcome.residual = out / f"{_unused(outcome.photo.stem, names)}.png", 255 * residual
                 images.write(image, outcome.output)
             if result.interrupted:
                 yield from outcomes

@@ -58,6 +58,11 @@ def test_training_makes_codes_more_gaussian_and_travels_with_the_prior(prior, tm
     assert_close(loaded.flow.log_prob(w), prior.flow.log_prob(w), atol=0.05, rtol=0.01)  # half precision
 
 
+def test_the_log_holds_numbers_from_the_first_step_on(prior, tmp_path):
+    seldom = training.Config(hidden=8, blocks=1, batch=8, validate_every=1000, held_out=100)
+    assert training.train(prior, tmp_path, seldom, steps=21, progress=False).steps == 21  # the log is read at the 20th
+
+
 def test_resuming_gives_the_flow_of_an_uninterrupted_run(prior, tmp_path):
     runs = {name: training.FlowTraining(prior, SMALL) for name in ("whole", "first", "second")}
     loop.fit(runs["whole"], tmp_path / "whole", steps=50, progress=False)

@@ -1,6 +1,5 @@
 """Optimisers, the search loop and PULSE: parity with the official code, properties, and what must not go wrong."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ from facesr_lib.losses import geocross
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
 from facesr_lib.search.engine import run_search
-from facesr_lib.search.methods import linear_one_cycle_drop
-from facesr_lib.search.optimizers import SphericalOptimizer, project_l1_ball
+from facesr_lib.search.optimizers import SphericalOptimizer, linear_one_cycle_drop, project_l1_ball
 
 ORACLE = load_file(Path(__file__).parent / "oracles" / "pulse.safetensors")
 
@@ -106,9 +104,13 @@ def test_schedule_rises_falls_and_drops():
 # --- the loop
 
 
+def sgd(lr):
+    return lambda variables: torch.optim.SGD(variables.values(), lr=lr)
+
+
 def quadratic(start, target, **options):
     """A search whose image is the variable itself."""
-    options = {"optimizer": partial(torch.optim.SGD, lr=0.1), "steps": 20, "progress": False} | options
+    options = {"optimizer": sgd(0.1), "steps": 20, "progress": False} | options
     target = target.view(-1, 1, 1, 1)
 
     def render(variables):
@@ -125,7 +127,7 @@ def quadratic(start, target, **options):
 
 def test_each_image_keeps_its_own_best_step():
     # lr 1.05 overshoots ever further: the first image is best at its start, the other comes in from where lr is fine
-    result = quadratic(torch.tensor([0.51, 0.9]), torch.tensor([0.5, 0.5]), optimizer=partial(torch.optim.SGD, lr=1.05))
+    result = quadratic(torch.tensor([0.51, 0.9]), torch.tensor([0.5, 0.5]), optimizer=sgd(1.05))
     assert result.step.tolist() == [0, 0]
     result = quadratic(torch.tensor([0.5, 0.9]), torch.tensor([0.5, 0.5]))
     assert result.step.tolist() == [0, 19]
@@ -151,9 +153,9 @@ def test_a_nan_late_in_the_search_leaves_the_best_before_it():
         value = image.flatten(1).mean(1)
         return {"fit": torch.where(value < 0.5, torch.nan, value)}
 
-    start, sgd = {"x": torch.full((1, 3, 2, 2), 0.6)}, partial(torch.optim.SGD, lr=0.1)
+    start = {"x": torch.full((1, 3, 2, 2), 0.6)}
     result = run_search(
-        lambda v: (v["x"].flatten(2), v["x"]), start, objective, optimizer=sgd, steps=50, progress=False
+        lambda v: (v["x"].flatten(2), v["x"]), start, objective, optimizer=sgd(0.1), steps=50, progress=False
     )
     assert 0.5 <= result.loss.item() < 0.52
     assert result.image.min() >= 0.5

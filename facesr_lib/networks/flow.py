@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import log, pi
 
 import torch
 from torch import Tensor, nn
@@ -49,24 +50,24 @@ class Flow(nn.Module):
         self.mean.copy_(w.mean(0))
         self.std.copy_(w.std(0).clamp_min(1e-6))
 
+    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes w (..., d) → Gaussian vectors v (..., d) and the log density of w (...); differentiable."""
+        v, log_determinant = self.transform(((w - self.mean) / self.std).reshape(-1, w.shape[-1]))
+        v, log_determinant = v.view_as(w), log_determinant.view(w.shape[:-1]) - self.std.log().sum()
+        return v, log_determinant - 0.5 * (v.square() + log(2 * pi)).sum(-1)
+
     def gaussianise(self, w: Tensor) -> Tensor:
-        """Codes w → Gaussian vectors v, (..., d) → (..., d); differentiable."""
-        return self._forward(w)[0]
+        """Codes w → Gaussian vectors v, (..., d) → (..., d)."""
+        return self(w)[0]
 
     def log_prob(self, w: Tensor) -> Tensor:
         """Log density of w, (..., d) → (...)."""
-        v, log_determinant = self._forward(w)
-        normal = -0.5 * (v.square() + torch.log(v.new_tensor(2 * torch.pi))).sum(-1)
-        return normal + log_determinant
+        return self(w)[1]
 
     def inverse(self, v: Tensor) -> Tensor:
         """Gaussian vectors v → codes w, (..., d) → (..., d); d passes through every block, slow for large d."""
         flat, _ = self.transform.inverse(v.reshape(-1, v.shape[-1]))
         return flat.view_as(v) * self.std + self.mean
-
-    def _forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        v, log_determinant = self.transform(((w - self.mean) / self.std).reshape(-1, w.shape[-1]))
-        return v.view_as(w), log_determinant.view(w.shape[:-1]) - self.std.log().sum()
 
     def weights(self) -> dict[str, Tensor]:
         """What was learnt: the state dict without masks and orders, which follow from the sizes."""

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from facesr_lib.search.engine import History, SearchResult, run_search
-from facesr_lib.search.methods import pulse
+from facesr_lib.search.methods import brgm, dse, pulse, rls, rls_plus
 
-METHODS: dict[str, Callable[..., SearchResult]] = {"pulse": pulse}
+METHODS: dict[str, Callable[..., SearchResult]] = {
+    method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm)
+}
 """Name → method, as the command line and the tables know them."""
 
-__all__ = ["METHODS", "History", "SearchResult", "method", "pulse", "run_search"]
+__all__ = ["METHODS", "History", "SearchResult", "brgm", "dse", "method", "pulse", "rls", "rls_plus", "run_search"]
 
 
 def method(name: str) -> Callable[..., SearchResult]:

@@ -1,7 +1,7 @@
 """The only search loop: every method is an objective, a start and an optimiser that this loop runs.
 
-Each image of a batch keeps its own best result, whatever its batch-mates do; an image whose loss is no longer a number
-stops there while the others go on; Ctrl-C ends the search with the best so far.
+Each image of a batch keeps its own best result, whatever its batch-mates do; an image whose loss is no longer a number,
+or small enough, stops there while the others go on; Ctrl-C ends the search with the best so far.
 """
 
 from __future__ import annotations
@@ -71,6 +71,10 @@ class SearchResult:
     history : History
     interrupted : bool
         Whether the search was ended before its last step (Ctrl-C or the callback).
+    residual : (N,)
+        What a method leaves unexplained: root mean squared difference between the image, made small, and the picture.
+    anchor : (N, L, d), optional
+        The codes round which `search.rls_plus` refined.
     """
 
     image: Tensor
@@ -79,6 +83,8 @@ class SearchResult:
     step: Tensor
     history: History
     interrupted: bool = False
+    residual: Tensor = field(default_factory=lambda: torch.empty(0))
+    anchor: Tensor | None = None
 
     def best_of(self, restarts: int) -> SearchResult:
         """Keep each image's best of ``restarts`` consecutive tries."""
@@ -88,8 +94,8 @@ class SearchResult:
         pick = self.loss.view(n, restarts).argmin(1) + restarts * torch.arange(n, device=self.loss.device)
         losses = {name: values[:, pick] for name, values in self.history.losses.items()}
         history = replace(self.history, losses=losses, latents=self.history.latents[:, pick])
-        kept = {name: getattr(self, name)[pick] for name in ("image", "latent", "loss", "step")}
-        return replace(self, history=history, **kept)
+        rows = {name: value[pick] for name, value in vars(self).items() if isinstance(value, Tensor) and len(value)}
+        return SearchResult(**rows, history=history, interrupted=self.interrupted)
 
 
 def run_search(
@@ -97,8 +103,9 @@ def run_search(
     variables: Variables,
     objective: Callable[[Tensor, Tensor], dict[str, Tensor]],
     *,
-    optimizer: Callable[[list[Tensor]], Optimizer],
+    optimizer: Callable[[Variables], Optimizer],
     steps: int,
+    good_enough: float = -torch.inf,
     schedule: Callable[[int], float] = lambda step: 1.0,
     record_every: int = 10,
     callback: Callback | None = None,
@@ -115,9 +122,11 @@ def run_search(
     objective
         ``objective(codes, images)`` → the weighted terms, each (N,).
     optimizer
-        Makes an optimiser of a list of tensors.
+        Makes an optimiser of the variables.
     steps : int
         How often the objective is evaluated.
+    good_enough : float
+        An image keeps the first step whose loss is at most this; when all have one, the search ends.
     schedule
         Step → factor on the learning rate.
     record_every : int
@@ -139,16 +148,13 @@ def run_search(
     if steps < 1 or record_every < 1:
         raise ValueError(f"steps and record_every must be at least 1; got {steps} and {record_every}.")
     variables = {name: start.detach().clone().requires_grad_() for name, start in variables.items()}
-    optimise = optimizer(list(variables.values()))
+    optimise = optimizer(variables)
     rates = [group["lr"] for group in optimise.param_groups]
     terms_seen: list[dict[str, Tensor]] = []
     latents: list[Tensor] = []
     latent_steps: list[int] = []
-    n = len(next(iter(variables.values())))
-    device = next(iter(variables.values())).device
-    loss, best_step = torch.full((n,), torch.inf, device=device), torch.zeros(n, dtype=torch.long, device=device)
-    alive = torch.ones(n, dtype=torch.bool, device=device)
-    best = (loss, best_step, {name: v.detach().clone() for name, v in variables.items()})
+    best: dict[str, Tensor] = {}
+    alive = torch.tensor(True)  # (N,) from the first step on: images that may still find something better
     interrupted = False
 
     bar = tqdm(range(steps), desc="search", leave=False, disable=not progress)
@@ -161,22 +167,26 @@ def run_search(
             total = torch.stack(list(terms.values())).sum(0)  # (N,)
 
             with torch.no_grad():
+                found = {"loss": total, "image": image, "latent": codes, "step": torch.full_like(total, step).long()}
+                if step == 0:
+                    best = {name: value.clone() for name, value in found.items()}
+                    best["loss"].fill_(torch.inf)
                 alive = alive & total.isfinite()
-                better = alive & (total < best[0])
-                best = (
-                    torch.where(better, total, best[0]),
-                    torch.where(better, step, best[1]),
-                    {name: torch.where(_rows(better, v), v, best[2][name]) for name, v in variables.items()},
-                )
+                better = alive & (total < best["loss"])
+                best = {name: torch.where(_rows(better, value), value, best[name]) for name, value in found.items()}
+                alive = alive & (best["loss"] > good_enough)
                 terms_seen.append({name: term.detach() for name, term in terms.items()})
-                if step % record_every == 0 or step == steps - 1:
+                over = step == steps - 1 or (good_enough > -torch.inf and not alive.any())
+                if step % record_every == 0 or over:
                     latents.append(codes.detach().clone())
                     latent_steps.append(step)
                 if step % 10 == 0 and progress:
-                    bar.set_postfix(loss=f"{best[0].mean():.3f}")
+                    bar.set_postfix(loss=f"{best['loss'].mean():.3f}")
 
             if callback is not None and callback(step, image.detach(), total.detach()):
                 interrupted = True
+                break
+            if over:
                 break
             optimise.zero_grad()
             # Rows do not mix: a NaN in one image's loss reaches that image's variables only.
@@ -189,12 +199,10 @@ def run_search(
     finally:
         bar.close()
 
-    loss, best_step, kept = best
-    with torch.no_grad():
-        codes, image = render(kept)
     losses = {name: torch.stack([terms[name] for terms in terms_seen]) for name in terms_seen[0]}
     history = History(losses, torch.stack(latents), latent_steps)
-    return SearchResult(image.clamp(0, 1), codes, loss, best_step, history, interrupted)
+    best["image"] = best["image"].clamp(0, 1)
+    return SearchResult(**best, history=history, interrupted=interrupted)
 
 
 def _rows(mask: Tensor, like: Tensor) -> Tensor:

@@ -1,30 +1,49 @@
-"""Each method as its paper has it: the objective, the start, the schedule, nothing else."""
+"""Each method as its paper has it: the objective, the start, the schedule, nothing else.
+
+All take the same first three arguments: ``prior``, a `FacePrior` of any resolution and any d; ``lowres``,
+(N, 3, h, w) in [0, 1], what is to be explained; and ``operator``, D: (N, 3, H, W) → (N, 3, h, w), differentiable, with
+a ``scale``, such as `degrade.Downsample`. All take ``seed`` (one int, or one per image) and pass ``record_every``,
+``callback`` and ``progress`` to `run_search`. All raise a ``ValueError`` where ``lowres`` does not fit the operator and
+the prior, an option is unknown or impossible, or the prior lacks what the method needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from math import inf, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facesr_lib import randomness
-from facesr_lib.degrade import check_lowres
-from facesr_lib.losses import geocross
+from facesr_lib.losses import SemanticLoss, geocross, lpips_vgg
 from facesr_lib.prior import FacePrior
+from facesr_lib.search import priors
 from facesr_lib.search.engine import SearchResult, Variables, run_search
-from facesr_lib.search.optimizers import SphericalOptimizer
+from facesr_lib.search.optimizers import (
+    ProjectedOptimizer,
+    SphericalOptimizer,
+    Together,
+    linear_one_cycle_drop,
+    project_l1_ball,
+    ramps,
+)
+from facesr_lib.search.starts import Operator, entrance_to, free_layers, given, sphere, start_codes
+
+Schedule = Callable[[int, int], float]
+"""``schedule(step, steps)`` → factor on the learning rate."""
 
 
 def pulse(
     prior: FacePrior,
     lowres: Tensor,
-    operator: Callable[[Tensor], Tensor],
+    operator: Operator,
     *,
     steps: int = 100,
     lr: float = 0.4,
-    schedule: Callable[[int, int], float] | None = None,
+    schedule: Schedule | None = None,
     lambda_l2: float = 100.0,
     lambda_l1: float = 0.0,
     lambda_geocross: float = 0.05,
@@ -43,16 +62,12 @@ def pulse(
 
     Parameters
     ----------
-    prior : FacePrior
-        Any resolution, any d.
-    lowres : (N, 3, h, w)
-        What is to be explained, in [0, 1].
-    operator
-        D: (N, 3, H, W) → (N, 3, h, w), differentiable, with a ``scale``; such as `degrade.Downsample`.
+    prior, lowres, operator, seed, **run
+        As for every method: see this module.
     steps, lr
         Adam's, within the spherical optimiser.
     schedule
-        ``schedule(step, steps)`` → factor on the learning rate; default: `linear_one_cycle_drop`.
+        Default: `linear_one_cycle_drop`.
     lambda_l2, lambda_l1, lambda_geocross
         Weights of the clamped mean squared error, of the official code's other pixel loss, 10 · mean absolute error,
         and of the cross term.
@@ -66,19 +81,6 @@ def pulse(
         How many noise maps, from the coarsest on, are optimised along with v.
     restarts : int
         Independent starts per image, run as one batch; the best is kept.
-    seed
-        One int, or one per image.
-    **run
-        ``record_every``, ``callback``, ``progress``: see `run_search`.
-
-    Returns
-    -------
-    SearchResult
-
-    Raises
-    ------
-    ValueError
-        If ``lowres`` does not fit the operator and the prior, or an option is unknown.
 
     Notes
     -----
@@ -87,19 +89,12 @@ def pulse(
     """
     if space not in ("w+", "w"):
         raise ValueError(f"space must be 'w+' or 'w'; got {space!r}.")
-    if restarts < 1:
-        raise ValueError(f"restarts must be at least 1; got {restarts}.")
-    lowres = check_lowres(operator, lowres, prior.resolution).to(prior.device).repeat_interleave(restarts, 0)
-    draws = randomness.generators(seed, len(lowres) // restarts, restarts)
-    start: Variables = {"v": randomness.normal(draws, prior.num_ws if space == "w+" else 1, prior.w_dim)}
-    maps = prior.noise_maps(noise, draws)
-    for i in range(min(trainable_noise_layers, len(maps))):
-        start[f"noise_{i}"] = randomness.normal(draws, *maps[i].shape[1:])
-    start = {name: value.to(prior.device) for name, value in start.items()}
+    lowres = given(prior, lowres, operator, restarts)
+    start, codes, maps = sphere(prior, len(lowres), space, noise, trainable_noise_layers, restarts, seed)
 
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
-        w = prior.pulse_gaussian.inverse(variables["v"]).expand(-1, prior.num_ws, -1)
-        return w, prior.render(w, [variables.get(f"noise_{i}", fixed) for i, fixed in enumerate(maps)])
+        w = codes(variables["v"])
+        return w, prior.render(w, maps(variables))
 
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
         error = operator(image) - lowres
@@ -108,16 +103,335 @@ def pulse(
             pixel = pixel + lambda_l1 * 10 * error.abs().mean((1, 2, 3))
         return {"pixel": pixel, "geocross": lambda_geocross * geocross(w)}
 
-    optimizer = partial(SphericalOptimizer, torch.optim.Adam, lr=lr)
     factor = schedule or linear_one_cycle_drop
-    return run_search(
-        render, start, objective, optimizer=optimizer, steps=steps, schedule=lambda step: factor(step, steps), **run
-    ).best_of(restarts)
+    result = run_search(
+        render,
+        start,
+        objective,
+        optimizer=lambda variables: SphericalOptimizer(torch.optim.Adam, variables.values(), lr=lr),
+        steps=steps,
+        schedule=lambda step: factor(step, steps),
+        **run,
+    )
+    return _with_residual(result, lowres, operator).best_of(restarts)
 
 
-def linear_one_cycle_drop(step: int, steps: int) -> float:
-    """PULSE's learning-rate factor: 0.1 → 1 → 0.1 over nine tenths of the steps, then down to 0.001."""
-    cycle = 0.9 * steps
-    if step < cycle:
-        return 1 - 0.9 * abs(2 * step / cycle - 1)
-    return 0.1 + (step - cycle) / (steps - cycle) * (0.001 - 0.1)
+def dse(
+    prior: FacePrior,
+    lowres: Tensor,
+    operator: Operator,
+    *,
+    steps: int = 100,
+    lr: float = 0.4,
+    lr_theta: float = 5e-5,
+    schedule: Schedule | None = None,
+    lambda_p: float = 100.0,
+    lambda_s: float = 0.5,
+    lambda_g: float = 500.0,
+    blocks: int = 3,
+    entrance: str = "upsample",
+    space: str = "w+",
+    noise: str = "random",
+    trainable_noise_layers: int = 5,
+    restarts: int = 1,
+    seed: int | Sequence[int] = 0,
+    **run: Any,
+) -> SearchResult:
+    r"""Discriminator-semantic exploration: PULSE that asks D as well, and tunes G to each picture (Shi et al. 2022).
+
+    .. math:: \min_{z, \theta} \; \lambda_p \lVert \tilde y{\downarrow} - x \rVert_2
+              + \lambda_s \sum_{i=1}^{b} \lVert D^{(i)}(\tilde y{\downarrow}) - D^{(i)}(x) \rVert_1
+              + \lambda_g \, \mathrm{GEOCROSS}, \qquad \tilde y = G(z; \theta)
+
+    Parameters
+    ----------
+    prior, lowres, operator, seed, **run
+        As for every method: see this module. The prior needs a discriminator.
+    steps, lr, schedule, noise, trainable_noise_layers, restarts
+        As for `pulse`; the paper names no schedule and no treatment of the noise.
+    lr_theta : float
+        Adam's on θ, the synthesis network's parameters: every image tunes its own copy, the prior's stay as they are. 0
+        leaves θ alone.
+    lambda_p, lambda_s, lambda_g : float
+        As printed in the paper; chapter 4 tries the orders in which they may have been meant.
+    blocks : int
+        b, D's last blocks.
+    entrance : {"upsample", "own"}
+        How a small picture enters D, which the paper does not say: enlarged to D's resolution (bicubic), or at the
+        block of its own through a fitted `losses.Entrance`.
+    space : {"w+", "w", "z"}
+        What walks on the sphere: Gaussianised codes, one per layer or one for all, or z.
+
+    Notes
+    -----
+    Source: equations 2 to 4 of the paper. Derived in chapter 4.
+    """
+    if prior.discriminator is None:
+        raise ValueError(f"dse asks the discriminator, and the prior {prior.name!r} has none: load one with it.")
+    if space not in ("w+", "w", "z"):
+        raise ValueError(f"space must be 'w+', 'w' or 'z'; got {space!r}.")
+    lowres = given(prior, lowres, operator, restarts)
+    semantic = SemanticLoss(prior.discriminator, lowres, blocks, entrance_to(prior, operator, entrance))
+    start, codes, maps = sphere(prior, len(lowres), space, noise, trainable_noise_layers, restarts, seed)
+    theta = prior.theta(len(lowres)) if lr_theta else {}
+
+    def render(variables: Variables) -> tuple[Tensor, Tensor]:
+        w = codes(variables["v"])
+        return w, prior.render(w, maps(variables), {name: variables[name] for name in theta} or None)
+
+    def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
+        small = operator(image)
+        return {
+            "pixel": lambda_p * (small - lowres).flatten(1).norm(dim=1),
+            "semantic": lambda_s * semantic(small),
+            "geocross": lambda_g * geocross(w),
+        }
+
+    def optimizer(variables: Variables) -> Together:
+        sphere = SphericalOptimizer(torch.optim.Adam, [variables[name] for name in start], lr=lr)
+        tuned = [variables[name] for name in theta]
+        return Together(sphere, *([torch.optim.Adam(tuned, lr=lr_theta)] if tuned else []))
+
+    factor = schedule or linear_one_cycle_drop
+    result = run_search(
+        render,
+        start | theta,
+        objective,
+        optimizer=optimizer,
+        steps=steps,
+        schedule=lambda step: factor(step, steps),
+        **run,
+    )
+    return _with_residual(result, lowres, operator).best_of(restarts)
+
+
+def rls(
+    prior: FacePrior,
+    lowres: Tensor,
+    operator: Operator,
+    *,
+    steps: int = 200,
+    lr: float = 0.5,
+    lambda_w: float = 2e-4,
+    lambda_g: float = 4e-4,
+    lambda_c: float = 0.05,
+    lambda_pixel: float = 1.0,
+    layers: int | None = None,
+    space: str = "w+",
+    start: str = "mean",
+    restarts: int = 1,
+    seed: int | Sequence[int] = 0,
+    **run: Any,
+) -> SearchResult:
+    r"""Regularised latent search: codes that explain the picture and are likely (Gheisari and Genovesio 2023).
+
+    .. math:: \min_w \; \lVert y - D(G(w)) \rVert_1 - (\lambda_w P_w + \lambda_g P_{gaussian} + \lambda_c P_{cross})
+
+    Parameters
+    ----------
+    prior, lowres, operator, seed, **run
+        As for every method: see this module. The prior needs a flow.
+    steps, lr
+        Adam's.
+    lambda_w, lambda_g, lambda_c : float
+        Of the terms in `search.priors`.
+    lambda_pixel : float
+        Weight of the *mean* absolute difference. The paper does not say whether its ℓ1 norm is a mean (1), PULSE's (10)
+        or a sum (3hw); chapter 6 tries all three.
+    layers : int, optional
+        How many codes, from the coarsest on, are searched; the others stay at the start. Default: half of them, as the
+        paper's 9 of 18.
+    space : {"w+", "w"}
+        One code per layer, or one for all.
+    start : {"mean", "random"}
+        The mean of W, or random faces' codes.
+    restarts : int
+        Independent random starts per image, run as one batch; the best is kept.
+
+    Notes
+    -----
+    Source: equations 5 and 6. Derived in chapters 5 and 6.
+    """
+    flow = prior.require_flow("rls")
+    if restarts > 1 and start == "mean":
+        raise ValueError("restarts from the mean would all be alike: give start='random'.")
+    lowres = given(prior, lowres, operator, restarts)
+    w0 = start_codes(prior, start, len(lowres), restarts, seed)
+    free, codes = free_layers(prior, w0, layers, space)
+
+    def render(variables: Variables) -> tuple[Tensor, Tensor]:
+        w = codes(variables["w"])
+        return w, prior.render(w)
+
+    def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
+        p_w, p_gaussian = priors.density_and_shell(flow, w)
+        return {
+            "pixel": lambda_pixel * (operator(image) - lowres).abs().mean((1, 2, 3)),
+            "density": -lambda_w * p_w,
+            "shell": -lambda_g * p_gaussian,
+            "cross": -lambda_c * priors.cross(w),
+        }
+
+    result = run_search(
+        render,
+        {"w": free},
+        objective,
+        optimizer=lambda variables: torch.optim.Adam(variables.values(), lr=lr),
+        steps=steps,
+        **run,
+    )
+    return _with_residual(result, lowres, operator).best_of(restarts)
+
+
+def rls_plus(
+    prior: FacePrior,
+    lowres: Tensor,
+    operator: Operator,
+    *,
+    steps: int = 50,
+    lr: float = 1e-4,
+    radius: float | None = None,
+    layers: int | None = None,
+    optimise: Sequence[str] = ("w", "theta", "eta"),
+    good_enough: float = 0.25 / 255,
+    anchor: Tensor | None = None,
+    seed: int | Sequence[int] = 0,
+    rls_options: dict[str, Any] | None = None,
+    **run: Any,
+) -> SearchResult:
+    r"""RLS+: `rls`, then codes, network and noise together, the codes near the anchor (Gheisari and Genovesio 2023).
+
+    .. math:: \min_{w, \theta, \eta} \; \lVert y - D(G(w, \theta, \eta)) \rVert_1,
+              \qquad \lVert w - w_{anchor} \rVert_1 \le r
+
+    Parameters
+    ----------
+    prior, lowres, operator, seed, **run
+        As for every method: see this module. The prior needs a flow.
+    steps, lr
+        Adam's, in the second stage.
+    radius : float, optional
+        r, one ball per image; default √d, the paper's. ``inf``: no ball.
+    layers : int, optional
+        How many codes, from the coarsest on, are searched; default: half of them.
+    optimise : some of {"w", "theta", "eta"}
+        Codes, the synthesis network's parameters (a copy per image; the prior's stay as they are), noise maps.
+    good_enough : float
+        Early stopping: an image is left alone once its mean absolute difference is at most this. Default: the mean
+        rounding error of a picture of 8 bits, below which there is nothing to explain.
+    anchor : (N, L, d), optional
+        Codes to refine instead of those that `rls` finds.
+    rls_options : dict, optional
+        For the first stage.
+
+    Notes
+    -----
+    Source: equation 7; the projection is exact (`project_l1_ball`). The history is the second stage's, ``anchor`` in
+    the result the first's. Derived in chapter 6.
+    """
+    unknown = set(optimise) - {"w", "theta", "eta"}
+    if unknown or not optimise:
+        raise ValueError(f"optimise names some of 'w', 'theta' and 'eta'; got {list(optimise)}.")
+    radius = sqrt(prior.w_dim) if radius is None else radius
+    if not radius > 0:
+        raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")
+    if anchor is None:
+        first = rls(prior, lowres, operator, layers=layers, seed=seed, **(rls_options or {}), **run)
+        if first.interrupted:
+            return replace(first, anchor=first.latent)
+        anchor = first.latent
+    lowres = given(prior, lowres, operator, 1)
+    if anchor.shape != (expected := (len(lowres), prior.num_ws, prior.w_dim)):
+        raise ValueError(f"the anchor holds one code per image and layer, {expected}; got {tuple(anchor.shape)}.")
+    centre, codes = free_layers(prior, anchor.to(prior.device), layers, "w+")
+    groups: dict[str, Variables] = {
+        "w": {"w": centre},
+        "theta": prior.theta(len(lowres)),
+        "eta": {f"noise_{i}": m.expand(len(lowres), -1, -1, -1) for i, m in enumerate(prior.noise_maps("const", []))},
+    }
+    fixed = {name: value for group in groups.values() for name, value in group.items()}
+    start = {name: value for group in optimise for name, value in groups[group].items()}
+
+    def render(variables: Variables) -> tuple[Tensor, Tensor]:
+        now = fixed | variables
+        w = codes(now["w"])
+        theta = {name: now[name] for name in groups["theta"]} if "theta" in optimise else None
+        return w, prior.render(w, [now[name] for name in groups["eta"]], theta)
+
+    def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
+        return {"pixel": (operator(image) - lowres).abs().mean((1, 2, 3))}
+
+    def optimizer(variables: Variables) -> Any:
+        adam = torch.optim.Adam(variables.values(), lr=lr)
+        if "w" not in variables or radius == inf:
+            return adam
+        return ProjectedOptimizer(adam, [variables["w"]], partial(project_l1_ball, center=centre, radius=radius))
+
+    result = run_search(render, start, objective, optimizer=optimizer, steps=steps, good_enough=good_enough, **run)
+    return replace(_with_residual(result, lowres, operator), anchor=anchor)
+
+
+def brgm(
+    prior: FacePrior,
+    lowres: Tensor,
+    operator: Operator,
+    *,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = lpips_vgg,
+    steps: int = 5000,
+    lr: float = 0.1,
+    lambda_pixel: float = 1e-3,
+    lambda_w: float = 100.0,
+    lambda_c: float = 3.0,
+    seed: int | Sequence[int] = 0,
+    **run: Any,
+) -> SearchResult:
+    """BRGM: the most likely code under a Gaussian belief about W+ (Marinescu et al. 2021).
+
+    Parameters
+    ----------
+    prior, lowres, operator, seed, **run
+        As for every method: see this module. BRGM made its pictures small by a box filter.
+    perceptual
+        ``perceptual(x, y)`` → (N,), a distance between images in [0, 1]. ``None`` goes without, which is another
+        method: say so.
+    steps, lr
+        Adam's; the rate follows StyleGAN2's projector, `optimizers.ramps`.
+    lambda_pixel, lambda_w, lambda_c : float
+        Of the mean squared difference on the scale 0 to 255, of the standardised codes' mean square, and of their mean
+        cosine distance; see `search.priors`.
+
+    Notes
+    -----
+    Source: the official code. It starts at the mean of W, so ``seed`` is for the statistics of W only.
+    """
+    lowres = given(prior, lowres, operator, 1)
+    sample = prior.sample_w(10_000, seed=seed if isinstance(seed, int) else seed[0])[:, 0]
+    mean, std = sample.mean(0), sample.std()
+
+    def render(variables: Variables) -> tuple[Tensor, Tensor]:
+        return variables["w"], prior.render(variables["w"])
+
+    def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
+        small = operator(image)
+        terms = {
+            "pixel": lambda_pixel * (255 * (small - lowres)).square().mean((1, 2, 3)),
+            "gaussian": -lambda_w * priors.standard_normal(w, mean, std),
+            "cosine": -lambda_c * priors.cosine(w),
+        }
+        return terms | ({} if perceptual is None else {"perceptual": perceptual(small, lowres)})
+
+    result = run_search(
+        render,
+        {"w": prior.mean_w(len(lowres))},
+        objective,
+        optimizer=lambda variables: torch.optim.Adam(variables.values(), lr=lr),
+        steps=steps,
+        schedule=lambda step: ramps((step + 1) / steps),
+        **run,
+    )
+    return _with_residual(result, lowres, operator)
+
+
+def _with_residual(result: SearchResult, lowres: Tensor, operator: Operator) -> SearchResult:
+    with torch.no_grad():
+        return replace(result, residual=(operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt())

@@ -1,8 +1,9 @@
-"""Optimisers that keep their variables on a set: the sphere of PULSE, the ℓ1 ball of RLS+."""
+"""Optimisers that keep their variables on a set (PULSE's sphere, the ℓ1 ball of RLS+), several at once, schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import cos, pi
 from typing import Any
 
 import torch
@@ -50,6 +51,60 @@ class SphericalOptimizer:
             p.mul_(radius / _row_norm(p))
 
 
+class ProjectedOptimizer:
+    """Projected gradient descent: after every step the variables are put back onto a set.
+
+    Parameters
+    ----------
+    inner : torch.optim.Optimizer
+    params : iterable of tensors
+        Those that are projected.
+    project : callable
+        Nearest point of the set.
+    """
+
+    def __init__(self, inner: torch.optim.Optimizer, params: Iterable[Tensor], project: Callable[[Tensor], Tensor]):
+        self.inner, self.params, self.project = inner, list(params), project
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The inner optimiser's groups."""
+        return self.inner.param_groups
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.inner.zero_grad()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step of the inner optimiser, then back onto the set."""
+        self.inner.step()
+        for p in self.params:
+            p.copy_(self.project(p))
+
+
+class Together:
+    """Several optimisers that step as one, each with its own variables."""
+
+    def __init__(self, *optimizers: Any):
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """All groups."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        """One step of each."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
 def _row_norm(p: Tensor) -> Tensor:
     return (p.square().sum(tuple(range(2, p.ndim)), keepdim=True) + 1e-9).sqrt()
 
@@ -93,3 +148,17 @@ def project_l1_ball(x: Tensor, center: Tensor, radius: float) -> Tensor:
     shrunk = offset.sign() * (size - threshold).clamp_min(0)
     inside = size.sum(1, keepdim=True) <= radius
     return torch.where(inside.view(-1, *[1] * (x.ndim - 1)), x, center + shrunk.view_as(x))
+
+
+def linear_one_cycle_drop(step: int, steps: int) -> float:
+    """PULSE's learning-rate factor: 0.1 → 1 → 0.1 over nine tenths of the steps, then down to 0.001."""
+    cycle = 0.9 * steps
+    if step < cycle:
+        return 1 - 0.9 * abs(2 * step / cycle - 1)
+    return 0.1 + (step - cycle) / (steps - cycle) * (0.001 - 0.1)
+
+
+def ramps(t: float) -> float:
+    """The learning-rate factor of StyleGAN2's projector, t from 0 to 1: linear up to 0.05, a cosine down from 0.75."""
+    down = min(1.0, (1 - t) / 0.25)
+    return (0.5 - 0.5 * cos(pi * down)) * min(1.0, t / 0.05)

@@ -79,7 +79,7 @@ class FlowTraining:
         self._optimizer.step()
         self.images_seen += self._c.batch
         self._step += 1
-        if self._step % self._c.validate_every == 0:
+        if self._step == 1 or self._step % self._c.validate_every == 0:
             self._validate()
         return {"nats": loss.detach(), "validation": self._validation}
 

@@ -107,13 +107,16 @@ class Discriminator(nn.Module):
             self.add_module(f"b{r}", DiscriminatorBlock(channels[r], channels[r // 2], from_rgb=r == img_resolution))
         self.b4 = DiscriminatorEpilogue(channels[4], group_size)
 
-    def features(self, image: Tensor) -> list[Tensor]:
-        """Output of every residual block, from fine (N, C, R/2, R/2) to coarse (N, C, 4, 4)."""
-        if image.shape[1:] != (3, self.img_resolution, self.img_resolution):
+    def features(self, x: Tensor, at: int | None = None) -> list[Tensor]:
+        """Output of every residual block, from fine (N, C, R/2, R/2) to coarse (N, C, 4, 4).
+
+        ``x`` is an image; with ``at``, the feature map (N, C, at, at) that enters the block of that resolution.
+        """
+        if at is None and x.shape[1:] != (3, self.img_resolution, self.img_resolution):
             expected = f"(N, 3, {self.img_resolution}, {self.img_resolution})"
-            raise ValueError(f"the discriminator takes images {expected}; got {tuple(image.shape)}.")
-        x, features = image.to(self.precision or image.dtype), []
-        for r in self.resolutions:
+            raise ValueError(f"the discriminator takes images {expected}; got {tuple(x.shape)}.")
+        x, features = x.to(self.precision or x.dtype), []
+        for r in self.resolutions[self.resolutions.index(at or self.img_resolution) :]:
             x = self.get_submodule(f"b{r}")(x)
             features.append(x)
         return features
