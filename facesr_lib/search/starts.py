@@ -66,11 +66,8 @@ def start_codes(prior: FacePrior, kind: str, n: int, restarts: int, seed: int | 
     raise ValueError(f"start must be 'mean' or 'random'; got {kind!r}.")
 
 
-def free_layers(
-    prior: FacePrior, w: Tensor, layers: int | None, space: str
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def free_layers(prior: FacePrior, w: Tensor, layers: int, space: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The codes that are searched, (N, k, d), k = 1 in W, and how they become all of them, (N, L, d)."""
-    layers = prior.num_ws // 2 if layers is None else layers
     if not 1 <= layers <= prior.num_ws:
         raise ValueError(f"layers must be between 1 and {prior.num_ws}, the prior's number of codes; got {layers}.")
     if space not in ("w+", "w"):

@@ -87,7 +87,7 @@ def fit(
     steps: int | None = None,
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
-    leader: bool = True,
+    fabric: Any = None,
     progress: bool = True,
 ) -> Report:
     """Train until the budget is spent or somebody stops it.
@@ -103,8 +103,8 @@ def fit(
         Go on from ``last.ckpt``.
     checkpoint_minutes : float
         Between two checkpoints; one more is written at the end.
-    leader : bool
-        Whether this process writes files (one of several must).
+    fabric : lightning_fabric.Fabric, optional
+        The processes that train together: the first of them writes files, and all end with the same step.
     progress : bool
         Show a progress bar.
 
@@ -132,6 +132,7 @@ def fit(
         raise ValueError(f"{folder} holds a run already: pass resume to go on with it, or choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
 
+    leader = fabric is None or fabric.is_global_zero
     start = saved = time.monotonic()
     done = 0
     with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
@@ -141,6 +142,8 @@ def fit(
             done += 1
             now = time.monotonic()
             over = stop.asked or trainee.finished or done == steps or (hours is not None and now - start > hours * 3600)
+            if fabric is not None and fabric.world_size > 1:  # clocks and signals differ; one alone would wait for ever
+                over = bool(fabric.all_reduce(float(over), reduce_op="sum") > 0)
             due = over or now - saved > 60 * checkpoint_minutes
             bar.update()
             if due or done % 20 == 0:  # reading numbers makes a GPU wait, so not on every step

@@ -163,7 +163,7 @@ class PriorTraining:
         real = self._real().requires_grad_(penalise)
         fake_logits, real_logits = self._logits(fake), self._logits(real)
         loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
-        self._sign.lerp_(real_logits.detach().sign().mean(), 0.05)
+        self._sign.lerp_(self._mean(real_logits.detach().sign().mean()), 0.05)
         losses = {"D": loss.detach(), "D sign": self._sign.clone()}
         if penalise:  # R1: the gradient at real images, squared (Mescheder et al. 2018)
             (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
@@ -180,14 +180,13 @@ class PriorTraining:
         loss = F.softplus(-self._logits(fake)).mean()
         loss.backward()
         self._discriminator.requires_grad_(True)
-        if (
-            penalise
-        ):  # a step of fixed length in w should change the image by a fixed amount (Karras et al. 2020, eq. 4)
+        if penalise:
+            # a step of fixed length in w should change the image by a fixed amount (Karras et al. 2020, eq. 4)
             fake, ws = self._fake(max(1, self._n // 2))
             direction = self._normal(*fake.shape) / sqrt(fake.shape[2] * fake.shape[3])
             (gradient,) = torch.autograd.grad((fake * direction).sum(), ws, create_graph=True)
             length = gradient.square().sum(2).mean(1).sqrt()  # (N / 2,)
-            self._path_mean.lerp_(length.detach().mean(), 0.01)
+            self._path_mean.lerp_(self._mean(length.detach().mean()), 0.01)
             penalty = (length - self._path_mean).square().mean()
             (penalty * (self._c.path_weight * self._c.path_interval)).backward()
         self._descend(self._generator, self._g_optimizer)
@@ -195,11 +194,14 @@ class PriorTraining:
 
     def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Average the gradients over the processes, then step."""
-        if self._fabric.world_size > 1:
-            for parameter in network.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = self._fabric.all_reduce(parameter.grad, reduce_op="mean")
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self._mean(parameter.grad)
         optimizer.step()
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Average over the processes, so that all of them hold the same networks and statistics."""
+        return x if self._fabric.world_size == 1 else self._fabric.all_reduce(x, reduce_op="mean")
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -219,7 +221,7 @@ class PriorTraining:
         z, other = self._normal(2, n, self._c.z_dim)
         noise = [self._normal(n, 1, *layer.noise_const.shape) for layer in self._generator.synthesis.layers]
         w = mapping(z)
-        mapping.w_avg.lerp_(w.detach().mean(0), 0.005)
+        mapping.w_avg.lerp_(self._mean(w.detach().mean(0)), 0.005)
         ws = w[:, None].expand(-1, layers, -1)
         if torch.rand((), generator=self._random).item() < self._c.mixing:
             cutoff = int(torch.randint(1, layers, (), generator=self._random))
@@ -325,6 +327,4 @@ def train(
     trainee = PriorTraining(pixels, config, fabric, precision=torch.bfloat16 if bf16 else torch.float32)
     if start is not None:
         trainee.start_from(start)
-    return loop.fit(
-        trainee, folder, hours=hours, steps=steps, resume=resume, leader=fabric.is_global_zero, progress=progress
-    )
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, fabric=fabric, progress=progress)

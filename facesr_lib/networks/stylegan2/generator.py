@@ -51,7 +51,8 @@ class SynthesisLayer(nn.Module):
 
     def energy(self) -> Tensor:
         """Sum of each kernel's squares, (C_out, C_in); kept from call to call while the weights are frozen."""
-        if self.weight.requires_grad or torch.compiler.is_compiling():  # a compiler fuses it and cannot keep it
+        frozen = isinstance(self.weight, nn.Parameter) and not self.weight.requires_grad  # not an image's own copy
+        if not frozen or torch.compiler.is_compiling():  # a compiler fuses it and cannot keep it
             return self.weight.square().sum((2, 3))
         key = (self.weight.data_ptr(), self.weight._version)
         if self._energy is None or self._energy[0] != key:

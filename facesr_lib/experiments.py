@@ -1,0 +1,344 @@
+"""The papers' tables at our scale: which rows they have, how each is measured, and results that are kept.
+
+`run` gives a table's measurements in long form, one value per face; `table` prints them. Rows that were measured before
+are read from a cache, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facesr_lib import __version__, assets, images, metrics, search
+from facesr_lib.degrade import Chain, Downsample, GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
+from facesr_lib.prior import FacePrior
+
+COLUMNS = ("experiment", "setting", "method", "face", "metric", "value")
+FEATURES = "efficientnet-lite0"
+OF_ALL_FACES = -1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured value.
+
+    Attributes
+    ----------
+    experiment, setting, method : str
+        Table, column group (such as "8x") and row.
+    face : int
+        Index of the held-out face; −1: one value for all of them.
+    metric : str
+        As in `metrics.available`, or "seconds" (per face, in its batch), "residual", "diversity".
+    value : float
+    """
+
+    experiment: str
+    setting: str
+    method: str
+    face: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method as a table has it.
+
+    Attributes
+    ----------
+    label : str
+    method : str
+        A name in `search.METHODS`; "bicubic" or "bilinear" for the baselines without a prior.
+    options : dict
+        For the method; ``steps`` is multiplied by a run's ``effort``.
+    corrupt : callable, optional
+        What befalls the low-resolution picture (after) or the face (before it is made small).
+    before : bool
+        Whether ``corrupt`` comes before the picture is made small.
+    """
+
+    label: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    corrupt: Callable[[Tensor], Tensor] | None = None
+    before: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table: what it is about, its scales and its rows."""
+
+    about: str
+    scales: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+
+_BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))
+_PULSE = Row("PULSE", "pulse")
+_DSE = Row("dse", "dse", {"lambda_g": 0.05})
+_BRGM = Row("BRGM without its perceptual term", "brgm", {"perceptual": None, "steps": 500})
+_RLS, _RLS_PLUS = Row("RLS", "rls"), Row("RLS+", "rls_plus")
+
+
+def _sweep(name: str, values: Iterable[float]) -> Iterator[Row]:
+    alone = {"lambda_w": 0.0, "lambda_g": 0.0, "lambda_c": 0.0}
+    for value in values:
+        yield Row(f"{name}={value:g}", "rls", alone | {name: value})
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "dse-1": Experiment("dse against PULSE and plain enlargement", (8, 16), (*_BASELINES, _PULSE, _DSE)),
+    "dse-2": Experiment(
+        "what the semantic loss adds",
+        (4, 8, 16),
+        (Row("dse without Ls", "dse", {"lambda_g": 0.05, "lambda_s": 0.0}), _DSE),
+    ),
+    "dse-fig4": Experiment("time per face", (16,), (_PULSE, _DSE)),
+    "rls-1": Experiment("RLS and RLS+ against the others", (8, 16), (*_BASELINES, _PULSE, _BRGM, _RLS, _RLS_PLUS)),
+    "rls-2": Experiment(
+        "what RLS+ is made of",
+        (8,),
+        (
+            Row("w/o anchor", "rls_plus", {"anchor": "mean"}),
+            Row("w/o noise", "rls_plus", {"optimise": ("w", "theta")}),
+            Row("w/o w", "rls_plus", {"optimise": ("theta", "eta")}),
+            Row("w/o g", "rls_plus", {"optimise": ("w", "eta")}),
+            Row("w/o l1-ball", "rls_plus", {"radius": inf}),
+            _RLS_PLUS,
+        ),
+    ),
+    "rls-3": Experiment("RLS+ at 16x", (16,), (_RLS_PLUS,)),
+    "rls-4": Experiment(
+        "robustness",
+        (8,),
+        (
+            _RLS_PLUS,
+            Row("Gaussian Noise", "rls_plus", corrupt=GaussianNoise(0.05)),
+            Row("Salt and Pepper", "rls_plus", corrupt=SaltAndPepper(0.05)),
+            Row("Gaussian Blur", "rls_plus", corrupt=GaussianBlur(0.7)),
+            Row("Motion Blur", "rls_plus", corrupt=MotionBlur(9, 45.0), before=True),
+        ),
+    ),
+    "rls-5": Experiment(
+        "what RLS is made of",
+        (16,),
+        (
+            Row("w/o Regu.", "rls", {"lambda_w": 0.0, "lambda_g": 0.0, "lambda_c": 0.0}),
+            Row("w/o P_cross", "rls", {"lambda_c": 0.0}),
+            Row("w/o W+", "rls", {"space": "w"}),
+            _RLS,
+        ),
+    ),
+    "rls-fig2": Experiment(
+        "realism against fidelity",
+        (8,),
+        (*_sweep("lambda_w", (0, 1e-5, 1e-4, 1e-3, 1e-2)), *_sweep("lambda_g", (1e-4, 1e-3, 1e-2, 1e-1))),
+    ),
+    "rls-fig7": Experiment(
+        "diversity of several answers to one picture", (16,), (_PULSE, Row("RLS", "rls", {"start": "random"}))
+    ),
+}
+"""Name → table. Scales are those that a 64² prior has: 16 stands for the papers' 64."""
+
+
+def run(
+    name: str,
+    prior: FacePrior,
+    *,
+    faces: int = 50,
+    batch: int = 10,
+    effort: float = 1.0,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> list[Record]:
+    """Measure a table.
+
+    Parameters
+    ----------
+    name : str
+        In `EXPERIMENTS`.
+    prior : FacePrior
+    faces, batch : int
+        Held-out faces, and how many are searched at once.
+    effort : float
+        Multiplies every method's number of steps; results with another effort are kept apart.
+    seed : int
+    cache : path, optional
+        Folder of the kept results; default: ``results`` beside the fetched assets.
+    progress : bool
+        Say which row is being measured, and show the search's progress.
+
+    Raises
+    ------
+    ValueError
+        If there is no such table.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"there is no table {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
+    truth, origin = prior.held_out(faces)
+    fingerprint = {"prior": _digest(prior), "truth": origin, "faces": faces, "effort": effort, "seed": seed}
+    folder = cache or assets.cache() / "results"
+    records: list[Record] = []
+    for scale in EXPERIMENTS[name].scales:
+        for row in EXPERIMENTS[name].rows:
+            key = {
+                "version": __version__,
+                "scale": scale,
+                "diverse": name == "rls-fig7",
+                "row": repr(row),
+                **fingerprint,
+            }
+            path = folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.csv"
+            if not path.is_file():
+                if progress:
+                    print(f"{name} · {scale}x · {row.label}", flush=True)
+                measure = _diversity if name == "rls-fig7" else _quality
+                measured = measure(prior, truth, row, Downsample(scale), batch, effort, seed, progress)
+                write(path, [Record(name, f"{scale}x", row.label, *rest) for rest in measured])
+            # rows are shared between tables: the file may have been written for another
+            records += [Record(name, r.setting, r.method, r.face, r.metric, r.value) for r in read(path)]
+    return records
+
+
+def read(path: Path) -> list[Record]:
+    """Read a table of records."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Record(r["experiment"], r["setting"], r["method"], int(r["face"]), r["metric"], float(r["value"]))
+            for r in csv.DictReader(line for line in file if not line.startswith("#"))
+        ]
+
+
+def write(path: Path, records: list[Record], note: str = "") -> None:
+    """Write records as CSV, in full or not at all; ``note`` becomes a comment in the first line."""
+    text = io.StringIO()
+    if note:
+        text.write(f"# {note}\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) | {"value": f"{record.value:.6g}"} for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with images.replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+Measured = Iterator[tuple[int, str, float]]
+
+
+def _quality(
+    prior: FacePrior,
+    truth: Tensor,
+    row: Row,
+    operator: Downsample,
+    batch: int,
+    effort: float,
+    seed: int,
+    progress: bool,
+) -> Measured:
+    restored, residuals, seconds = [], [], []
+    for first in range(0, len(truth), batch):
+        part = truth[first : first + batch]
+        start = time.perf_counter()
+        image, residual = _restore(prior, _given(part, row, operator), row, operator, effort, seed, first, progress)
+        seconds += [(time.perf_counter() - start) / len(part)] * len(part)
+        restored.append(image)
+        residuals.append(residual)
+    image = torch.cat(restored)
+    values = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim, "lpips": metrics.lpips}
+    here = metrics.available()
+    per_face = {name: function(image, truth) for name, function in values.items() if here[name] is None}
+    if here["niqe"] is None:
+        per_face["niqe"] = metrics.niqe(image)
+    per_face |= {"residual": torch.cat(residuals), "seconds": torch.tensor(seconds)}
+    for name, column in per_face.items():
+        for face, value in enumerate(column.tolist()):
+            yield face, name, value
+    if here[f"kid-{FEATURES}"] is None and len(truth) > 1:
+        yield OF_ALL_FACES, f"kid-{FEATURES}", float(metrics.kid(truth, image, FEATURES)[0])
+        yield OF_ALL_FACES, f"fid-{FEATURES}", float(metrics.fid(truth, image, FEATURES))
+
+
+def _diversity(
+    prior: FacePrior,
+    truth: Tensor,
+    row: Row,
+    operator: Downsample,
+    batch: int,
+    effort: float,
+    seed: int,
+    progress: bool,
+    answers: int = 4,
+) -> Measured:
+    """Root mean squared difference between two of several answers to one picture, and what they leave unexplained."""
+    for first in range(0, len(truth), batch):
+        lowres = operator(truth[first : first + batch])
+        found = [_restore(prior, lowres, row, operator, effort, seed + 1 + k, first, progress) for k in range(answers)]
+        image = torch.stack([one for one, _ in found])  # (K, N, 3, H, W)
+        spread = (image.var(0).mean((1, 2, 3)) * 2).sqrt()  # two draws differ by twice the variance
+        residual = torch.stack([left for _, left in found]).mean(0)
+        for i in range(image.shape[1]):
+            yield first + i, "diversity", spread[i].item()
+            yield first + i, "residual", residual[i].item()
+
+
+def _given(truth: Tensor, row: Row, operator: Downsample) -> Tensor:
+    """What the method gets to see."""
+    if row.corrupt is None:
+        return operator(truth)
+    order = (row.corrupt, operator) if row.before else (operator, row.corrupt)
+    return Chain(*order)(truth)
+
+
+def _restore(
+    prior: FacePrior,
+    lowres: Tensor,
+    row: Row,
+    operator: Downsample,
+    effort: float,
+    seed: int,
+    first: int,
+    progress: bool,
+) -> tuple[Tensor, Tensor]:
+    if row.method in ("bilinear", "bicubic"):
+        image = Downsample(operator.scale, row.method).upsample(lowres).clamp(0, 1)
+        return image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt()
+    options: dict[str, Any] = dict(row.options)
+    if options.get("anchor") == "mean":
+        options["anchor"] = prior.mean_w(len(lowres))
+    find = search.method(row.method)
+    if effort != 1:
+        options = _shortened(find, options, effort)
+    seeds = [seed * 100_000 + first + i for i in range(len(lowres))]
+    result = find(prior, lowres, operator, seed=seeds, progress=progress, **options)
+    return result.image, result.residual
+
+
+def _shortened(find: Callable[..., Any], options: dict[str, Any], effort: float) -> dict[str, Any]:
+    def steps(method: Callable[..., Any]) -> int:
+        return max(1, round(effort * options.get("steps", inspect.signature(method).parameters["steps"].default)))
+
+    first_stage = {"rls_options": {"steps": steps(search.rls)}} if find is search.rls_plus else {}
+    return options | first_stage | {"steps": steps(find)}
+
+
+def _digest(prior: FacePrior) -> str:
+    """A fingerprint of the prior's weights: results of another prior are never taken for this one's."""
+    digest = hashlib.sha256()
+    for network in (prior.generator, prior.discriminator, prior.flow):
+        for value in () if network is None else network.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

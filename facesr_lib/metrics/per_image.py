@@ -1,0 +1,189 @@
+"""Metrics of one image: how near is it to the truth, or how natural does it look; one number each, (N,)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facesr_lib import assets, images, niqe_model
+from facesr_lib.metrics import pretrained
+from facesr_lib.metrics.pretrained import MetricUnavailable
+
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_WINDOW = 11
+_ALEXNET_SMALLEST = 31
+
+
+def luma(x: Tensor) -> Tensor:
+    """Luminance of ITU-R BT.601 in studio range, as MATLAB's ``rgb2ycbcr``: (N, 3, H, W) → (N, 1, H, W)."""
+    weights = x.new_tensor([65.481, 128.553, 24.966])
+    return ((x * weights[:, None, None]).sum(1, keepdim=True) + 16) / 255
+
+
+def psnr(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Tensor:
+    """Peak signal-to-noise ratio in decibels, −10·log₁₀ of the mean squared error.
+
+    Parameters
+    ----------
+    x, y : (N, 3, H, W)
+        In [0, 1].
+    y_channel : bool
+        Compare the luminance only.
+    crop : int
+        Border pixels to leave out.
+
+    Returns
+    -------
+    (N,)
+        Infinite where the images are equal.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, the pixels are no floating-point numbers, one is NaN or infinite, or nothing is left after
+        cropping.
+    """
+    x, y = prepared_pair(x, y, y_channel, crop)
+    return -10 * (x - y).square().mean((1, 2, 3)).log10()
+
+
+def ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Tensor:
+    """Structural similarity (Wang et al. 2004): Gaussian 11×11 window, σ = 1.5, valid region, mean over channels.
+
+    Parameters and errors as in `psnr`; images smaller than the window are refused.
+
+    Returns
+    -------
+    (N,)
+        At most 1.
+    """
+    x, y = prepared_pair(x, y, y_channel, crop)
+    return _similarity(x, y)[0]
+
+
+def ms_ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0, scales: int | None = None) -> Tensor:
+    """Multi-scale structural similarity (Wang et al. 2003).
+
+    The standard has five scales, and the coarsest must still hold a window: 176 pixels at least. A smaller image gets
+    as many scales as it allows (three at 64, four at 128), with the first weights, renormalised to a sum of one. Values
+    with different numbers of scales cannot be compared.
+
+    Parameters
+    ----------
+    x, y, y_channel, crop
+        As in `psnr`.
+    scales : int, optional
+        Number of scales, 1 to 5; by default as many as fit.
+
+    Returns
+    -------
+    (N,)
+
+    Raises
+    ------
+    ValueError
+        As `psnr`, or if the image is too small for ``scales``.
+    """
+    x, y = prepared_pair(x, y, y_channel, crop)
+    fit = ms_ssim_scales(min(x.shape[2:]))
+    scales = fit if scales is None else scales
+    if not 1 <= scales <= fit:
+        raise ValueError(f"an image of {x.shape[2]}×{x.shape[3]} allows 1 to {fit} scales; {scales} were asked for.")
+    weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=x.device)
+    weights = weights / weights.sum()
+    result = torch.ones(len(x), device=x.device)
+    for i in range(scales):
+        whole, contrast = _similarity(x, y)
+        result = result * (whole if i == scales - 1 else contrast).clamp_min(0) ** weights[i]
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return result
+
+
+def ms_ssim_scales(side: int) -> int:
+    """How many scales `ms_ssim` uses for an image whose shorter side is ``side`` pixels."""
+    return sum(side >> i >= _WINDOW for i in range(len(MS_SSIM_WEIGHTS)))
+
+
+def lpips(x: Tensor, y: Tensor) -> Tensor:
+    """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al. 2018): 0 for equal images, (N,).
+
+    Raises
+    ------
+    MetricUnavailable
+        If AlexNet's weights are not on this machine, or are not the published ones.
+    ValueError
+        As `psnr`, or if the images are too small for AlexNet (31 pixels).
+    """
+    x, y = prepared_pair(x, y, False, 0)
+    if min(x.shape[2:]) < _ALEXNET_SMALLEST:
+        raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[2]}×{x.shape[3]}.")
+    with torch.no_grad():
+        return pretrained.lpips_network().to(x.device)(x, y, normalize=True).flatten()
+
+
+def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
+    """Natural image quality evaluator (Mittal et al. 2013): lower is more natural; no reference needed.
+
+    Luminance, rounded to whole grey levels; statistics of 96×96 blocks at two scales.
+
+    Parameters
+    ----------
+    x : (N, 3, H, W)
+    crop : int
+        Border pixels to leave out.
+    resize_to : int, optional
+        Resize to this side first, after cropping (bicubic, clamped). The score then measures the resizing too: state it
+        beside the number.
+
+    Returns
+    -------
+    (N,)
+
+    Raises
+    ------
+    ValueError
+        If fewer than four blocks fit, or fewer than two of them are not flat: a covariance would say nothing. Also as
+        `psnr`.
+    MetricUnavailable
+        If the model of pristine images is not on this machine.
+    """
+    x, _ = prepared_pair(x, x, False, crop)
+    if resize_to is not None:
+        x = images.resize(x, (resize_to, resize_to)).clamp(0, 1)
+    try:
+        return niqe_model.distance(luma(x) * 255)
+    except assets.AssetMissing as missing:
+        raise MetricUnavailable(str(missing)) from missing
+
+
+def prepared_pair(x: Tensor, y: Tensor, y_channel: bool, crop: int) -> tuple[Tensor, Tensor]:
+    """Check two batches and take what is compared of them; errors as `psnr`."""
+    if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"two batches of one shape (N, 3, H, W) are compared; got {tuple(x.shape)}, {tuple(y.shape)}.")
+    if crop < 0 or 2 * crop >= min(x.shape[2:]):
+        raise ValueError(f"cropping {crop} pixels leaves nothing of a {x.shape[2]}×{x.shape[3]} image.")
+    if not (x.is_floating_point() and y.is_floating_point()):
+        raise ValueError(f"images are floating-point numbers in [0, 1]; got {x.dtype}, {y.dtype}: divide bytes by 255.")
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError("an image has NaN or infinite pixels.")
+    if crop:
+        x, y = x[:, :, crop:-crop, crop:-crop], y[:, :, crop:-crop, crop:-crop]
+    return (luma(x), luma(y)) if y_channel else (x, y)
+
+
+def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM and its contrast-structure part, each (N,)."""
+    if min(x.shape[2:]) < _WINDOW:
+        raise ValueError(f"SSIM needs at least {_WINDOW}×{_WINDOW} pixels; got {x.shape[2]}×{x.shape[3]}.")
+    n, c = x.shape[:2]
+    taps = torch.exp(-((torch.arange(_WINDOW, device=x.device) - _WINDOW // 2) ** 2) / (2 * 1.5**2)).double()
+    taps = taps / taps.sum()
+    x, y = x.double(), y.double()  # variances are differences of nearly equal numbers
+    moments = torch.cat([x, y, x * x, y * y, x * y]).flatten(0, 1)[:, None]  # (5NC, 1, H, W)
+    moments = F.conv2d(F.conv2d(moments, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+    mu_x, mu_y, xx, yy, xy = moments.view(5, n, c, *moments.shape[2:])
+    c1, c2 = 0.01**2, 0.03**2
+    contrast = (2 * (xy - mu_x * mu_y) + c2) / (xx - mu_x**2 + yy - mu_y**2 + c2)
+    luminance = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
+    return (luminance * contrast).mean((1, 2, 3)).float(), contrast.mean((1, 2, 3)).float()

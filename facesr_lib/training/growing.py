@@ -1,0 +1,121 @@
+"""Small trainings at 32², recorded while they run: what the appendix "Growing a prior" shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from facesr_lib import images
+from facesr_lib.networks.stylegan2 import Generator
+from facesr_lib.prior import FacePrior
+from facesr_lib.training.prior import Config, PriorTraining
+
+SMALL = Config(
+    resolution=32,
+    z_dim=64,
+    w_dim=64,
+    mapping_layers=4,
+    channel_base=1024,
+    channel_max=64,
+    r1_gamma=0.01,
+    ema_images=2_000,
+)
+VARIANTS = {
+    "all parts": SMALL,
+    "without R1": replace(SMALL, r1_gamma=0.0),
+    "without augmentation": replace(SMALL, augment=0.0),
+    "without path length": replace(SMALL, path_weight=0.0),
+}
+"""Each regulariser left out in turn."""
+
+
+@dataclass
+class Recording:
+    """A training, seen at some moments.
+
+    Attributes
+    ----------
+    moments : list of int
+        Images seen.
+    priors : list of FacePrior
+        The moving average at each moment.
+    losses : dict of (steps / 10,)
+        Every tenth step's losses and statistics.
+    """
+
+    moments: list[int]
+    priors: list[FacePrior]
+    losses: dict[str, Tensor]
+
+
+def record(pixels: np.ndarray, config: Config, moments: Sequence[int], *, progress: bool = True) -> Recording:
+    """Train from scratch and keep what the network is at some moments.
+
+    Parameters
+    ----------
+    pixels : (N, R, R, 3)
+        Training images, uint8 (`data.prepared`).
+    config : Config
+    moments : increasing ints
+        Images seen, the last one the end; rounded up to whole batches.
+    progress : bool
+        Show a progress bar.
+    """
+    from lightning_fabric import Fabric
+
+    trainee = PriorTraining(pixels, config, Fabric(accelerator="auto", devices=1))
+    recording = Recording([], [], {})
+    rows: list[dict[str, float]] = []
+    due = list(moments)
+    for step in tqdm(range(-(-due[-1] // config.batch)), desc="training", leave=False, disable=not progress):
+        losses = trainee.step()
+        if step % 10 == 0:
+            rows.append({name: float(value) for name, value in losses.items()})
+        if trainee.images_seen >= due[0]:
+            due.pop(0)
+            recording.moments.append(trainee.images_seen)
+            recording.priors.append(trainee.prior())
+    recording.losses = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+    return recording
+
+
+def save(path: Path, recordings: dict[str, Recording]) -> None:
+    """Write recordings to a ``.safetensors`` file, generators in half precision."""
+    tensors: dict[str, Tensor] = {}
+    for variant, recording in recordings.items():
+        tensors |= {f"{variant}/losses/{name}": values for name, values in recording.losses.items()}
+        for seen, prior in zip(recording.moments, recording.priors, strict=True):
+            state = prior.generator.state_dict()
+            tensors |= {f"{variant}/{seen}/{name}": value.half().contiguous() for name, value in state.items()}
+    metadata = {variant: json.dumps(recording.moments) for variant, recording in recordings.items()}
+    with images.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load(path: Path) -> dict[str, Recording]:
+    """Read what `save` wrote; a variant's networks have the sizes of `VARIANTS`."""
+    recordings = {}
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        for variant, moments in file.metadata().items():
+            priors = [_prior(file, names, f"{variant}/{seen}/", VARIANTS[variant]) for seen in json.loads(moments)]
+            losses = f"{variant}/losses/"
+            curves = {name.removeprefix(losses): file.get_tensor(name) for name in names if name.startswith(losses)}
+            recordings[variant] = Recording(json.loads(moments), priors, curves)
+    return recordings
+
+
+def _prior(file: safe_open, names: list[str], prefix: str, c: Config) -> FacePrior:
+    generator = Generator(c.z_dim, c.w_dim, c.resolution, c.channel_base, c.channel_max, c.mapping_layers)
+    state = {name.removeprefix(prefix): file.get_tensor(name).float() for name in names if name.startswith(prefix)}
+    generator.load_state_dict(state)
+    return FacePrior(prefix.rstrip("/"), generator, None)

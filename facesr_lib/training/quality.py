@@ -1,0 +1,245 @@
+"""How good a prior is: whether its faces look like new ones, whether they are copies, how Gaussian its codes are.
+
+`fidelity` judges its images, `gaussianisation` its codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facesr_lib import data, metrics, randomness
+from facesr_lib.metrics.sets import Features
+from facesr_lib.prior import FacePrior
+
+
+@dataclass(frozen=True)
+class Score:
+    """Samples at one truncation against one set of faces.
+
+    Attributes
+    ----------
+    psi : float
+        Truncation; 1 is none.
+    faces : str
+        "held-out" or "training", and how many.
+    kid, kid_error : float
+        Over all pairs of both sets, and its standard error (jackknife over both sets).
+    fid : float
+        Biased upwards the more, the fewer the faces: compare only within one set of faces and one number of samples.
+    precision, recall : float
+        Of k-NN manifolds; they depend on the sets' sizes, as FID does.
+    """
+
+    psi: float
+    faces: str
+    kid: float
+    kid_error: float
+    fid: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What `fidelity` found.
+
+    Attributes
+    ----------
+    features : str
+        The network that all distances are in; name it beside every number.
+    scores : list of Score
+        Per truncation: held-out faces, then training faces.
+    codes : (n, L, d)
+        Of the samples without truncation, to draw them again with ``prior.synthesise``.
+    nearest, distance : (n,)
+        Each of these samples' nearest training face, as an index into ``data.faces("train")``, and how far it is.
+    held_out_nearest, held_out_distance : (M,)
+        The same of the held-out faces, which cannot be copies: what distances a generator that learnt by heart would
+        fall below.
+    """
+
+    features: str
+    scores: list[Score]
+    codes: Tensor
+    nearest: Tensor
+    distance: Tensor
+    held_out_nearest: Tensor
+    held_out_distance: Tensor
+
+    @property
+    def closer(self) -> float:
+        """Probability that a sample is nearer to the training faces than a held-out face is: about ½, or copies."""
+        return (self.distance[:, None] < self.held_out_distance).float().mean().item()
+
+    def table(self) -> str:
+        """Lay out the scores as a Markdown table; its head names the feature network."""
+        names = {"kid": f"KID ({self.features})", "kid_error": "± standard error", "fid": f"FID ({self.features})"}
+        return _table(self.scores, names)
+
+
+def fidelity(
+    prior: FacePrior,
+    *,
+    samples: int = 1000,
+    psis: Sequence[float] = (1.0, 0.85, 0.7, 0.5),
+    features: Features = "efficientnet-lite0",
+    k: int = 3,
+    seed: int = 0,
+    held_out: Tensor | None = None,
+    training: Tensor | None = None,
+) -> Fidelity:
+    """Measure samples against the faces that the prior was trained on and those that it was not.
+
+    Parameters
+    ----------
+    prior : FacePrior
+    samples : int
+        Faces drawn at each truncation; the same z at all of them.
+    psis : sequence of float
+        Truncations to measure. The first, usually 1, is also searched for copies of training faces.
+    features, k
+        As in `metrics.embed` and `metrics.precision_recall`.
+    seed : int
+    held_out, training : (M, 3, R, R), (N, 3, R, R), optional
+        By default the 50 and the 900 faces that `data.faces` keeps.
+
+    Returns
+    -------
+    Fidelity
+
+    Raises
+    ------
+    AssetMissing
+        If the faces are not on this machine.
+    MetricUnavailable
+        If the feature network is not.
+    ValueError
+        If faces are not of the prior's resolution, or a set is too small (as `metrics.precision_recall`).
+    """
+    held_out = data.faces("test", prior.resolution) if held_out is None else held_out
+    training = data.faces("train", prior.resolution) if training is None else training
+    faces = {"held-out": held_out, "training": training}
+    for name, x in faces.items():
+        if x.shape[2:] != (prior.resolution, prior.resolution):
+            raise ValueError(
+                f"the prior draws {prior.resolution}² pixels; the {name} faces are {tuple(x.shape)}: resize them."
+            )
+    real = {f"{name}, {len(x)}": metrics.embed(x.to(prior.device), features) for name, x in faces.items()}
+    scores, codes = [], {}
+    for psi in psis:
+        codes[psi] = prior.sample_w(samples, seed, psi)
+        fake = torch.cat([metrics.embed(prior.synthesise(part), features) for part in codes[psi].split(32)])
+        for name, code in real.items():
+            distance, error = metrics.kid(code, fake, subsets=None)
+            precision, recall = metrics.precision_recall(code, fake, k)
+            values = (distance, error, metrics.fid(code, fake), precision, recall)
+            scores.append(Score(psi, name, *(value.item() for value in values)))
+        if psi == psis[0]:
+            unseen, seen = real.values()
+            nearest, held_out_nearest = (metrics.distances(code, seen).min(1) for code in (fake, unseen))
+    return Fidelity(
+        features if isinstance(features, str) else getattr(features, "__name__", type(features).__name__),
+        scores,
+        codes[psis[0]].cpu(),
+        nearest.indices.cpu(),
+        nearest.values.float().cpu(),
+        held_out_nearest.indices.cpu(),
+        held_out_nearest.values.float().cpu(),
+    )
+
+
+@dataclass(frozen=True)
+class Gaussianity:
+    """How far squared norms ‖v‖² are from χ² with d degrees of freedom, which a Gaussian's have.
+
+    Attributes
+    ----------
+    space : str
+    d : int
+    mean, std : float
+        Of ‖v‖²; a Gaussian's are d and √(2d).
+    ks : float
+        Kolmogorov–Smirnov: the largest difference between the two distribution functions. A true Gaussian's is about
+        0.87 / √n for n draws.
+    wasserstein : float
+        Wasserstein-1: how far mass must be moved on average, in units of ‖v‖².
+    squared_norms : (n,)
+    """
+
+    space: str
+    d: int
+    mean: float
+    std: float
+    ks: float
+    wasserstein: float
+    squared_norms: Tensor
+
+    @classmethod
+    def of(cls, space: str, v: Tensor) -> Gaussianity:
+        """Measure codes (n, d)."""
+        from scipy import stats
+
+        norms = v.double().square().sum(1).cpu()
+        expected = stats.chi2(v.shape[1])
+        # between a sample and a distribution, as the mean difference of their quantiles
+        quantiles = expected.ppf((np.arange(len(norms)) + 0.5) / len(norms))
+        return cls(
+            space,
+            v.shape[1],
+            norms.mean().item(),
+            norms.std().item(),
+            float(stats.kstest(norms.numpy(), expected.cdf).statistic),
+            float(np.abs(np.sort(norms.numpy()) - quantiles).mean()),
+            norms.float(),
+        )
+
+
+@torch.no_grad()
+def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_000_000) -> list[Gaussianity]:
+    """Measure how Gaussian codes are after each Gaussianisation that the prior has.
+
+    Z itself (the yardstick: what a true Gaussian of that many draws scores), W with each dimension standardised,
+    PULSE's fit, and the flow if there is one.
+
+    Parameters
+    ----------
+    prior : FacePrior
+    samples : int
+        Codes to measure. What standardises W comes from as many others.
+    seed : int
+        Draws that neither PULSE's fit nor the flow has seen.
+
+    Returns
+    -------
+    list of Gaussianity
+        `table` lays it out.
+    """
+
+    def draw(seed: int) -> tuple[Tensor, Tensor]:
+        z = randomness.normal(randomness.generators(seed, samples), prior.z_dim).to(prior.device)
+        return z, prior.generator.mapping(z)
+
+    (z, w), (_, others) = draw(seed), draw(seed + 1)
+    spaces = {"Z": z, "W, standardised": (w - others.mean(0)) / others.std(0), "PULSE": prior.pulse_gaussian.forward(w)}
+    if prior.flow is not None:
+        spaces["flow"] = torch.cat([prior.flow.gaussianise(part) for part in w.split(1000)])
+    return [Gaussianity.of(space, v) for space, v in spaces.items()]
+
+
+def table(rows: Sequence[Gaussianity]) -> str:
+    """Lay out what `gaussianisation` found as a Markdown table."""
+    names = {"mean": "mean ‖v‖² (χ²: d)", "std": "its std (χ²: √(2d))", "ks": "Kolmogorov–Smirnov"}
+    return _table(rows, names | {"wasserstein": "Wasserstein-1"})
+
+
+def _table(rows: Sequence[Score] | Sequence[Gaussianity], names: dict[str, str]) -> str:
+    shown = [field.name for field in fields(rows[0]) if field.name != "squared_norms"]
+    lines = [[names.get(name, name) for name in shown], ["---"] * len(shown)]
+    for row in rows:
+        lines.append([f"{v:.4g}" if isinstance(v := getattr(row, name), float) else str(v) for name in shown])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

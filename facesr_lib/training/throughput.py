@@ -1,0 +1,128 @@
+"""How fast a prior trains on this machine, and how much of that is waiting for images."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from math import lcm
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from facesr_lib.training.prior import Config, PriorTraining
+
+CONFIGURATIONS = {"64×64": Config(), "128×128": Config(resolution=128)}
+_FACES = 900
+
+
+def run(
+    device: str = "auto",
+    quick: bool = False,
+    *,
+    configurations: Mapping[str, Config] = CONFIGURATIONS,
+    precision: torch.dtype = torch.bfloat16,
+) -> list[dict[str, Any]]:
+    """Measure training steps of a prior on random pixels, read from a file as those of real faces are.
+
+    The penalties come on some steps only. So each kind of step (with and without either) is timed by itself, and the
+    kinds are averaged in the proportion in which they come.
+
+    Parameters
+    ----------
+    device : str
+        "cpu", "cuda" or "auto".
+    quick : bool
+        One timing of each kind of step instead of three.
+    configurations : mapping of str to Config
+        By default what ``facesr train prior --resolution 64`` and ``128`` train.
+    precision : torch.dtype
+        Of the convolutions.
+
+    Returns
+    -------
+    list of dict
+        One row per configuration: images per second; share of a step that it takes to fetch real images (with the copy
+        to the device); arithmetic rate, of convolutions and matrix products as PyTorch counts them; and that as a share
+        of `convolution_rate`.
+    """
+    from lightning_fabric import Fabric
+
+    accelerator = "auto" if device == "auto" else device.partition(":")[0]
+    fabric = Fabric(accelerator=accelerator, devices=1)
+    repeat = 1 if quick else 3
+    rate = convolution_rate(fabric.device, precision)
+    return [
+        {"training": name} | _measure(config, fabric, precision, repeat, rate)
+        for name, config in configurations.items()
+    ]
+
+
+def convolution_rate(device: torch.device, precision: torch.dtype = torch.bfloat16) -> float:
+    """Floating-point operations per second of one large 3×3 convolution, forward only: what this machine can do."""
+    batch = 8 if device.type == "cpu" else 64
+    x = torch.randn(batch, 256, 64, 64, device=device, dtype=precision).to(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3, device=device, dtype=precision).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        seconds = median(_seconds(lambda: F.conv2d(x, weight, padding=1), device) for _ in range(6))
+    return 2 * x.numel() * 256 * 9 / seconds
+
+
+def _measure(config: Config, fabric: Any, precision: torch.dtype, repeat: int, rate: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # some systems keep mapped files
+        path = Path(folder) / "pixels.npy"
+        shape = (_FACES, config.resolution, config.resolution, 3)
+        np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+        trainee = PriorTraining(np.load(path, mmap_mode="r"), config, fabric, precision)
+        period = lcm(config.r1_interval, config.path_interval)
+        kinds = Counter((i % config.r1_interval == 0, i % config.path_interval == 0) for i in range(period))
+        first = {(i % config.r1_interval == 0, i % config.path_interval == 0): i for i in reversed(range(period))}
+        step = operations = 0.0
+        for kind, times in kinds.items():
+
+            def once(index: int = first[kind]) -> None:
+                trainee.images_seen = index * config.batch  # makes the next step one of this kind
+                trainee.step()
+
+            with _Operations() as counted:
+                once()  # warms up, too
+            operations += counted.total * times / period
+            step += median(_seconds(once, fabric.device) for _ in range(repeat)) * times / period
+        loading = median(_seconds(trainee._real, fabric.device) for _ in range(20))
+    return {
+        "batch": config.batch,
+        "precision": str(precision).removeprefix("torch."),
+        "images per second": f"{config.batch / step:.1f}",
+        "loading images": f"{100 * loading / step:.2f} %",
+        "TFLOP/s": f"{operations / step / 1e12:.3f}",
+        "of the convolution rate": f"{operations / step / rate:.2f}",
+    }
+
+
+class _Operations(TorchDispatchMode):
+    """Counts floating-point operations, backward too (PyTorch's own counter fails on gradients of gradients)."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall-clock time of a call, the device's work included."""
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise()
+    start = time.perf_counter()
+    work()
+    synchronise()
+    return time.perf_counter() - start
