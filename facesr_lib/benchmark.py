@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from facesr_lib import search
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import geocross
-from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu
+from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu, upsample
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.optimizers import SphericalOptimizer
 
@@ -92,7 +92,9 @@ def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], T
     return kept
 
 
-def textbook_layer(self: SynthesisLayer, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+def textbook_layer(
+    self: SynthesisLayer, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """A synthesis layer with one set of weights per image, as the StyleGAN2 paper writes it (equations 1 and 3)."""
     weight = self.weight[None] * self.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3)
     weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
@@ -106,7 +108,7 @@ def textbook_layer(self: SynthesisLayer, x: Tensor, w: Tensor, noise: Tensor | N
     x = x.view(n, n_out, *x.shape[2:])
     if noise is not None:
         x = x + noise * self.noise_strength
-    return leaky_relu(x + self.bias[:, None, None], sqrt(2))
+    return leaky_relu(x + self.bias[:, None, None], sqrt(2)), scale.new_ones(n, n_out)
 
 
 def _pulse_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> None:
@@ -118,7 +120,7 @@ def _lowres(prior: FacePrior, batch: int) -> Tensor:
 
 
 def _convolutions(prior: FacePrior, batch: int) -> Callable[[], None]:
-    """Forward and input-gradient passes of the generator's convolutions, and nothing else."""
+    """Forward and input-gradient passes of the generator's convolutions (filters and 1×1 included), and no more."""
     todo: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
 
     def add(function: Callable[[Tensor], Tensor], channels: int, side: int) -> None:
@@ -134,6 +136,11 @@ def _convolutions(prior: FacePrior, batch: int) -> Callable[[], None]:
             add(partial(blur, padding=1), n_out, side + 1)
         else:
             add(partial(F.conv2d, weight=weight, padding=1), n_in, side)
+    for block, side in zip(prior.generator.synthesis.blocks, prior.generator.synthesis.resolutions, strict=True):
+        weight = block.torgb.weight.detach().to(prior.precision)
+        add(partial(F.conv2d, weight=weight), weight.shape[1], side)
+        if side > 4:
+            add(upsample, 3, side // 2)
 
     def once() -> None:
         for function, x, gradient in todo:

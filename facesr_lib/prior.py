@@ -99,6 +99,10 @@ class FacePrior:
         self.precision = generator.synthesis.precision = precision
         self.generator = generator.requires_grad_(False).eval().to(self.device)
         self.generator.to(memory_format=torch.channels_last)
+        for layer in self.generator.synthesis.layers:
+            if layer.up:  # its convolution reads the weights transposed: they lie as it reads them
+                transposed = layer.weight.data.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+                layer.weight.data = transposed.transpose(0, 1)
         self.discriminator = discriminator and discriminator.requires_grad_(False).eval().to(self.device)
         self.resolution, self.num_ws = generator.img_resolution, generator.num_ws
         self.z_dim, self.w_dim = generator.z_dim, generator.w_dim

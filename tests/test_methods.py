@@ -179,6 +179,7 @@ def test_the_search_gets_closer_and_reports_what_is_left(method, prior, lowres):
     assert result.latent.shape == (3, prior.num_ws, 8)
 
 
+@pytest.mark.filterwarnings("error:There is a performance drop")  # vmap without a rule loops in silence but for this
 @every_method
 def test_a_batch_gives_each_image_what_it_gets_alone(method, prior, lowres):
     together = method(prior, lowres, OPERATOR, seed=[5, 5, 5], **quiet)

@@ -108,15 +108,20 @@ def test_modulating_activations_equals_modulating_weights():
     weights = layer.weight[None] * layer.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3): equation 1
     weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()  # equation 3
     expected = torch.cat([F.conv2d(x[i : i + 1], weights[i], padding=1) for i in range(3)])
-    assert_close(layer(x, w, None), 2**0.5 * F.leaky_relu(expected, 0.2), atol=1e-5, rtol=1e-5)
+    factor = torch.rand(3, 6, generator=generator) + 0.5  # a map is handed on as activations and a factor per channel
+    activations, scale = layer(x / factor[:, :, None, None], factor, w, None)
+    y = activations * scale[:, :, None, None]
+    assert_close(y, 2**0.5 * F.leaky_relu(expected, 0.2), atol=1e-5, rtol=1e-5)
 
 
 def test_demodulation_follows_weights_that_change(networks):
     layer = SynthesisLayer(6, 4, 8, 8).requires_grad_(False)
     x, w = torch.randn(1, 6, 8, 8), torch.randn(1, 8)
-    before = layer(x, w, None)
+    before, scale = layer(x, torch.ones(1, 6), w, None)
     layer.weight.mul_(3)  # demodulation cancels any common factor, if it sees the new weights
-    assert_close(layer(x, w, None), before, atol=1e-5, rtol=1e-5)
+    after, scale_after = layer(x, torch.ones(1, 6), w, None)
+    assert_close(after, 3 * before, atol=1e-5, rtol=1e-5)
+    assert_close(scale_after, scale / 3, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_of_the_generator_match_finite_differences():

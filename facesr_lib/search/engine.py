@@ -6,6 +6,8 @@ or small enough, stops there while the others go on; Ctrl-C ends the search with
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -147,6 +149,7 @@ def run_search(
     """
     if steps < 1 or record_every < 1:
         raise ValueError(f"steps and record_every must be at least 1; got {steps} and {record_every}.")
+    _keep_freed_memory()
     variables = {name: start.detach().clone().requires_grad_() for name, start in variables.items()}
     optimise = optimizer(variables)
     rates = [group["lr"] for group in optimise.param_groups]
@@ -207,3 +210,11 @@ def run_search(
 
 def _rows(mask: Tensor, like: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (like.ndim - 1))
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc not to hand freed memory back: the next step needs as much again, and every new page costs time."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(trim_threshold, 1 << 30)
+        libc.mallopt(mmap_threshold, 1 << 25)

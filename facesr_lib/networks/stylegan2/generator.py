@@ -59,25 +59,27 @@ class SynthesisLayer(nn.Module):
             self._energy = key, self.weight.square().sum((2, 3))
         return self._energy[1]
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """(N, C_in, R, R) → (N, C_out, R, R), twice the side if the layer upsamples.
+    def forward(self, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if the layer upsamples, times (N, C_out).
 
         Modulation scales the *activations* before the convolution, demodulation after it: the same result as per-image
-        weights (equations 1 and 3 of the paper), without making them.
+        weights (equations 1 and 3 of the paper), without making them. Demodulation is positive, so it commutes with the
+        leaky ReLU; together with that one's gain, √2, it is handed on for whoever reads the map to multiply with.
         """
         style = self.affine(w)  # (N, C_in)
-        demodulate = (style.square() @ self.energy().t() + 1e-8).rsqrt()  # (N, C_out)
-        x = x * style[:, :, None, None].to(x.dtype)
+        norm = (style.square() @ self.energy().t() + 1e-8).sqrt()  # (N, C_out): demodulation divides by it
+        x = x * (style * scale)[:, :, None, None].to(x.dtype)
         if self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1).to(x.dtype), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
             x = blur(x, padding=1, gain=4.0)
         else:
             x = F.conv2d(x, self.weight.to(x.dtype), padding=1)
-        # √2, the gain of the leaky ReLU, commutes with it: it is folded into the small factors instead of the big map.
-        x = x * (demodulate * sqrt(2))[:, :, None, None].to(x.dtype)
+        x = x.add_((self.bias * norm)[:, :, None, None].to(x.dtype))
         if noise is not None:
-            x.add_((noise * (self.noise_strength * sqrt(2))).to(x.dtype))
-        return F.leaky_relu_(x.add_((self.bias * sqrt(2))[:, None, None].to(x.dtype)), 0.2)
+            # under vmap, where each image has weights of its own, there is no rule for the one in place
+            addcmul = Tensor.addcmul_ if isinstance(self.weight, nn.Parameter) else Tensor.addcmul
+            x = addcmul(x, noise.to(x.dtype), (self.noise_strength * norm)[:, :, None, None].to(x.dtype))
+        return F.leaky_relu_(x, 0.2), sqrt(2) / norm
 
 
 class ToRGB(nn.Module):
@@ -92,13 +94,12 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(3, n_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """(N, C, R, R) → (N, 3, R, R)."""
-        style = self.affine(w) / sqrt(self.weight.shape[1])  # (N, C)
+    def forward(self, x: Tensor, scale: Tensor, w: Tensor) -> Tensor:
+        """(N, C, R, R) times (N, C) → (N, 3, R, R)."""
+        style = self.affine(w) * scale / sqrt(self.weight.shape[1])  # (N, C)
         matrix = self.weight.flatten(1) * style[:, None]  # (N, 3, C)
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, R², C), a view where x is channels_last
-        rgb = torch.baddbmm(self.bias.to(x.dtype), pixels, matrix.mT.to(x.dtype))  # (N, R², 3)
-        return rgb.mT.unflatten(2, x.shape[2:])
+        rgb = torch.baddbmm(self.bias[:, None].to(x.dtype), matrix.to(x.dtype), x.flatten(2))  # (N, 3, R²)
+        return rgb.unflatten(2, x.shape[2:])
 
 
 class SynthesisBlock(nn.Module):
@@ -176,12 +177,13 @@ class SynthesisNetwork(nn.Module):
 
         x: Tensor = self.blocks[0].const.to(memory_format=torch.contiguous_format).expand(len(ws), -1, -1, -1)
         x = x.to(self.precision or x.dtype)
+        scale = ws.new_ones(x.shape[:2])  # the map is x times this factor per channel
         image: Tensor | None = None
         for i, block in enumerate(self.blocks):
             first = max(2 * i - 1, 0)  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5; ...
             for j, layer in enumerate(block.layers):
-                x = layer(x, ws[:, first + j], next(maps))
-            rgb = block.torgb(x, ws[:, first + len(block.layers)]).to(ws.dtype)
+                x, scale = layer(x, scale, ws[:, first + j], next(maps))
+            rgb = block.torgb(x, scale, ws[:, first + len(block.layers)]).to(ws.dtype)
             image = rgb if image is None else upsample(image) + rgb
         assert image is not None
         return image
