@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from torch.testing import assert_close
 
 from facesr_lib import cli, images
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import loop, prior
+from facesr_lib.training import growing, loop, prior
 from facesr_lib.training.augment import augment
 from facesr_lib.training.prior import Config, PriorTraining, train
 
@@ -248,3 +249,69 @@ def test_bfloat16_trains_the_same_first_step_nearly():
     a, b = training(), training(precision=torch.bfloat16)
     one, other = a.step(), b.step()
     assert_close(one["D"], other["D"], atol=0.1, rtol=0.1)
+
+
+def test_folders_without_usable_faces_are_refused(face_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no picture in .* can be read"):
+        train(tmp_path / "empty", tmp_path / "run", TINY, steps=1, progress=False)
+    with pytest.raises(ValueError, match=r"\d+ images, batches of 64"):
+        train(face_folder, tmp_path / "run", Config(**{**TINY.__dict__, "batch": 64}), steps=1, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mixed_folder_trains_on_what_can_be_read(face_folder, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(face_folder, mixed)
+    images.write(torch.rand(3, 20, 31), mixed / "900.png")
+    whole = (mixed / "900.png").read_bytes()
+    (mixed / "901.png").write_bytes(whole[: len(whole) // 2])
+    (mixed / "902.jpg").write_text("no picture")
+    with pytest.warns(UserWarning, match=r"skipped 2 of \d+ pictures: .*901\.png.*902\.jpg"):
+        report = train(mixed, tmp_path / "run", TINY, steps=1, progress=False)
+    assert report.images_seen == TINY.batch
+
+
+TWO = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_training import TINY, pixels
+import numpy as np, torch
+from lightning_fabric import Fabric
+from facesr_lib.training import loop
+from facesr_lib.training.prior import PriorTraining
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+fabric.launch()
+trainee = PriorTraining(pixels(), TINY, fabric)
+# the clocks of the two differ, and so do their ideas of when the hour is over
+report = loop.fit(trainee, {folder!r}, hours=(1.0 + fabric.global_rank) / 3600, fabric=fabric, progress=False)
+torch.save((report.images_seen, trainee.state_dict()["generator"]), f"{folder}-{{fabric.global_rank}}.pt")
+"""
+
+
+def test_two_processes_train_one_network_and_end_together(tmp_path):
+    program = tmp_path / "two.py"
+    program.write_text(TWO.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run")))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(program)], check=True, timeout=120, env=environment, capture_output=True)
+    (seen, a), (other, b) = (torch.load(tmp_path / f"run-{rank}.pt", weights_only=True) for rank in range(2))
+    assert seen == other > 0
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert (tmp_path / "run" / loop.CHECKPOINT).is_file()
+
+
+# --- what the appendix shows
+
+
+def test_a_recording_keeps_the_moments_and_comes_back_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(growing, "VARIANTS", {"tiny": TINY})
+    recording = growing.record(pixels(), TINY, [4, 10, 16], progress=False)
+    assert recording.moments == [4, 12, 16]  # whole batches
+    growing.save(tmp_path / "r.safetensors", {"tiny": recording})
+    (again,) = growing.load(tmp_path / "r.safetensors").values()
+    assert again.moments == recording.moments
+    assert_close(again.losses["D"], recording.losses["D"])
+    for kept, prior_then in zip(again.priors, recording.priors, strict=True):
+        assert_close(kept.sample(2)[0], prior_then.sample(2)[0], atol=2e-2, rtol=0)
+    first, last = (p.generator.state_dict()["synthesis.b4.const"] for p in (again.priors[0], again.priors[-1]))
+    assert not torch.equal(first, last)
