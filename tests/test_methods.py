@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from facesr_lib import assets, images, losses, search
+from facesr_lib import assets, images, losses, randomness, search
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import Entrance, SemanticLoss
 from facesr_lib.networks.flow import Flow
-from facesr_lib.networks.stylegan2 import Discriminator, Generator
+from facesr_lib.networks.stylegan2 import Discriminator, Features, Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
 from facesr_lib.search import priors
 from facesr_lib.search.optimizers import project_l1_ball, ramps
@@ -22,7 +22,8 @@ from facesr_lib.search.starts import entrance_to
 
 OPERATOR = Downsample(2)
 brgm = partial(search.brgm, perceptual=None)
-ALL = {"pulse": search.pulse, "dse": search.dse, "rls": search.rls, "rls_plus": search.rls_plus, "brgm": brgm}
+mganprior = partial(search.mganprior, perceptual=None, at=8, codes=3)
+ALL = search.METHODS | {"brgm": brgm, "mganprior": mganprior}
 every_method = pytest.mark.parametrize("method", ALL.values(), ids=ALL)
 quiet = {"steps": 5, "progress": False}
 
@@ -362,6 +363,33 @@ def test_brgm_has_its_terms(prior, lowres):
     assert_close(result.history.losses["cosine"][0], torch.zeros(3), atol=1e-4, rtol=0)
 
 
+def test_mganprior_mixes_maps_channel_by_channel(prior, lowres):
+    seen = {}
+
+    def keep(small, given):
+        seen["small"] = small
+        return (small - given).abs().mean((1, 2, 3))
+
+    search.mganprior(prior, lowres, OPERATOR, codes=2, at=8, perceptual=keep, steps=1, seed=[4, 5, 6], progress=False)
+    for n, seed in enumerate((4, 5, 6)):
+        z = randomness.normal(randomness.generators(seed, 1), 2, prior.z_dim)[0]
+        w = prior.generator.mapping(z)  # (2, d)
+        synthesis, maps = prior.generator.synthesis, prior.noise_maps("const", [])
+        ws = w[:, None].expand(-1, prior.num_ws, -1)
+        features = synthesis.start(ws)
+        for i in range(2):
+            features = synthesis.grow(features, i, ws, maps)
+        x = (features.x * features.scale[:, :, None, None]).mean(0, keepdim=True)  # alpha is 1/2 at first
+        mean = ws.mean(0, keepdim=True)
+        mixed = Features(x, torch.ones(x.shape[:2]), features.image.mean(0, keepdim=True))
+        assert_close(OPERATOR((synthesis.grow(mixed, 2, mean, maps).image + 1) / 2), seen["small"][n : n + 1])
+
+
+def test_one_code_with_equal_weights_is_plain_synthesis(prior, lowres):
+    result = search.mganprior(prior, lowres, OPERATOR, codes=1, at=8, perceptual=None, steps=1, progress=False, seed=3)
+    assert_close(result.image, prior.render(result.latent), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("distance", [losses.lpips_vgg, losses.vgg_l1])
 def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="at least 16×16"):
@@ -405,6 +433,8 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("rls_plus", {"optimise": []}, "'theta' and 'eta'"),
         ("rls_plus", {"anchor": torch.zeros(2, 6, 8)}, r"\(3, 6, 8\); got \(2, 6, 8\)"),
         ("rls_plus", {"layers": 9}, "between 1 and 6"),
+        ("mganprior", {"codes": 0}, "at least one code"),
+        ("mganprior", {"at": 16}, "mixed at one of 4, 8; got codes=3, at=16"),
     ],
 )
 def test_impossible_options_are_refused(prior, lowres, method, options, message):

@@ -6,14 +6,26 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from facesr_lib.search.engine import History, SearchResult, run_search
-from facesr_lib.search.methods import brgm, dse, pulse, rls, rls_plus
+from facesr_lib.search.methods import brgm, dse, mganprior, pulse, rls, rls_plus
 
 METHODS: dict[str, Callable[..., SearchResult]] = {
-    method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm)
+    method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm, mganprior)
 }
 """Name → method, as the command line and the tables know them."""
 
-__all__ = ["METHODS", "History", "SearchResult", "brgm", "dse", "method", "pulse", "rls", "rls_plus", "run_search"]
+__all__ = [
+    "METHODS",
+    "History",
+    "SearchResult",
+    "brgm",
+    "dse",
+    "method",
+    "mganprior",
+    "pulse",
+    "rls",
+    "rls_plus",
+    "run_search",
+]
 
 
 def method(name: str) -> Callable[..., SearchResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import log2, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,14 @@ class SynthesisBlock(nn.Module):
         return [self.conv0, self.conv1] if hasattr(self, "conv0") else [self.conv1]
 
 
+class Features(NamedTuple):
+    """What one block hands to the next: x (N, C, r, r) times scale (N, C), and the picture so far, (N, 3, r, r)."""
+
+    x: Tensor
+    scale: Tensor
+    image: Tensor | None
+
+
 class SynthesisNetwork(nn.Module):
     """w → image, from 4² to the full resolution in octaves.
 
@@ -173,20 +182,29 @@ class SynthesisNetwork(nn.Module):
         if ws.ndim != 3 or ws.shape[1] != len(layers) + 1 or ws.shape[2] != layers[0].affine.weight.shape[1]:
             expected = f"(N, {len(layers) + 1}, {layers[0].affine.weight.shape[1]})"
             raise ValueError(f"synthesis takes one code per layer, {expected}; got {tuple(ws.shape)}.")
-        maps = iter(self._noise_maps(ws, noise_mode) if noise is None else noise)
+        maps = list(self._noise_maps(ws, noise_mode)) if noise is None else noise
+        features = self.start(ws)
+        for i in range(len(self.blocks)):
+            features = self.grow(features, i, ws, maps)
+        assert features.image is not None
+        return features.image
 
+    def start(self, ws: Tensor) -> Features:
+        """The constant, once for each of the codes (N, L, d)."""
         x: Tensor = self.blocks[0].const.to(memory_format=torch.contiguous_format).expand(len(ws), -1, -1, -1)
-        x = x.to(self.precision or x.dtype)
-        scale = ws.new_ones(x.shape[:2])  # the map is x times this factor per channel
-        image: Tensor | None = None
-        for i, block in enumerate(self.blocks):
-            first = max(2 * i - 1, 0)  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5; ...
-            for j, layer in enumerate(block.layers):
-                x, scale = layer(x, scale, ws[:, first + j], next(maps))
-            rgb = block.torgb(x, scale, ws[:, first + len(block.layers)]).to(ws.dtype)
-            image = rgb if image is None else upsample(image) + rgb
-        assert image is not None
-        return image
+        return Features(x.to(self.precision or x.dtype), ws.new_ones(x.shape[:2]), None)
+
+    def grow(self, features: Features, i: int, ws: Tensor, noise: Sequence[Tensor | None]) -> Features:
+        """Block i, with the codes and maps of all layers as `forward` has them."""
+        x, scale, image = features
+        block, first = (
+            self.blocks[i],
+            max(2 * i - 1, 0),
+        )  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5; ...
+        for j, layer in enumerate(block.layers, start=first):
+            x, scale = layer(x, scale, ws[:, j], noise[j])
+        rgb = block.torgb(x, scale, ws[:, first + len(block.layers)]).to(ws.dtype)
+        return Features(x, scale, rgb if image is None else upsample(image) + rgb)
 
     def _noise_maps(self, ws: Tensor, mode: str) -> Iterator[Tensor | None]:
         if mode not in NOISE_MODES:
