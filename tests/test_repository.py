@@ -151,7 +151,7 @@ def test_notebook_is_short_enough_to_read(notebook: Path) -> None:
     lengths = [len(source(cell).splitlines()) for cell in cells(notebook, "code")]
     assert len(cells(notebook)) <= 30
     assert max(lengths) <= 25
-    assert sum(lengths) <= 260  # about 200, of which the solutions and assertions are not read in passing
+    assert sum(lengths) <= 200
 
 
 # Floors

@@ -16,7 +16,7 @@ from traitlets import TraitError
 
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.engine import History, SearchResult
-from facesr_lib.widgets import BeforeAfter, LatentTrajectory, Run
+from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Run, Sweep
 
 
 def decode(data: bytes) -> Tensor:
@@ -221,3 +221,130 @@ def test_25_real_faces_stay_under_300_kb_and_look_like_themselves() -> None:
     faces = prior.synthesise(latents[:, 0])
     error = torch.stack([(tile(widget, 0, k) - face).square().mean() for k, face in enumerate(faces)])
     assert error.max() < 10 ** (-28 / 10)  # 28 dB
+
+
+def codes(n: int = 4000, d: int = 16, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(n, d, generator=torch.Generator().manual_seed(n))
+
+
+def test_counts_are_those_of_the_codes() -> None:
+    v = codes()
+    widget = NormHistogram({"z": v})
+    norms = v.square().sum(1)
+    edges = widget.bin_width * np.arange(len(widget.density))
+    assert widget.series[0]["counts"] == np.histogram(norms, edges)[0].tolist()
+    assert widget.upper == pytest.approx(edges[-1])
+    [one] = widget.series
+    assert one["mean"] == pytest.approx(float(norms.mean()), rel=1e-4)
+    assert one["std"] == pytest.approx(float(norms.std()), rel=1e-4)
+    low, high = widget.band
+    assert one["outside"] == pytest.approx(float(((norms < low) | (norms > high)).float().mean()), abs=1e-3)
+    assert 0.003 < one["outside"] < 0.02
+    assert one["ks"] < 0.03
+
+
+def test_the_density_drawn_is_that_of_a_gaussian() -> None:
+    widget = NormHistogram({"z": codes(200_000)})
+    drawn = np.array(widget.series[0]["counts"]) / (200_000 * widget.bin_width)
+    middle = (np.array(widget.density[1:]) + widget.density[:-1]) / 2
+    assert_close(torch.tensor(drawn), torch.tensor(middle), atol=0.06 * max(middle), rtol=0)
+
+
+@pytest.mark.parametrize("d", [1, 2, 16, 512])
+def test_bars_are_few_and_show_nearly_all_whatever_the_dimension(d: int) -> None:
+    widget = NormHistogram({"z": codes(d=d), "wide": codes(3000, d, scale=1.5), "huge": codes(100, d, scale=100)})
+    assert 32 <= len(widget.density) <= 600
+    assert sum(widget.series[1]["counts"]) > 0.95 * 3000
+    assert sum(widget.series[2]["counts"]) < 30  # beyond the axis, and not piled up at its end
+    assert len(json.dumps(widget.get_state(["series", "density"]))) < 15_000
+
+
+def test_a_spread_that_is_wrong_shows_in_every_number() -> None:
+    right, wide = NormHistogram({"z": codes(), "wide": codes(scale=1.2)}, dof=16).series
+    assert wide["mean"] > 1.3 * right["mean"]
+    assert wide["ks"] > 10 * right["ks"]
+    assert wide["outside"] > 5 * right["outside"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "dof", "message"),
+    [
+        ({}, None, "one to 6 sets of codes, got 0"),
+        ({str(i): codes(9) for i in range(7)}, None, "one to 6 sets"),
+        ({"z": codes(9), "w": codes(9, 8)}, None, "'w' has codes of 8 dimensions where dof is 16"),
+        ({"z": codes(9)}, 128, "'z' has codes of 16 dimensions where dof is 128"),
+        ({"z": codes(1)}, None, r"'z' has shape \(1, 16\)"),
+        ({"z": torch.rand(9, 2, 16)}, None, r"'z' has shape \(9, 2, 16\)"),
+        ({"z": torch.tensor([[1.0, 2.0], [3.0, torch.nan]])}, None, "'z' is NaN or infinite from row 1 on"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(sets: dict[str, Tensor], dof: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NormHistogram(sets, dof)
+
+
+def test_histogram_says_its_numbers_in_words() -> None:
+    widget = NormHistogram({"z": codes(), "flow": codes(scale=1.2)})
+    assert "z: mean 16, spread 6" in widget.alt
+    assert NormHistogram({"z": codes()}, alt="mine").alt == "mine"
+    with pytest.raises(TraitError):
+        widget.coarseness = 0
+
+
+def sweep(k: int = 3, n: int = 2, hue: int = 0, **changes: object) -> Sweep:
+    faces = torch.full((k, n, 3, 32, 32), 0.2)
+    faces[:, :, hue] = torch.linspace(0.2, 0.9, k * n).view(k, n)[:, :, None, None]
+    start = {"values": [10.0**i for i in range(k)], "fidelity": range(k), "realism": -torch.arange(k), "faces": faces}
+    return Sweep(**{**start, **changes})
+
+
+def test_explorer_holds_each_face_where_its_sweep_says() -> None:
+    sweeps = {"a": sweep(3, hue=0), "b": sweep(4, hue=2)}
+    truth, small = torch.rand(2, 3, 1, 1).expand(-1, -1, 32, 32), torch.rand(2, 3, 1, 1).expand(-1, -1, 4, 4)
+    beside = {"truth": truth, "LR": small}
+    widget = LambdaExplorer(sweeps, beside=beside, fidelity="residual", realism="log p", alt="a trade")
+    shown = decode(widget.sheet)
+
+    def tile_at(first: int, number: int) -> Tensor:
+        row, column = divmod(first + number, widget.columns)
+        return colour(shown[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32])
+
+    for entry, one in zip(widget.sweeps, sweeps.values(), strict=True):
+        for number, expected in enumerate(one.faces.flatten(0, 1)):
+            assert_close(tile_at(entry["first"], number), colour(expected), atol=0.03, rtol=0)
+    for entry, pictures in zip(widget.beside, beside.values(), strict=True):
+        for number, picture in enumerate(pictures):
+            assert_close(tile_at(entry["first"], number), picture[:, 0, 0], atol=0.03, rtol=0)
+    assert [entry["values"] for entry in widget.sweeps] == [[1, 10, 100], [1, 10, 100, 1000]]
+    assert (widget.count, widget.axes, widget.sweep, widget.point) == (2, ["residual", "log p"], 0, 0)
+
+
+def test_explorer_takes_one_face_and_plain_lists() -> None:
+    faces = torch.rand(2, 3, 16, 16)
+    widget = LambdaExplorer({"λ": Sweep([0, 1e-4], [1, 2.5], [-3, -4], faces)}, fidelity="x", realism="y", alt="a")
+    assert (widget.count, widget.resolution) == (1, 16)
+    assert widget.sweeps[0]["fidelity"] == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "message"),
+    [
+        ({}, "one to 6 sweeps, got 0"),
+        ({"a": sweep(values=[])}, "'a' has no values"),
+        ({"a": sweep(values=[1, 2])}, r"'a' has 2 values but faces of shape \(3, 2, 3, 32, 32\)"),
+        ({"a": sweep(values=[1, 3, 2])}, r"must increase, got \[1.0, 3.0, 2.0\]"),
+        ({"a": sweep(fidelity=[1, 2])}, r"3 values but 'fidelity' of shape \(2,\)"),
+        ({"a": sweep(realism=torch.zeros(3, 2))}, r"'realism' of shape \(3, 2\)"),
+        ({"a": sweep(realism=[1, float("nan"), 2])}, "'realism' of 'a' is NaN or infinite at value 1"),
+        ({"a": sweep(faces=torch.full((3, 3, 8, 8), torch.nan))}, "'faces' of 'a' is NaN or infinite at value 0"),
+        ({"a": sweep(), "b": sweep(n=3)}, "different faces"),
+    ],
+)
+def test_sweeps_that_do_not_fit_are_refused(sweeps: dict[str, Sweep], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LambdaExplorer(sweeps, fidelity="x", realism="y", alt="a trade")
+
+
+def test_pictures_beside_are_one_per_face() -> None:
+    with pytest.raises(ValueError, match=r"'truth' has shape \(3, 3, 32, 32\).*\(2, 3, R, R\)"):
+        LambdaExplorer({"a": sweep()}, beside={"truth": torch.rand(3, 3, 32, 32)}, fidelity="", realism="", alt="a")

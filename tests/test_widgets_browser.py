@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facesr_lib.widgets import BeforeAfter, LatentTrajectory, Run
+from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Run, Sweep
 
 pytestmark = pytest.mark.browser
 
@@ -379,4 +379,206 @@ def test_path_moves_in_chapter_3(browser_page: Callable[..., Any], scheme: str, 
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
     assert state() == end
+    assert page.outside_requests == []
+
+
+@pytest.fixture(scope="module")
+def norm_widget() -> NormHistogram:
+    z = torch.randn(4000, 16, generator=torch.Generator().manual_seed(0))
+    return NormHistogram({"z": z, "wide": 1.5 * z}, dof=16, title="Two", caption="The band")
+
+
+def areas(page: Any) -> int:
+    return page.locator(".facesr-norms .facesr-area").count()
+
+
+def test_checkbox_takes_a_set_out_of_the_histogram(show: Callable[..., Any], norm_widget: NormHistogram) -> None:
+    page = show(norm_widget)
+    drawing, box = page.locator(".facesr-norms"), page.get_by_role("checkbox", name="wide")
+    assert (areas(page), box.is_checked()) == (2, True)
+    both = drawing.screenshot()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert box.evaluate("node => node === document.activeElement")
+    page.keyboard.press("Space")
+    assert page.evaluate("model.get('shown')") == ["z"]
+    assert (areas(page), page.evaluate("model.saved")) == (1, 1)
+    assert drawing.screenshot() != both
+    page.keyboard.press("Space")
+    assert page.evaluate("model.get('shown')") == ["z", "wide"]
+    assert drawing.screenshot() == both
+
+
+def test_sliders_change_bars_and_axis(show: Callable[..., Any], norm_widget: NormHistogram) -> None:
+    page = show(norm_widget)
+    bars = page.locator(".facesr-norms .facesr-area").first
+
+    def corners() -> int:
+        return bars.get_attribute("d").count("L")
+
+    fine = corners()
+    page.get_by_role("slider", name="Width of a bar").focus()
+    page.keyboard.press("End")
+    assert page.evaluate("model.get('coarseness')") == 16
+    assert corners() < fine / 4
+    page.keyboard.press("Home")
+    assert corners() > 1.5 * fine
+    cut = page.locator("tbody tr").nth(1).locator("td").last
+    before = float(cut.inner_text().split()[0])
+    end = page.get_by_role("slider", name="Axis ends at")
+    end.focus()
+    page.keyboard.press("Home")
+    upper = page.evaluate("model.get('upper')")
+    assert norm_widget.band[1] < upper < norm_widget.upper
+    assert end.get_attribute("aria-valuetext") == page.locator(".facesr-reading").first.inner_text()
+    counts = norm_widget.series[1]["counts"][: round(upper / norm_widget.bin_width)]
+    assert float(cut.inner_text().split()[0]) == pytest.approx(100 * (1 - sum(counts) / 4000), rel=0.01)
+    assert before < float(cut.inner_text().split()[0])
+
+
+def test_histogram_reads_out_its_numbers_and_follows_python(
+    show: Callable[..., Any], norm_widget: NormHistogram
+) -> None:
+    page = show(norm_widget)
+    row = page.get_by_role("row", name="wide").locator("td").all_inner_texts()
+    one = norm_widget.series[1]
+    assert [float(cell.split()[0]) for cell in row[:4]] == pytest.approx(
+        [one["mean"], one["std"], float(f"{one['ks']:.2g}"), 100 * one["outside"]], rel=0.01
+    )
+    page.evaluate("model.set('shown', [])")
+    assert areas(page) == 0
+    assert page.locator(".facesr-norms .facesr-reference").count() == 1
+    assert not page.get_by_role("checkbox", name="wide").is_checked()
+    page.evaluate("cleanup(); model.set('shown', ['z'])")
+    assert areas(page) == 0
+
+
+@pytest.fixture(scope="module")
+def trade_widget() -> LambdaExplorer:
+    def sweep(hues: list[tuple[int, int, int]], fidelity: list[float], realism: list[float]) -> Sweep:
+        one = torch.tensor(hues, dtype=torch.float)[:, None, :, None, None].expand(-1, 2, -1, 32, 32) / 255
+        return Sweep([0, 1e-4, 1e-3][: len(hues)], fidelity, realism, one)
+
+    return LambdaExplorer(
+        {
+            "λ_w": sweep(COLOURS["PULSE"], [1.0, 2.0, 3.0], [-50.0, 0.0, 25.0]),
+            "λ_g": sweep(COLOURS["RLS"], [1.5, 2.5], [-50.0, -25.0]),
+        },
+        beside={"LR": torch.rand(2, 3, 8, 8)},
+        fidelity="residual, lower is better",
+        realism="log p",
+        alt="a trade",
+        title="Two weights",
+        caption="Two faces",
+    )
+
+
+def place(page: Any) -> tuple[float, float]:
+    node = page.locator(".facesr-plane .facesr-dot:visible")
+    assert node.count() == 1
+    return float(node.get_attribute("cx")), float(node.get_attribute("cy"))
+
+
+def test_arrow_keys_turn_the_weight(show: Callable[..., Any], trade_widget: LambdaExplorer) -> None:
+    page = show(trade_widget)
+    slider = page.get_by_role("slider", name="Value of λ_w")
+    slider.focus()
+    places = []
+    for k, (name, realism) in enumerate([("λ_w = 0", "−50"), ("λ_w = 1e−4", "0"), ("λ_w = 0.001", "25")]):
+        if k:
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate("model.get('point')") == k
+        for shown in (0, 1):
+            assert face(page, shown) == pytest.approx(COLOURS["PULSE"][k], abs=12)
+        assert page.locator(".facesr-step").inner_text() == name
+        expected = f"{name}; residual, lower is better: {k + 1}; log p: {realism}"
+        assert slider.get_attribute("aria-valuetext") == expected
+        assert (
+            page.locator(".facesr-values").inner_text().split() == expected.split("; ", 1)[1].replace(";", "").split()
+        )
+        places.append(place(page))
+    # (1, -50), (2, 0), (3, 25): to the right, and up by two thirds, then by one.
+    (x0, y0), (x1, y1), (x2, y2) = places
+    assert (x1 - x0, y0 - y1) == pytest.approx((x2 - x1, 2 * (y1 - y2)), abs=0.3)
+    assert x1 > x0
+    assert y1 < y0
+    assert page.evaluate("model.saved") == 2
+
+
+def test_another_weight_shows_its_own_faces(show: Callable[..., Any], trade_widget: LambdaExplorer) -> None:
+    page = show(trade_widget)
+    still = page.locator("canvas").nth(2).screenshot()
+    page.evaluate("model.set('point', 2)")
+    first = place(page)
+    page.get_by_role("radio", name="λ_w").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("model.get('sweep')") == 1
+    assert page.get_by_role("radio", name="λ_g").is_checked()
+    assert face(page, 0) == pytest.approx(COLOURS["RLS"][1], abs=12)  # its last, as it has but two
+    assert page.locator(".facesr-step").inner_text() == "λ_g = 1e−4"
+    assert place(page) != first
+    assert page.locator("canvas").nth(2).screenshot() == still
+    page.evaluate("cleanup(); model.set('sweep', 0)")
+    assert page.locator(".facesr-step").inner_text() == "λ_g = 1e−4"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_new_figures_are_opaque_and_legible_in_both_schemes(
+    show: Callable[..., Any], norm_widget: NormHistogram, trade_widget: LambdaExplorer, dark: bool
+) -> None:
+    texts = {
+        norm_widget: (".facesr-table thead th", ".facesr-table td", ".facesr-table label", ".facesr-setting"),
+        trade_widget: (".facesr-name", ".facesr-choice label", ".facesr-step", ".facesr-values", ".facesr-above"),
+    }
+    for widget, selectors in texts.items():
+        page = show(widget, color_scheme="dark" if dark else "light")
+
+        def style(selector: str, name: str, page: Any = page) -> float:
+            return luminance(page.locator(selector).first.evaluate(f"node => getComputedStyle(node)['{name}']"))
+
+        background = style(".facesr", "backgroundColor")
+        assert (background < 0.1) == dark
+        for selector in selectors:
+            low, high = sorted([background, style(selector, "color")])
+            assert (high + 0.05) / (low + 0.05) >= 4.5, selector
+        low, high = sorted([background, style(".facesr-run-1 .facesr-line", "stroke")])
+        assert (high + 0.05) / (low + 0.05) >= 3
+
+
+@pytest.mark.parametrize("width", [360, 720])
+def test_new_figures_fit_the_screen(
+    show: Callable[..., Any], norm_widget: NormHistogram, trade_widget: LambdaExplorer, width: int
+) -> None:
+    z = torch.randn(99, 512)
+    long = NormHistogram({"Z": z, "W, standardised": z.flip(0), "PULSE": 1.2 * z, "flow": 0.9 * z})
+    for widget in (norm_widget, long, trade_widget):
+        page = show(widget, viewport={"width": width, "height": 800})
+        overhanging = page.evaluate(
+            "(() => { const frame = document.querySelector('.facesr-body').getBoundingClientRect();"
+            " return [...document.querySelectorAll('.facesr-body *')].filter((node) => {"
+            " const box = node.getBoundingClientRect();"
+            " return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);"
+            " }).map((node) => node.outerHTML.slice(0, 80)); })()"
+        )
+        assert overhanging == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_histogram_moves_in_chapter_5(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("05-gaussianising.html", scheme=scheme, color_scheme=colours)
+    figure = page.locator("figure:has(.facesr-norms)").first
+    figure.wait_for()
+    drawing = figure.locator(".facesr-norms")
+    start = drawing.screenshot()
+    figure.get_by_role("checkbox").first.focus()
+    page.keyboard.press("Space")
+    without = drawing.screenshot()
+    assert without != start
+    page.keyboard.press("Space")
+    assert drawing.screenshot() == start
+    figure.get_by_role("slider", name="Width of a bar").focus()
+    page.keyboard.press("End")
+    assert drawing.screenshot() not in (start, without)
     assert page.outside_requests == []

@@ -14,15 +14,16 @@ from traitlets import Unicode
 from facesr_lib import images
 
 FOLDER = Path(__file__).parent
+COLOURS = 6  # that stay apart for colour-blind readers
 
 
-def script(name: str) -> str:
+def script(*names: str) -> str:
     """Return a figure's JavaScript, preceded by what all figures share."""
-    return "\n".join((FOLDER / file).read_text(encoding="utf-8") for file in ("figure.js", name))
+    return "\n".join((FOLDER / file).read_text(encoding="utf-8") for file in ("figure.js", *names))
 
 
 class Figure(anywidget.AnyWidget):
-    """A figure that carries its data with it; see `BeforeAfter` and `LatentTrajectory`.
+    """A figure that carries its data with it; see `BeforeAfter`, `LatentTrajectory`, `NormHistogram`, `LambdaExplorer`.
 
     Attributes
     ----------
@@ -59,3 +60,10 @@ def webp(image: Tensor, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(images.to_uint8(image[None])[0]).save(file, "WEBP", method=6, **options)
     return file.getvalue()
+
+
+def rounded(values: Tensor) -> Any:
+    """As nested lists with six significant digits: more than is shown, at half the bytes."""
+    if values.ndim > 1:
+        return [rounded(row) for row in values]
+    return [float(f"{value:.6g}") for value in values.tolist()]

@@ -1,79 +1,3 @@
-const MARGIN = { left: 44, right: 10, top: 8, bottom: 34 };
-
-/** Up to about `count` round numbers in [low, high]. */
-function ticks(low, high, count) {
-  const raw = (high - low) / count || 1;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(i * step);
-  return found;
-}
-
-/** Powers of ten in [low, high]; where these are few, also twice and five times them. */
-function logTicks(low, high) {
-  const mantissas = high / low > 1e3 ? [1] : [1, 2, 5];
-  const found = [];
-  for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) {
-    found.push(...mantissas.map((m) => m * 10 ** e));
-  }
-  return found.filter((v) => v >= low && v <= high);
-}
-
-const short = (value) => {
-  const size = Math.abs(value);
-  if (value === 0) return "0";
-  if (size >= 1e5 || size < 1e-3) return value.toExponential(0).replace("e+", "e").replace("-", "−");
-  return String(Number(value.toPrecision(3))).replace("-", "−");
-};
-
-const line = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-
-const swatch = (i) =>
-  svg("svg", { class: `facesr-swatch facesr-run-${i}`, viewBox: "0 0 26 12", "aria-hidden": "true" },
-    svg("path", { class: "facesr-line", d: "M1 6H25" }), svg("circle", { class: "facesr-dot", cx: 13, cy: 6, r: 4 }));
-
-/** Axes with ticks around the plotting area [left, right] × [top, bottom]; x and y map values to pixels. */
-function axes(box, x, y, xTicks, yTicks, xLabel, yLabel) {
-  const group = svg("g", { class: "facesr-axes" });
-  for (const v of yTicks) {
-    group.append(svg("path", { d: `M${box.left} ${y(v)}H${box.right}` }),
-      svg("text", { x: box.left - 6, y: y(v) + 4, "text-anchor": "end" }, short(v)));
-  }
-  for (const v of xTicks) {
-    group.append(svg("path", { d: `M${x(v)} ${box.bottom}v4` }),
-      svg("text", { x: x(v), y: box.bottom + 16, "text-anchor": "middle" }, short(v)));
-  }
-  group.append(svg("path", { class: "facesr-base", d: `M${box.left} ${box.bottom}H${box.right}` }));
-  group.append(svg("text", { x: (box.left + box.right) / 2, y: box.bottom + 31, "text-anchor": "middle" }, xLabel));
-  if (yLabel) {
-    const middle = (box.top + box.bottom) / 2;
-    const turned = { x: 11, y: middle, transform: `rotate(-90 11 ${middle})`, "text-anchor": "middle" };
-    group.append(svg("text", turned, yLabel));
-  }
-  return group;
-}
-
-/** A drawing that is redone at each width; `draw(box)` fills it and returns `show(step)`. */
-function chart(className, ratio, draw) {
-  const drawing = svg("svg", { class: className, "aria-hidden": "true" });
-  const node = html("div", { class: "facesr-chart" }, drawing);
-  let show = () => {};
-  return {
-    node,
-    show: (step) => show(step),
-    resize() {
-      const width = node.clientWidth;
-      if (!width) return; // not on the page yet
-      const height = Math.round(width * ratio(width));
-      drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-      drawing.replaceChildren();
-      const { left, right, top, bottom } = MARGIN;
-      show = draw(drawing, { left, top, right: width - right, bottom: height - bottom });
-    },
-  };
-}
-
 function plane(runs, background, frameAt) {
   return chart("facesr-plane", () => 1, (drawing, box) => {
     const points = runs.flatMap((run) => run.path).concat(background);
@@ -113,18 +37,12 @@ function plane(runs, background, frameAt) {
 function lossPanel(runs, term, lastStep) {
   const values = runs.map((run) => run.losses.find(([name]) => name === term)?.[1]);
   const all = values.flatMap((v) => v ?? []);
-  const [low, high] = [Math.min(...all), Math.max(...all)];
-  const logarithmic = low > 0 && high / low > 10;
   const readings = values.map((v, i) => v && html("span", {}, ...(runs.length > 1 ? [swatch(i)] : []), html("b", {})));
-  const scaleName = logarithmic ? " (log)" : "";
+  const scaleName = scale(all, 0, 1, 5).logarithmic ? " (log)" : "";
   const head = html("div", { class: "facesr-head" }, html("span", {}, term + scaleName), ...readings.filter(Boolean));
   const drawn = chart("facesr-loss", (width) => (width > 480 ? 0.36 : 0.55), (drawing, box) => {
-    const f = logarithmic ? Math.log : (v) => v;
-    const [bottom, top] = [f(low), f(high)];
-    const pad = 0.06 * (top - bottom) || 1;
     const x = (s) => box.left + ((box.right - box.left) * s) / Math.max(lastStep, 1);
-    const y = (v) => box.bottom - ((box.bottom - box.top) * (f(v) - bottom + pad)) / (top - bottom + 2 * pad);
-    const yTicks = logarithmic ? logTicks(low, high) : ticks(low, high, 5);
+    const { at: y, ticks: yTicks } = scale(all, box.bottom, box.top, 5);
     drawing.append(axes(box, x, y, ticks(0, lastStep, 6), yTicks, "step", ""));
     const cursor = svg("path", { class: "facesr-cursor" });
     drawing.append(cursor);
@@ -151,23 +69,16 @@ function lossPanel(runs, term, lastStep) {
 }
 
 function faces(model, runs, frameAt) {
-  const [size, columns] = [model.get("resolution"), model.get("columns")];
-  const canvases = runs.map(() => html("canvas", { width: size, height: size, class: "facesr-face" }));
+  const sheet = sheetOf(model);
+  const canvases = runs.map(sheet.canvas);
   const named = runs.map((run, i) =>
     html("div", {}, canvases[i], html("div", { class: "facesr-name" }, swatch(i), run.name)));
   const node = html("div", { class: "facesr-faces" }, ...named);
   node.dataset.many = String(runs.length > 1);
-  const sheet = new Image();
-  sheet.src = pictureUrl(model.get("sheet"));
-  const loaded = sheet.decode().then(() => URL.revokeObjectURL(sheet.src));
   return {
     node,
-    loaded,
-    show: (step) => sheet.complete && sheet.naturalWidth && runs.forEach((run, i) => {
-      const tile = run.first + frameAt(run, step);
-      const [left, top] = [(tile % columns) * size, Math.floor(tile / columns) * size];
-      canvases[i].getContext("2d").drawImage(sheet, left, top, size, size, 0, 0, size, size);
-    }),
+    loaded: sheet.loaded,
+    show: (step) => runs.forEach((run, i) => sheet.draw(canvases[i], run.first + frameAt(run, step))),
   };
 }
 

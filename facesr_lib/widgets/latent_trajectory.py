@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from traitlets import Bytes, Dict, Int, List
 
 from facesr_lib import images
-from facesr_lib.widgets.figure import Figure, script, webp
+from facesr_lib.widgets.figure import COLOURS, Figure, rounded, script, webp
 
 if TYPE_CHECKING:
     from facesr_lib.prior import FacePrior
     from facesr_lib.search import SearchResult
-
-MOST_RUNS = 6  # colours that stay apart for colour-blind readers
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class LatentTrajectory(Figure):
         If the shapes do not fit together or something is NaN.
     """
 
-    _esm = script("latent_trajectory.js")
+    _esm = script("chart.js", "latent_trajectory.js")
 
     runs = List(Dict(), help="Per run: name, steps, path, losses, and its first tile in the sheet.").tag(sync=True)
     sheet = Bytes(help="The faces of all runs in one WebP picture, row by row.").tag(sync=True)
@@ -87,8 +85,8 @@ class LatentTrajectory(Figure):
         title: str = "",
         caption: str = "",
     ):
-        if not 1 <= len(runs) <= MOST_RUNS:
-            raise ValueError(f"expected one to {MOST_RUNS} runs, got {len(runs)}: show the others in another figure")
+        if not 1 <= len(runs) <= COLOURS:
+            raise ValueError(f"expected one to {COLOURS} runs, got {len(runs)}: show the others in another figure")
         for name, run in runs.items():
             _check(name, run)
         sizes = {run.faces.shape[-1] for run in runs.values()}
@@ -108,9 +106,9 @@ class LatentTrajectory(Figure):
                 {
                     "name": name,
                     "steps": [int(step) for step in run.steps],
-                    "path": _rounded(run.path),
+                    "path": rounded(run.path),
                     # A list, since notebook files sort the keys of a dict.
-                    "losses": [[term, _rounded(values)] for term, values in run.losses.items()],
+                    "losses": [[term, rounded(values)] for term, values in run.losses.items()],
                     "first": start,
                 }
                 for start, (name, run) in zip(first, runs.items(), strict=False)
@@ -118,7 +116,7 @@ class LatentTrajectory(Figure):
             sheet=webp(images.grid(faces, columns, pad=0), quality=90),
             columns=columns,
             resolution=sizes.pop(),
-            background=_rounded(background),
+            background=rounded(background),
             step=max(int(run.steps[-1]) for run in runs.values()),
             alt=alt,
             title=title,
@@ -238,10 +236,3 @@ def _check(name: str, run: Run) -> None:
     for term, values in run.losses.items():
         if values.ndim != 1 or not len(values):
             raise ValueError(f"loss {term!r} of {name!r} has shape {tuple(values.shape)}; give a value per step, (S,)")
-
-
-def _rounded(values: Tensor) -> Any:
-    """As nested lists with six significant digits: more than is shown, at half the bytes."""
-    if values.ndim > 1:
-        return [_rounded(row) for row in values]
-    return [float(f"{value:.6g}") for value in values.tolist()]

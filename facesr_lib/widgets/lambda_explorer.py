@@ -1,0 +1,164 @@
+"""Realism against fidelity: what turning up one weight does to faces and to two numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from traitlets import Bytes, Dict, Int, List, Unicode
+
+from facesr_lib import images
+from facesr_lib.widgets.figure import COLOURS, Figure, rounded, script, webp
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The same faces, restored with one weight after another.
+
+    Attributes
+    ----------
+    values : (K,)
+        The weight λ, increasing; 0 may be the first.
+    fidelity, realism : (K,)
+        What is measured at each, such as the residual and log p of the codes; for several faces, their mean.
+    faces : (K, 3, R, R) or (K, N, 3, R, R)
+        What one face, or N faces, became; in [0, 1].
+    """
+
+    values: Sequence[float] | Tensor
+    fidelity: Sequence[float] | Tensor
+    realism: Sequence[float] | Tensor
+    faces: Tensor
+
+
+class LambdaExplorer(Figure):
+    """A slider through the values of a weight: its place between fidelity and realism, and the faces it gives.
+
+    Parameters
+    ----------
+    sweeps : dict of Sweep
+        Name of the weight, such as "λ_w" → its sweep; up to six, all on the same faces.
+    beside : dict of (N, 3, R, R), optional
+        Pictures that stay, such as the inputs and the truth; smaller ones are shown as squares.
+    fidelity, realism : str
+        What the two axes are, with the unit, and better which way. An axis is logarithmic where all its values are
+        positive and span more than a factor of ten.
+    alt : str
+        What the figure shows, for those who cannot see it.
+    title, caption : str
+        Shown above and below.
+
+    Attributes
+    ----------
+    sweep, point : int
+        Which weight is turned, and which of its values is shown; they follow the reader's hand, and can be set and
+        linked. A ``point`` beyond a sweep's last stands for the last.
+
+    Raises
+    ------
+    ValueError
+        If there is no sweep or more than six, lengths or shapes do not fit, the weights do not increase, or something
+        is NaN.
+    """
+
+    _esm = script("chart.js", "lambda_explorer.js")
+
+    sweeps = List(Dict(), help="Per sweep: name, values, fidelity, realism, and its first tile.").tag(sync=True)
+    beside = List(Dict(), help="Per row of pictures that stay: name and first tile.").tag(sync=True)
+    axes = List(Unicode(), help="What fidelity and realism are.").tag(sync=True)
+    sheet = Bytes(help="All faces in one WebP picture, row by row.").tag(sync=True)
+    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
+    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
+    count = Int(help="N, faces at each point.").tag(sync=True)
+    sweep = Int(0, min=0).tag(sync=True)
+    point = Int(0, min=0).tag(sync=True)
+
+    def __init__(
+        self,
+        sweeps: Mapping[str, Sweep],
+        *,
+        beside: Mapping[str, Tensor] | None = None,
+        fidelity: str,
+        realism: str,
+        alt: str,
+        title: str = "",
+        caption: str = "",
+    ):
+        if not 1 <= len(sweeps) <= COLOURS:
+            raise ValueError(f"expected one to {COLOURS} sweeps, got {len(sweeps)}: show the others in another figure")
+        batches = {name: _faces(name, sweep) for name, sweep in sweeps.items()}  # (K, N, 3, R, R) each
+        shapes = {tuple(faces.shape[1:]) for faces in batches.values()}
+        if len(shapes) > 1:
+            raise ValueError(f"the sweeps show different faces, {sorted(shapes)}: give each the same N and R")
+        n, _, side, _ = shapes.pop()
+        tiles: list[Tensor] = []
+        entries, still = [], []
+        for name, faces in batches.items():
+            sweep = sweeps[name]
+            numbers = {what: _numbers(name, what, getattr(sweep, what), len(faces)) for what in _NUMBERS}
+            if (numbers["values"].diff() <= 0).any():
+                raise ValueError(f"the values of {name!r} must increase, got {rounded(numbers['values'])}")
+            entries.append(
+                {"name": name, "first": sum(len(part) for part in tiles)}
+                | {key: rounded(v) for key, v in numbers.items()}
+            )
+            tiles.append(faces.flatten(0, 1))
+        for name, pictures in (beside or {}).items():
+            still.append({"name": name, "first": sum(len(part) for part in tiles)})
+            tiles.append(_beside(name, pictures, n, side))
+        every = torch.cat(tiles)
+        columns = math.ceil(math.sqrt(len(every)))
+        super().__init__(
+            sweeps=entries,
+            beside=still,
+            axes=[fidelity, realism],
+            sheet=webp(images.grid(every, columns, pad=0), quality=90),
+            columns=columns,
+            resolution=side,
+            count=n,
+            alt=alt,
+            title=title,
+            caption=caption,
+        )
+
+
+_NUMBERS = ("values", "fidelity", "realism")
+
+
+def _faces(name: str, sweep: Sweep) -> Tensor:
+    """-> (K, N, 3, R, R), checked."""
+    k = len(sweep.values)
+    if not k:
+        raise ValueError(f"{name!r} has no values: give at least one")
+    faces = torch.as_tensor(sweep.faces).detach().float().cpu()
+    if faces.ndim == 4:
+        faces = faces[:, None]
+    if faces.ndim != 5 or faces.shape[0] != k or faces.shape[2] != 3 or faces.shape[3] != faces.shape[4]:
+        raise ValueError(
+            f"{name!r} has {k} values but faces of shape {tuple(sweep.faces.shape)}; give ({k}, 3, R, R), or "
+            f"({k}, N, 3, R, R) for N faces"
+        )
+    finite = faces.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(f"'faces' of {name!r} is NaN or infinite at value {int((~finite).int().argmax())}")
+    return faces
+
+
+def _numbers(name: str, what: str, values: Sequence[float] | Tensor, k: int) -> Tensor:
+    numbers = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    if numbers.shape != (k,):
+        raise ValueError(f"{name!r} has {k} values but {what!r} of shape {tuple(numbers.shape)}; give one each, ({k},)")
+    if not numbers.isfinite().all():
+        worst = int((~numbers.isfinite()).int().argmax())
+        raise ValueError(f"{what!r} of {name!r} is NaN or infinite at value {worst}: leave that point out")
+    return numbers
+
+
+def _beside(name: str, pictures: Tensor, n: int, side: int) -> Tensor:
+    pictures = pictures.detach().float().cpu()
+    if pictures.ndim != 4 or pictures.shape[:2] != (n, 3) or pictures.shape[2] != pictures.shape[3]:
+        raise ValueError(f"{name!r} has shape {tuple(pictures.shape)}; give a picture beside each face, ({n}, 3, R, R)")
+    return torch.nn.functional.interpolate(pictures, (side, side), mode="nearest-exact").clamp(0, 1)
