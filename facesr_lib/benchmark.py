@@ -21,6 +21,7 @@ from facesr_lib.losses import geocross
 from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu, upsample
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.optimizers import SphericalOptimizer
+from facesr_lib.tables import markdown
 
 
 def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
@@ -68,9 +69,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Lay rows out as a Markdown table."""
-    lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
-    lines += [" | ".join(str(value) for value in row.values()) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
+    return markdown(list(rows[0]), (list(row.values()) for row in rows))
 
 
 def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> Tensor:

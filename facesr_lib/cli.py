@@ -79,6 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     flow.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     flow.set_defaults(run=_train_flow)
 
+    table = commands.add_parser("table", help="measure a table of a paper on the held-out faces")
+    table.add_argument("name", help="such as dse-1 or rls-2; an unknown name lists all")
+    table.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
+    table.add_argument("--faces", type=int, default=50, help="how many (%(default)s)")
+    table.add_argument("--batch", type=int, default=10, help="searched at once (%(default)s)")
+    table.add_argument("--effort", type=float, default=1.0, help="multiplies every method's steps (%(default)s)")
+    table.add_argument("--seed", type=int, default=0)
+    table.add_argument("--device", default="auto")
+    table.add_argument("--out", type=Path, metavar="CSV", help="also write every single value")
+    table.set_defaults(run=_table)
+
     bench = commands.add_parser("bench", help="measure the speed of this machine")
     bench.add_argument("--device", default="auto")
     bench.add_argument("--quick", action="store_true", help="fewer repetitions")
@@ -172,6 +183,21 @@ def _train_flow(arguments: argparse.Namespace) -> None:
     prior.save(arguments.out / "prior.safetensors")
     ended = "interrupted" if report.interrupted else "done"
     print(f"{ended} after {report.images_seen} codes; {arguments.out / 'prior.safetensors'} is the prior with its flow")
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    from facesr_lib import experiments
+    from facesr_lib.prior import FacePrior
+    from facesr_lib.tables import markdown
+
+    prior = FacePrior.load(arguments.prior, arguments.device)
+    budget = {name: getattr(arguments, name) for name in ("faces", "batch", "effort", "seed")}
+    records = experiments.run(arguments.name, prior, **budget)
+    note = ", ".join(f"{name} {value}" for name, value in ({"prior": prior.name} | budget).items())
+    if arguments.out:
+        experiments.write(arguments.out, records, note)
+    print(f"{arguments.name}: {experiments.EXPERIMENTS[arguments.name].about} ({note})\n")
+    print(markdown(*experiments.table(arguments.name, records)))
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -41,7 +41,8 @@ class Record:
     face : int
         Index of the held-out face; −1: one value for all of them.
     metric : str
-        As in `metrics.available`, or "seconds" (per face, in its batch), "residual", "diversity".
+        As in `metrics.available`, or "niqe-256" (of faces enlarged to 256²), "seconds" (per face, in its batch),
+        "residual", "diversity".
     value : float
     """
 
@@ -79,10 +80,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table: what it is about, its scales and its rows."""
+    """A table: what it is about, its scales here and in the paper (at its faces' size), and its rows."""
 
     about: str
     scales: tuple[int, ...]
+    paper_scales: tuple[int, ...]
     rows: tuple[Row, ...]
 
 
@@ -90,6 +92,7 @@ _BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))
 _PULSE = Row("PULSE", "pulse")
 _DSE = Row("dse", "dse", {"lambda_g": 0.05})
 _BRGM = Row("BRGM without its perceptual term", "brgm", {"perceptual": None, "steps": 500})
+_MGANPRIOR = Row("mGANprior without its perceptual term", "mganprior", {"perceptual": None, "steps": 500})
 _RLS, _RLS_PLUS = Row("RLS", "rls"), Row("RLS+", "rls_plus")
 
 
@@ -100,17 +103,26 @@ def _sweep(name: str, values: Iterable[float]) -> Iterator[Row]:
 
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "dse-1": Experiment("dse against PULSE and plain enlargement", (8, 16), (*_BASELINES, _PULSE, _DSE)),
+    "dse-1": Experiment(
+        "dse against the others",
+        (8, 16),
+        (8, 16),
+        (*_BASELINES, _MGANPRIOR, _PULSE, _DSE),
+    ),
     "dse-2": Experiment(
         "what the semantic loss adds",
         (4, 8, 16),
+        (16, 32, 64),
         (Row("dse without Ls", "dse", {"lambda_g": 0.05, "lambda_s": 0.0}), _DSE),
     ),
-    "dse-fig4": Experiment("time per face", (16,), (_PULSE, _DSE)),
-    "rls-1": Experiment("RLS and RLS+ against the others", (8, 16), (*_BASELINES, _PULSE, _BRGM, _RLS, _RLS_PLUS)),
+    "dse-fig4": Experiment("time per face", (16,), (16,), (_PULSE, _DSE)),
+    "rls-1": Experiment(
+        "RLS and RLS+ against the others", (8, 16), (8, 64), (*_BASELINES, _PULSE, _BRGM, _RLS, _RLS_PLUS)
+    ),
     "rls-2": Experiment(
         "what RLS+ is made of",
         (8,),
+        (16,),
         (
             Row("w/o anchor", "rls_plus", {"anchor": "mean"}),
             Row("w/o noise", "rls_plus", {"optimise": ("w", "theta")}),
@@ -120,10 +132,11 @@ EXPERIMENTS: dict[str, Experiment] = {
             _RLS_PLUS,
         ),
     ),
-    "rls-3": Experiment("RLS+ at 16x", (16,), (_RLS_PLUS,)),
+    "rls-3": Experiment("RLS+ at 16x", (16,), (16,), (_RLS_PLUS,)),
     "rls-4": Experiment(
         "robustness",
         (8,),
+        (16,),
         (
             _RLS_PLUS,
             Row("Gaussian Noise", "rls_plus", corrupt=GaussianNoise(0.05)),
@@ -135,6 +148,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "rls-5": Experiment(
         "what RLS is made of",
         (16,),
+        (64,),
         (
             Row("w/o Regu.", "rls", {"lambda_w": 0.0, "lambda_g": 0.0, "lambda_c": 0.0}),
             Row("w/o P_cross", "rls", {"lambda_c": 0.0}),
@@ -145,10 +159,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "rls-fig2": Experiment(
         "realism against fidelity",
         (8,),
+        (64,),
         (*_sweep("lambda_w", (0, 1e-5, 1e-4, 1e-3, 1e-2)), *_sweep("lambda_g", (1e-4, 1e-3, 1e-2, 1e-1))),
     ),
     "rls-fig7": Experiment(
-        "diversity of several answers to one picture", (16,), (_PULSE, Row("RLS", "rls", {"start": "random"}))
+        "diversity of several answers to one picture", (16,), (64,), (_PULSE, Row("RLS", "rls", {"start": "random"}))
     ),
 }
 """Name → table. Scales are those that a 64² prior has: 16 stands for the papers' 64."""
@@ -236,6 +251,55 @@ def write(path: Path, records: list[Record], note: str = "") -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
+def table(name: str, records: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """Lay a table out: ours with the interval that holds the mean in 95 of 100 resamplings of the faces, the paper's.
+
+    Returns
+    -------
+    header, rows
+        One row per scale and method; a metric that neither measured is left out.
+    """
+    experiment = EXPERIMENTS[name]
+    of_paper = {
+        (r.setting, r.method, r.metric): r.value
+        for r in read(assets.SHIPPED / "paper-tables.csv")
+        if r.experiment == name
+    }
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for r in records:
+        values.setdefault((r.setting, r.method, r.metric), []).append(r.value)
+    names = list(dict.fromkeys([metric for *_, metric in (*of_paper, *values)]))
+    rows = []
+    for scale, theirs in zip(experiment.scales, experiment.paper_scales, strict=True):
+        for row in experiment.rows:
+            cells = [f"{scale}×" if scale == theirs else f"{scale}× (paper: {theirs}×)", row.label]
+            for metric in names:
+                ours = values.get((f"{scale}x", row.label, metric), [])
+                cells.append(_cell(ours, of_paper.get((f"{theirs}x", row.label, metric))))
+            rows.append(cells)
+    return ["scale", "method", *names], rows
+
+
+def interval(values: list[float], seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean: the faces drawn anew 2,000 times."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    drawn = torch.randint(len(sample), (2000, len(sample)), generator=torch.Generator().manual_seed(seed))
+    low, high = sample[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _cell(ours: list[float], paper: float | None) -> str:
+    parts = []
+    if len(ours) == 1:
+        parts.append(f"{ours[0]:.4g}")
+    elif ours:
+        low, high = interval(ours)
+        parts.append(f"{sum(ours) / len(ours):.4g} [{low:.4g}, {high:.4g}]")
+    if paper is not None:
+        parts.append(f"paper {paper:.4g}")
+    return " · ".join(parts)
+
+
 Measured = Iterator[tuple[int, str, float]]
 
 
@@ -262,7 +326,8 @@ def _quality(
     here = metrics.available()
     per_face = {name: function(image, truth) for name, function in values.items() if here[name] is None}
     if here["niqe"] is None:
-        per_face["niqe"] = metrics.niqe(image)
+        small = image.shape[2] < 192  # fewer than four of its blocks: enlarged first, and named for it
+        per_face["niqe-256" if small else "niqe"] = metrics.niqe(image, resize_to=256 if small else None)
     per_face |= {"residual": torch.cat(residuals), "seconds": torch.tensor(seconds)}
     for name, column in per_face.items():
         for face, value in enumerate(column.tolist()):

@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT
 
 FLOORS = [
-    {"images", "randomness"},
+    {"images", "randomness", "tables"},
     {"networks", "degrade", "data", "assets", "unpickling"},
     {"losses", "metrics", "niqe_model", "prior"},
     {"search", "training"},

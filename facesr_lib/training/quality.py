@@ -15,6 +15,7 @@ from torch import Tensor
 from facesr_lib import data, metrics, randomness
 from facesr_lib.metrics.sets import Features
 from facesr_lib.prior import FacePrior
+from facesr_lib.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,5 @@ def table(rows: Sequence[Gaussianity]) -> str:
 
 def _table(rows: Sequence[Score] | Sequence[Gaussianity], names: dict[str, str]) -> str:
     shown = [field.name for field in fields(rows[0]) if field.name != "squared_norms"]
-    lines = [[names.get(name, name) for name in shown], ["---"] * len(shown)]
-    for row in rows:
-        lines.append([f"{v:.4g}" if isinstance(v := getattr(row, name), float) else str(v) for name in shown])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = ([f"{v:.4g}" if isinstance(v := getattr(row, name), float) else v for name in shown] for row in rows)
+    return markdown([names.get(name, name) for name in shown], cells)
