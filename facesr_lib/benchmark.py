@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -17,10 +17,12 @@ from torch.nn import functional as F
 
 from facesr_lib import search
 from facesr_lib.degrade import Downsample
-from facesr_lib.losses import geocross
+from facesr_lib.losses import SemanticLoss, geocross
 from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu, upsample
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.optimizers import SphericalOptimizer
+from facesr_lib.search.priors import density_and_shell
+from facesr_lib.search.starts import entrance_to
 from facesr_lib.tables import markdown
 
 
@@ -65,6 +67,60 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
             memory = _peak_megabytes(ours, target, _pulse_steps)
             rows.append(_row(name, batch, seconds, baseline, convolutions, memory))
     return rows
+
+
+def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
+    """Measure a step of every method, and what the networks take of it when each is run alone, forwards and backwards.
+
+    Parameters and rows as in `run`; RLS+ is its second stage, BRGM and mGANprior are without their perceptual terms.
+    """
+    repeat, steps = (1, 3) if quick else (3, 20)
+    ours = FacePrior.load(prior, device)
+    rows = []
+    for name, find in search.METHODS.items():
+        for batch in (1, 8) if quick else (1, 8, 16):
+            target = _lowres(ours, batch)
+            options: dict[str, Any] = {"perceptual": None} if name in ("brgm", "mganprior") else {}
+            if name == "rls_plus":
+                options["anchor"] = ours.mean_w(batch)
+            once = partial(find, ours, target, Downsample(8), steps=steps, progress=False, **options)
+            seconds = _seconds(once, ours, repeat) / steps
+            parts = {part: _seconds(alone, ours, repeat) / seconds for part, alone in _networks(ours, name, target)}
+            shares = parts | {"the rest": 1 - sum(parts.values())} if parts else {}
+            rows.append(
+                {
+                    "method": name,
+                    "batch": batch,
+                    "steps per second": f"{1 / seconds:.1f}",
+                    "ms per step and image": f"{1e3 * seconds / batch:.1f}",
+                }
+                | {part: f"{100 * shares[part]:.0f} %" if part in shares else "" for part in PARTS}
+            )
+    return rows
+
+
+PARTS = ("generator", "discriminator", "flow", "the rest")
+
+
+def _networks(prior: FacePrior, method: str, lowres: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What a method's step asks of each network, forwards and backwards; mGANprior uses halves of the generator."""
+    w = prior.mean_w(len(lowres)).clone().requires_grad_()
+    small = lowres.clone().requires_grad_()
+    tuned = prior.theta(len(lowres)) if method in ("dse", "rls_plus") else {}
+    theta = {name: value.clone().requires_grad_() for name, value in tuned.items()}
+
+    def differentiate(make: Callable[[], Tensor], *inputs: Tensor) -> Callable[[], None]:
+        return lambda: [*torch.autograd.grad(make().sum(), inputs)].clear()
+
+    if method != "mganprior":
+        yield "generator", differentiate(lambda: prior.render(w, theta=theta or None), w, *theta.values())
+    if method == "dse":
+        assert prior.discriminator is not None
+        semantic = SemanticLoss(prior.discriminator, lowres, 3, entrance_to(prior, Downsample(8), "upsample"))
+        yield "discriminator", differentiate(lambda: semantic(small), small)
+    if method == "rls":
+        flow = prior.require_flow(method)
+        yield "flow", differentiate(lambda: torch.stack(density_and_shell(flow, w)), w)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -202,5 +202,9 @@ def _table(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     from facesr_lib import benchmark
+    from facesr_lib.training import throughput
 
-    print(benchmark.table(benchmark.run(device=arguments.device, quick=arguments.quick)))
+    options = {"device": arguments.device, "quick": arguments.quick}
+    for measure in (benchmark.run, benchmark.methods, throughput.run):
+        print(benchmark.table(measure(**options)), flush=True)
+        print()

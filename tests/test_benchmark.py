@@ -3,8 +3,10 @@
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import benchmark
+from facesr_lib import benchmark, search
+from facesr_lib.networks.flow import Flow
 from facesr_lib.networks.stylegan2 import SynthesisLayer
+from facesr_lib.prior import FacePrior
 
 
 def test_the_textbook_layer_computes_the_same():
@@ -34,3 +36,16 @@ def test_rows_compare_batches_with_the_plain_loop():
     lines = benchmark.table(rows).splitlines()
     assert len(lines) == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_every_method_is_measured_with_what_its_networks_take(monkeypatch):
+    prior = FacePrior.load("faces-64")
+    prior.flow = prior.flow or Flow(prior.w_dim, 16, 1).requires_grad_(False).eval()
+    monkeypatch.setattr(benchmark.FacePrior, "load", lambda *a, **o: prior)
+    rows = benchmark.methods(device="cpu", quick=True)
+    assert [(row["method"], row["batch"]) for row in rows] == [(m, b) for m in search.METHODS for b in (1, 8)]
+    for row in rows:
+        assert float(row["steps per second"]) > 0
+        assert bool(row["discriminator"]) == (row["method"] == "dse")
+        assert bool(row["flow"]) == (row["method"] == "rls")
+        assert bool(row["generator"]) == bool(row["the rest"]) == (row["method"] != "mganprior")
