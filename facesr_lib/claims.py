@@ -52,6 +52,15 @@ METRICS = {
 }
 """The papers' metrics, and what their words and figures are translated into."""
 
+STAND_INS = {
+    "fid": (f"fid-{experiments.FEATURES}", f"on features of {experiments.FEATURES}"),
+    "kid": (f"kid-{experiments.FEATURES}", f"on features of {experiments.FEATURES}"),
+    "niqe": ("niqe-256", "of faces enlarged to 256²"),
+}
+"""What is read where the results hold no value under the metric's own name, and what the ledger says of it."""
+
+FEWEST = 8  # faces: of fewer, a bootstrap interval is much too narrow
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -133,12 +142,15 @@ class Verdict:
     word
         One of `WORDS`.
     reason : str
-        Why the claim is not measured or undecided; "" for the rest.
+        Why the claim is not measured or undecided; the chapter; "" for the rest.
     ours : (float, float) or None
         Means of the better and the worse row.
     interval : (float, float) or None
         95 % bootstrap interval of the mean paired difference, better minus worse, over faces.
     faces : int
+        0 where there is one value for all of them.
+    measured : str
+        How, if not by the paper's metric under its own name (see `STAND_INS`).
     """
 
     word: Word
@@ -146,6 +158,7 @@ class Verdict:
     ours: tuple[float, float] | None = None
     interval: tuple[float, float] | None = None
     faces: int = 0
+    measured: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,7 +236,7 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     """Judge a claim by the differences between its two rows on the same faces.
 
     *Reproduced*: the whole 95 % bootstrap interval of the mean difference lies on the claimed side. *Not reproduced*:
-    it lies on the other. *Undecided*: it reaches over zero, or there is none.
+    it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces.
 
     Parameters
     ----------
@@ -241,7 +254,7 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     if not claim.experiment:
         if claim.untested:
             return Verdict("not measured", claim.untested)
-        return Verdict("in its chapter", f"chapter {claim.chapter}")
+        return Verdict("in its chapter", claim.chapter)
     table = [record for record in records if record.experiment == claim.experiment]
     if not table:
         return Verdict("not measured", f"no results of {claim.experiment}")
@@ -250,9 +263,9 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     for label, found in rows.items():
         if not found:
             return Verdict("not measured", f"no results of {label!r} at {claim.setting}")
-    name = claim.metric
-    if name in ("fid", "kid") and not any(record.metric == name for record in here):
-        name += f"-{experiments.FEATURES}"
+    name, how = claim.metric, ""
+    if name in STAND_INS and not any(record.metric == name for record in here):
+        name, how = STAND_INS[name]
     by_face = {label: _by_face(found, name) for label, found in rows.items()}
     if not all(by_face.values()):
         return Verdict("not measured", _reason(claim.metric))
@@ -263,14 +276,14 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
         return Verdict("not measured", "some values are not finite")
     ours = fmean(better.values()), fmean(worse.values())
     if OF_ALL_FACES in better:
-        of = "" if name == claim.metric else f", on features of {experiments.FEATURES}"
-        return Verdict("undecided", f"one value for all faces{of}: no interval", ours)
-    if len(better) == 1:
-        return Verdict("undecided", "a single face: no interval", ours, faces=1)
+        return Verdict("undecided", "one value for all faces: no interval", ours, measured=how)
+    if len(better) < FEWEST:
+        return Verdict("undecided", f"fewer than {FEWEST} faces: no interval", ours, None, len(better), how)
     low, high = experiments.interval([better[face] - worse[face] for face in sorted(better)], seed)
     claimed, other = (low > 0, high < 0) if METRICS[claim.metric].more_is_better else (high < 0, low > 0)
     word: Word = "reproduced" if claimed else "not reproduced" if other else "undecided"
-    return Verdict(word, "" if claimed or other else "the interval reaches over zero", ours, (low, high), len(better))
+    reason = "the interval reaches over zero" if word == "undecided" else ""
+    return Verdict(word, reason, ours, (low, high), len(better), how)
 
 
 def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple[Claim, Verdict]]:
@@ -446,4 +459,4 @@ def _ours(claim: Claim, judged: Verdict) -> str:
     if judged.interval is not None:
         low, high = (unit * value for value in judged.interval)
         text += f", {better - worse:+.2g} [{low:+.2g}, {high:+.2g}]"
-    return text
+    return text + (f" ({judged.measured})" if judged.measured else "")

@@ -188,11 +188,14 @@ def test_verdict_follows_the_side_on_which_the_interval_lies(shift, of_psnr, of_
 
 
 def test_equal_rows_decide_nothing():
-    assert verdict(PSNR, records([20.0, 30.0], [20.0, 30.0])).word == "undecided"
+    faces = [20.0 + i for i in range(10)]
+    judged = verdict(PSNR, records(faces, faces))
+    assert (judged.word, judged.interval) == ("undecided", (0.0, 0.0))
 
 
 @given(
-    st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=2, max_size=12), st.sampled_from([PSNR, LPIPS])
+    st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=claims.FEWEST, max_size=14),
+    st.sampled_from([PSNR, LPIPS]),
 )
 def test_swapping_the_rows_turns_the_verdict_round(pairs, claim):
     found = records(*map(list, zip(*pairs, strict=True)), metric=claim.metric)
@@ -231,16 +234,36 @@ def test_unavailable_metric_is_not_measured_and_gives_the_reason(monkeypatch):
     assert "face recogniser" in verdict(replace(PSNR, metric="id"), records([1.0], [2.0])).reason
 
 
-def test_one_value_is_no_interval():
-    assert verdict(PSNR, records([30.0], [20.0])).word == "undecided"
-    whole = records([1.0], [2.0], f"kid-{experiments.FEATURES}", first=experiments.OF_ALL_FACES)
-    judged = verdict(replace(PSNR, metric="kid"), whole)
-    assert judged.word == "undecided"
-    assert experiments.FEATURES in judged.reason  # not the paper's KID, and it says so
-    assert judged.ours == (1.0, 2.0)
-    own = records([3.0], [4.0], "kid", first=experiments.OF_ALL_FACES)
-    judged = verdict(replace(PSNR, metric="kid"), whole + own)
-    assert (judged.ours, experiments.FEATURES in judged.reason) == ((3.0, 4.0), False)
+@pytest.mark.parametrize("faces", [1, claims.FEWEST - 1])
+def test_few_faces_decide_nothing(faces):
+    """All of them agree; of fewer than six faces all agree by chance in more than one case of twenty."""
+    judged = verdict(PSNR, records([30.0] * faces, [20.0] * faces))
+    assert (judged.word, judged.interval, judged.faces) == ("undecided", None, faces)
+    assert "fewer than" in judged.reason
+    assert verdict(PSNR, records([30.0] * claims.FEWEST, [20.0] * claims.FEWEST)).word == "reproduced"
+
+
+@pytest.mark.parametrize("metric", ["fid", "kid"])
+def test_one_value_for_all_faces_decides_nothing(metric):
+    claim = replace(PSNR, metric=metric)
+    whole = records([1.0], [2.0], f"{metric}-{experiments.FEATURES}", first=experiments.OF_ALL_FACES)
+    judged = verdict(claim, whole)
+    assert (judged.word, judged.ours, judged.interval) == ("undecided", (1.0, 2.0), None)
+    assert experiments.FEATURES in judged.measured  # not the paper's, and it says so
+    own = verdict(claim, whole + records([3.0], [4.0], metric, first=experiments.OF_ALL_FACES))
+    assert (own.ours, own.measured) == ((3.0, 4.0), "")
+
+
+def test_niqe_of_enlarged_faces_is_named():
+    judged = verdict(replace(PSNR, metric="niqe"), records([4.0] * 9, [5.0] * 9, "niqe-256"))
+    assert (judged.word, judged.measured) == ("reproduced", "of faces enlarged to 256²")
+
+
+def test_stand_ins_are_what_the_experiments_measure():
+    source = (ROOT / "facesr_lib" / "experiments.py").read_text()
+    for metric, (name, _) in claims.STAND_INS.items():
+        written = name.replace(experiments.FEATURES, "{FEATURES}")
+        assert f'"{written}"' in source, f"experiments measures no {name}, which stands in for {metric}"
 
 
 def test_two_runs_in_one_heap_are_refused():
@@ -249,7 +272,7 @@ def test_two_runs_in_one_heap_are_refused():
 
 
 def test_same_records_same_verdict():
-    found = records([20.0, 21.5, 19.0, 24.0], [19.5, 21.0, 19.2, 22.0])
+    found = records([20.0, 21.5, 19.0, 24.0] * 2, [19.5, 21.0, 19.2, 22.0] * 2)
     assert verdict(PSNR, found) == verdict(PSNR, found)
 
 
@@ -259,16 +282,16 @@ def test_same_records_same_verdict():
 @pytest.fixture
 def folder(tmp_path):
     rows = [
-        Record("dse-1", "8x", row, i, "psnr", v + i) for row, v in (("dse", 22.0), ("PULSE", 20.5)) for i in (0, 1, 2)
+        Record("dse-1", "8x", row, i, "psnr", v + i) for row, v in (("dse", 22.0), ("PULSE", 20.5)) for i in range(9)
     ]
-    experiments.write(tmp_path / "dse-1.csv", rows, "prior tiny, faces 3")
+    experiments.write(tmp_path / "dse-1.csv", rows, "prior tiny, faces 9")
     return tmp_path
 
 
 def test_results_are_read_with_their_budget(folder):
     assert set(claims.results(folder)) == {"dse-1"}
-    assert claims.results(folder)["dse-1"].budget == "prior tiny, faces 3"
-    assert len(claims.results(folder)["dse-1"].records) == 6
+    assert claims.results(folder)["dse-1"].budget == "prior tiny, faces 9"
+    assert len(claims.results(folder)["dse-1"].records) == 18
     experiments.write(folder / "rls-1.csv", [])
     assert claims.results(folder)["rls-1"].budget == "budget not recorded"
 
@@ -288,8 +311,8 @@ def test_ledger_shows_papers_number_ours_budget_and_verdict(folder):
             "dse better than PULSE",
             "table 1, 8×, PSNR",
             "23.52 vs 22.54",
-            "23 vs 21.5, +1.5 [+1.5, +1.5]",
-            "3 faces; prior tiny, faces 3",
+            "26 vs 24.5, +1.5 [+1.5, +1.5]",
+            "9 faces; prior tiny, faces 9",
             "reproduced",
         ]
     ]

@@ -105,8 +105,9 @@ def load(path: Path) -> dict[str, Recording]:
     """Read what `save` wrote; a variant's networks have the sizes of `VARIANTS`."""
     recordings = {}
     with safe_open(path, "pt") as file:
-        names = list(file.keys())
-        for variant, moments in file.metadata().items():
+        names, metadata = list(file.keys()), file.metadata()
+        for variant in (variant for variant in VARIANTS if variant in metadata):
+            moments = metadata[variant]
             priors = [_prior(file, names, f"{variant}/{seen}/", VARIANTS[variant]) for seen in json.loads(moments)]
             losses = f"{variant}/losses/"
             curves = {name.removeprefix(losses): file.get_tensor(name) for name in names if name.startswith(losses)}
