@@ -128,10 +128,15 @@ def test_faces_are_listed_one_by_one():
     assert files[900].urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
 
 
-def test_the_shipped_prior_is_what_it_should_be(home):
-    assert assets.verify("faces-64") == "ok"
-    assert assets.path("faces-64").parent == assets.SHIPPED
-    assert assets.entry("faces-64").sha256 in (assets.SHIPPED / "faces-64.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["faces-64", "growing-32"])
+def test_what_is_shipped_is_what_it_should_be_and_has_a_card(home, name):
+    assert assets.verify(name) == "ok"
+    assert assets.path(name).parent == assets.SHIPPED
+    assert assets.entry(name).sha256 in (assets.SHIPPED / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_every_shipped_weight_has_an_entry():
+    assert {path.stem for path in assets.SHIPPED.glob("*.safetensors")} == {"faces-64", "growing-32"}
 
 
 def test_the_table_shows_every_entry(home):
