@@ -142,14 +142,14 @@ def test_every_shipped_weight_has_an_entry():
 def test_the_table_shows_every_entry(home):
     lines = assets.table().splitlines()
     assert [line.split()[0] for line in lines] == ["name", *assets.names()]
-    assert lines[1].split()[:4] == ["faces-64", "yes", "12.6", "MB"]
-    assert lines[3].split()[:4] == ["stylegan2-ffhq-1024", "no", "382", "MB"]
+    assert lines[1].split()[:4] == ["faces-64", "yes", "16.2", "MB"]
+    assert lines[4].split()[:4] == ["stylegan2-ffhq-1024", "no", "382", "MB"]
 
 
 def test_unknown_names_get_near_matches():
     with pytest.raises(ValueError, match=r"'ffhq-1024': did you mean 'stylegan2-ffhq-1024'"):
         assets.path("ffhq-1024")
-    with pytest.raises(ValueError, match=r"'qqq': known: faces-64, faces"):
+    with pytest.raises(ValueError, match=r"'qqq': known: faces-64, growing-32, faces"):
         assets.fetch("qqq")
 
 
