@@ -324,7 +324,9 @@ def summary(paper: str, folder: Path | None = None) -> tuple[list[str], list[lis
         claim = group[0][0]
         words = ", ".join(f"{n} {word}" for word, n in count(group).items() if n)
         opposite = sum(one.contradicted for one, _ in group)
-        by = " and ".join(filter(None, (claim.experiment, claim.chapter and f"chapter {claim.chapter}")))
+        by = " and ".join(
+            filter(None, (claim.experiment, claim.chapter and f"chapter {claim.chapter[:2].lstrip('0')}"))
+        )
         rows.append(
             [
                 claim.says,
@@ -335,7 +337,7 @@ def summary(paper: str, folder: Path | None = None) -> tuple[list[str], list[lis
                 "; ".join(filter(None, (claim.differs, claim.readings and f"readings: {claim.readings}"))),
             ]
         )
-    header = ["claim", "where", "tested by", "verdicts", "paper's own numbers against it", "what differs here"]
+    header = ["claim", "where", "tested by", "verdicts", "paper against itself", "what differs here"]
     return header, rows
 
 

@@ -1,5 +1,7 @@
 """The benchmark measures what it says: its plain loop is the same search, its table holds every number."""
 
+from math import isnan
+
 import torch
 from torch.testing import assert_close
 
@@ -33,6 +35,8 @@ def test_rows_compare_batches_with_the_plain_loop():
         times = float(rows[0]["ms per step"]) / float(row["ms per step and image"])
         assert_close(float(row["times faster than the plain loop"]), times, atol=0.02, rtol=0.02)
     assert all(float(row["of the convolution rate"]) > 0 for row in rows[1:])
+    peaks = [float(row["peak MB"]) for row in rows]
+    assert isnan(peaks[0]) or peaks[2] > peaks[1] > 0  # memory grows with the batch, where it can be counted
     lines = benchmark.table(rows).splitlines()
     assert len(lines) == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
