@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from facesr_lib.search.baselines import brgm, mganprior
 from facesr_lib.search.engine import History, SearchResult, run_search
-from facesr_lib.search.methods import brgm, dse, mganprior, pulse, rls, rls_plus
+from facesr_lib.search.methods import dse, pulse, rls, rls_plus
 
 METHODS: dict[str, Callable[..., SearchResult]] = {
     method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm, mganprior)

@@ -88,6 +88,11 @@ class SearchResult:
     residual: Tensor = field(default_factory=lambda: torch.empty(0))
     anchor: Tensor | None = None
 
+    def against(self, lowres: Tensor, operator: Callable[[Tensor], Tensor]) -> SearchResult:
+        """Fill in what the images leave unexplained of ``lowres``."""
+        with torch.no_grad():
+            return replace(self, residual=(operator(self.image) - lowres).square().mean((1, 2, 3)).sqrt())
+
     def best_of(self, restarts: int) -> SearchResult:
         """Keep each image's best of ``restarts`` consecutive tries."""
         if restarts == 1:

@@ -1,0 +1,158 @@
+"""The methods that the papers measure against; called as those in `methods`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facesr_lib import randomness
+from facesr_lib.losses import lpips_vgg, vgg_l1
+from facesr_lib.networks.stylegan2 import Features
+from facesr_lib.prior import FacePrior
+from facesr_lib.search import priors
+from facesr_lib.search.engine import SearchResult, Variables, run_search
+from facesr_lib.search.optimizers import ramps
+from facesr_lib.search.starts import Operator, given
+
+
+def brgm(
+    prior: FacePrior,
+    lowres: Tensor,
+    operator: Operator,
+    *,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = lpips_vgg,
+    steps: int = 5000,
+    lr: float = 0.1,
+    lambda_pixel: float = 1e-3,
+    lambda_w: float = 100.0,
+    lambda_c: float = 3.0,
+    seed: int | Sequence[int] = 0,
+    **run: Any,
+) -> SearchResult:
+    """BRGM: the most likely code under a Gaussian belief about W+ (Marinescu et al. 2021).
+
+    Parameters
+    ----------
+    prior, lowres, operator, seed, **run
+        As for every method: see `methods`. BRGM made its pictures small by a box filter.
+    perceptual
+        ``perceptual(x, y)`` → (N,), a distance between images in [0, 1]. ``None`` goes without, which is another
+        method: say so.
+    steps, lr
+        Adam's; the rate follows StyleGAN2's projector, `optimizers.ramps`.
+    lambda_pixel, lambda_w, lambda_c : float
+        Of the mean squared difference on the scale 0 to 255, of the standardised codes' mean square, and of their mean
+        cosine distance; see `search.priors`.
+
+    Notes
+    -----
+    Source: the official code. It starts at the mean of W, so ``seed`` is for the statistics of W only.
+    """
+    lowres = given(prior, lowres, operator, 1)
+    sample = prior.sample_w(10_000, seed=seed if isinstance(seed, int) else seed[0])[:, 0]
+    mean, std = sample.mean(0), sample.std()
+
+    def render(variables: Variables) -> tuple[Tensor, Tensor]:
+        return variables["w"], prior.render(variables["w"])
+
+    def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
+        small = operator(image)
+        terms = {
+            "pixel": lambda_pixel * (255 * (small - lowres)).square().mean((1, 2, 3)),
+            "gaussian": -lambda_w * priors.standard_normal(w, mean, std),
+            "cosine": -lambda_c * priors.cosine(w),
+        }
+        return terms | ({} if perceptual is None else {"perceptual": perceptual(small, lowres)})
+
+    result = run_search(
+        render,
+        {"w": prior.mean_w(len(lowres))},
+        objective,
+        optimizer=lambda variables: torch.optim.Adam(variables.values(), lr=lr),
+        steps=steps,
+        schedule=lambda step: ramps((step + 1) / steps),
+        **run,
+    )
+    return result.against(lowres, operator)
+
+
+def mganprior(
+    prior: FacePrior,
+    lowres: Tensor,
+    operator: Operator,
+    *,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = vgg_l1,
+    steps: int = 2000,
+    lr: float = 1.0,
+    lambda_perceptual: float = 1e-3,
+    codes: int = 20,
+    at: int = 16,
+    seed: int | Sequence[int] = 0,
+    **run: Any,
+) -> SearchResult:
+    r"""mGANprior: several codes, mixed half-way through the generator, channel by channel (Gu et al. 2020).
+
+    .. math:: x = G_2\Bigl(\sum_{k=1}^{K} G_1(z_k) \odot \alpha_k\Bigr)
+
+    Parameters
+    ----------
+    prior, lowres, operator, seed, **run
+        As for every method: see `methods`. mGANprior made its pictures small by a bilinear filter.
+    perceptual
+        As for `brgm`.
+    steps, lr
+        Plain gradient descent's.
+    lambda_perceptual : float
+        Against the mean squared difference on the generator's scale, −1 to 1.
+    codes, at : int
+        K, and the side of the maps that are mixed, r: 16 stands for the paper's sixth layer.
+
+    Notes
+    -----
+    Source: the official code, which is for a generator without styles. Here G₂ takes the mean of the codes' w as its
+    style, and the pictures so far are averaged. The official start, z = 0, is the same for all codes, and gradient
+    descent keeps equal codes equal: they begin at random instead. ``latent`` in the result is the mean of the codes.
+    """
+    synthesis = prior.generator.synthesis
+    if codes < 1 or at not in synthesis.resolutions[:-1]:
+        sides = ", ".join(map(str, synthesis.resolutions[:-1]))
+        raise ValueError(f"at least one code, mixed at one of {sides}; got codes={codes}, at={at}.")
+    lowres = given(prior, lowres, operator, 1)
+    middle, n = synthesis.resolutions.index(at) + 1, len(lowres)
+    z = randomness.normal(randomness.generators(seed, n), codes, prior.z_dim).to(prior.device)
+    channels = synthesis.blocks[middle - 1].conv1.weight.shape[0]
+    maps = prior.noise_maps("const", [])
+
+    def render(variables: Variables) -> tuple[Tensor, Tensor]:
+        w = prior.generator.mapping(variables["z"].flatten(0, 1))  # (N·K, d)
+        each = w[:, None].expand(-1, prior.num_ws, -1)
+        features = synthesis.start(each)
+        for i in range(middle):
+            features = synthesis.grow(features, i, each, maps)
+        alpha = variables["alpha"].to(features.x.dtype)  # (N, K, C)
+        x, scale, image = (part.unflatten(0, (n, codes)) for part in features if part is not None)
+        mixed = (x * (scale.to(x.dtype) * alpha)[..., None, None]).sum(1)  # (N, C, r, r)
+        mean = w.unflatten(0, (n, codes)).mean(1, keepdim=True).expand(-1, prior.num_ws, -1)  # (N, L, d)
+        features = Features(mixed, mean.new_ones(mixed.shape[:2]), image.mean(1))
+        for i in range(middle, len(synthesis.blocks)):
+            features = synthesis.grow(features, i, mean, maps)
+        assert features.image is not None
+        return mean, (features.image + 1) / 2
+
+    def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
+        small = operator(image)
+        terms = {"pixel": (2 * (small - lowres)).square().mean((1, 2, 3))}
+        return terms | ({} if perceptual is None else {"perceptual": lambda_perceptual * perceptual(small, lowres)})
+
+    result = run_search(
+        render,
+        {"z": z, "alpha": torch.full((n, codes, channels), 1 / codes, device=prior.device)},
+        objective,
+        optimizer=lambda variables: torch.optim.SGD(variables.values(), lr=lr),
+        steps=steps,
+        **run,
+    )
+    return result.against(lowres, operator)
