@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -51,7 +51,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
     for layer in plain.generator.synthesis.layers:
         layer.forward = MethodType(textbook_layer, layer)  # type: ignore[method-assign]
     target = _lowres(plain, 1)
-    baseline = _seconds(partial(plain_steps, plain, target, Downsample(8), steps), plain, repeat) / steps
+    baseline = _seconds([partial(plain_steps, plain, target, Downsample(8), steps)], plain, repeat)[0] / steps
     rows = [_row("plain loop", 1, baseline, baseline, None, _peak_megabytes(plain, target, plain_steps))]
 
     variants: dict[str, dict[str, Any]] = {"facesr_lib": {}}
@@ -63,8 +63,8 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
             ours.generator.synthesis.compile()
         for batch in (1, 16):
             target = _lowres(ours, batch)
-            seconds = _seconds(partial(_pulse_steps, ours, target, Downsample(8), steps), ours, repeat) / steps
-            convolutions = _seconds(_convolutions(ours, batch), ours, repeat)
+            works = partial(_pulse_steps, ours, target, Downsample(8), steps), _convolutions(ours, batch, steps)
+            seconds, convolutions = (each / steps for each in _seconds(works, ours, repeat))
             memory = _peak_megabytes(ours, target, _pulse_steps)
             rows.append(_row(name, batch, seconds, baseline, convolutions, memory))
     return rows
@@ -85,8 +85,10 @@ def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") 
             if name == "rls_plus":
                 options["anchor"] = ours.mean_w(batch)
             once = partial(find, ours, target, Downsample(8), steps=steps, progress=False, **options)
-            seconds = _seconds(once, ours, repeat) / steps
-            parts = {part: _seconds(alone, ours, repeat) / seconds for part, alone in _networks(ours, name, target)}
+            alone = dict(_networks(ours, name, target))
+            whole, *times = _seconds([once, *alone.values()], ours, repeat)
+            seconds = whole / steps
+            parts = {part: each / seconds for part, each in zip(alone, times, strict=True)}
             shares = parts | {"the rest": 1 - sum(parts.values())} if parts else {}
             rows.append(
                 {
@@ -175,7 +177,7 @@ def _lowres(prior: FacePrior, batch: int) -> Tensor:
     return Downsample(8)(prior.sample(batch, seed=1)[0]).clamp(0, 1)
 
 
-def _convolutions(prior: FacePrior, batch: int) -> Callable[[], None]:
+def _convolutions(prior: FacePrior, batch: int, steps: int) -> Callable[[], None]:
     """Forward and input-gradient passes of the generator's convolutions (filters and 1×1 included), and no more."""
     todo: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
 
@@ -198,23 +200,24 @@ def _convolutions(prior: FacePrior, batch: int) -> Callable[[], None]:
         if side > 4:
             add(upsample, 3, side // 2)
 
-    def once() -> None:
-        for function, x, gradient in todo:
+    def passes() -> None:
+        for function, x, gradient in todo * steps:
             torch.autograd.grad(function(x), x, gradient)
 
-    return once
+    return passes
 
 
-def _seconds(work: Callable[[], Any], prior: FacePrior, repeat: int) -> float:
-    """Median wall-clock time of a call, after one to warm up."""
-    times = []
+def _seconds(works: Sequence[Callable[[], Any]], prior: FacePrior, repeat: int) -> list[float]:
+    """Median wall-clock time of each work after one call to warm up, in turns: a machine's speed changes."""
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(repeat + 1):
-        _synchronise(prior)
-        start = time.perf_counter()
-        work()
-        _synchronise(prior)
-        times.append(time.perf_counter() - start)
-    return median(times[1:])
+        for work, seconds in zip(works, times, strict=True):
+            _synchronise(prior)
+            start = time.perf_counter()
+            work()
+            _synchronise(prior)
+            seconds.append(time.perf_counter() - start)
+    return [median(seconds[1:]) for seconds in times]
 
 
 def _synchronise(prior: FacePrior) -> None:

@@ -1,5 +1,7 @@
 """The papers' tables: what is measured, that it is kept, and how it is laid out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -40,8 +42,18 @@ def test_a_row_is_the_method_measured_face_by_face(prior, small):
     alone = search.pulse(prior, operator(truth[2:]), operator, steps=4, seed=[2], progress=False)
     assert_close(values(records, "PULSE", "psnr")[2:], metrics.psnr(alone.image, truth[2:]), atol=1e-2, rtol=0)
     assert_close(values(records, "PULSE", "residual")[2:], alone.residual, atol=1e-3, rtol=0)
-    for metric in ("ssim", "ms_ssim", "seconds"):
+    for metric in ("ssim", "ms_ssim"):
         assert len(values(records, "PULSE", metric)) == 3
+
+
+def test_only_a_table_about_time_holds_seconds_and_it_measures_its_own(prior, small, monkeypatch):
+    assert not len(values(run(prior), "bicubic", "seconds"))
+    timed = replace(experiments.EXPERIMENTS["dse-1"], timed=True, rows=experiments.EXPERIMENTS["dse-1"].rows[:1])
+    monkeypatch.setitem(experiments.EXPERIMENTS, "dse-1", timed)
+    asked = []
+    monkeypatch.setattr(experiments, "_restore", lambda *a, keep=experiments._restore: asked.append(a) or keep(*a))
+    assert (values(run(prior), "bicubic", "seconds") > 0).sum() == 3
+    assert asked  # the untimed row is in the cache, and was not taken
 
 
 def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, small, monkeypatch):

@@ -375,12 +375,11 @@ def test_mganprior_mixes_maps_channel_by_channel(prior, lowres):
         z = randomness.normal(randomness.generators(seed, 1), 2, prior.z_dim)[0]
         w = prior.generator.mapping(z)  # (2, d)
         synthesis, maps = prior.generator.synthesis, prior.noise_maps("const", [])
-        ws = w[:, None].expand(-1, prior.num_ws, -1)
-        features = synthesis.start(ws)
+        features = synthesis.start(w)
         for i in range(2):
-            features = synthesis.grow(features, i, ws, maps)
+            features = synthesis.grow(features, i, [w] * prior.num_ws, maps)
         x = (features.x * features.scale[:, :, None, None]).mean(0, keepdim=True)  # alpha is 1/2 at first
-        mean = ws.mean(0, keepdim=True)
+        mean = [w.mean(0, keepdim=True)] * prior.num_ws
         mixed = Features(x, torch.ones(x.shape[:2]), features.image.mean(0, keepdim=True))
         assert_close(OPERATOR((synthesis.grow(mixed, 2, mean, maps).image + 1) / 2), seen["small"][n : n + 1])
 

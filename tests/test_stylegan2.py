@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, load, minibatch_std
+from facesr_lib.networks.stylegan2.modulation import InPlace, modulated
 from facesr_lib.unpickling import UnsafePickle
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
@@ -124,13 +125,28 @@ def test_demodulation_follows_weights_that_change(networks):
     assert_close(scale_after, scale / 3, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("maps", [1, 2])
+@pytest.mark.parametrize("up", [False, True])
+def test_the_gradient_by_hand_is_that_of_what_it_computes(up, maps):
+    shapes = [(2, 3, 4, 4), (2, 3), (2, 3), (maps, 1, 4 << up, 4 << up)]
+    draw = torch.Generator().manual_seed(0)
+    x, scale, style, noise = (torch.randn(s, generator=draw, dtype=torch.float64, requires_grad=True) for s in shapes)
+    weight, offset = (torch.randn(s, generator=draw, dtype=torch.float64) for s in [(5, 3, 3, 3), (2, 5)])
+
+    def by_hand(x, scale, style, noise, function=InPlace.apply):
+        return function(x, scale, style, offset, noise, weight, weight.square().sum((2, 3)), up)
+
+    assert_close(by_hand(x, scale, style, noise), by_hand(x, scale, style, noise, modulated))
+    assert torch.autograd.gradcheck(by_hand, (x, scale, style, noise))
+
+
 def test_gradients_of_the_generator_match_finite_differences():
     torch.manual_seed(0)
-    generator = Generator(4, 4, 8, channel_base=16, channel_max=4, num_mapping_layers=1).double().requires_grad_(False)
+    generator = Generator(4, 4, 8, channel_base=16, channel_max=4, num_mapping_layers=1).double()
     ws = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(generator.synthesis, ws)
     # path-length regularisation differentiates twice
     assert torch.autograd.gradgradcheck(lambda w: generator.synthesis(w)[..., ::4, ::4], ws)
+    assert torch.autograd.gradcheck(generator.requires_grad_(False).synthesis, ws)
 
 
 @settings(max_examples=10, deadline=None)

@@ -34,6 +34,8 @@ def geocross(w: Tensor) -> Tensor:
     """
     if w.ndim != 3:
         raise ValueError(f"geocross takes one code per layer, (N, L, d); got {tuple(w.shape)}.")
-    a, b = w[:, :, None], w[:, None]  # (N, L, 1, d), (N, 1, L, d)
-    theta = 2 * torch.atan2(vector_norm(a - b, dim=-1), vector_norm(a + b, dim=-1))  # (N, L, L)
-    return theta.square().mean((1, 2)) * w.shape[-1] / 8
+    layers, d = w.shape[1:]
+    i, j = torch.triu_indices(layers, layers, 1, device=w.device)  # every pair once; the sum holds it twice
+    a, b = w.index_select(1, i), w.index_select(1, j)  # (N, P, d)
+    theta = 2 * torch.atan2(vector_norm(a - b, dim=-1), vector_norm(a + b, dim=-1))  # (N, P)
+    return theta.square().sum(1) * (2 * d / (8 * layers**2))

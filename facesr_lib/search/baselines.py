@@ -14,7 +14,7 @@ from facesr_lib.networks.stylegan2 import Features
 from facesr_lib.prior import FacePrior
 from facesr_lib.search import priors
 from facesr_lib.search.engine import SearchResult, Variables, run_search
-from facesr_lib.search.optimizers import ramps
+from facesr_lib.search.optimizers import Adam, ramps
 from facesr_lib.search.starts import Operator, given
 
 
@@ -71,7 +71,7 @@ def brgm(
         render,
         {"w": prior.mean_w(len(lowres))},
         objective,
-        optimizer=lambda variables: torch.optim.Adam(variables.values(), lr=lr),
+        optimizer=lambda variables: Adam(variables.values(), lr=lr),
         steps=steps,
         schedule=lambda step: ramps((step + 1) / steps),
         **run,
@@ -128,19 +128,18 @@ def mganprior(
 
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
         w = prior.generator.mapping(variables["z"].flatten(0, 1))  # (N·K, d)
-        each = w[:, None].expand(-1, prior.num_ws, -1)
-        features = synthesis.start(each)
+        features = synthesis.start(w)
         for i in range(middle):
-            features = synthesis.grow(features, i, each, maps)
+            features = synthesis.grow(features, i, [w] * prior.num_ws, maps)
         alpha = variables["alpha"].to(features.x.dtype)  # (N, K, C)
         x, scale, image = (part.unflatten(0, (n, codes)) for part in features if part is not None)
         mixed = (x * (scale.to(x.dtype) * alpha)[..., None, None]).sum(1)  # (N, C, r, r)
-        mean = w.unflatten(0, (n, codes)).mean(1, keepdim=True).expand(-1, prior.num_ws, -1)  # (N, L, d)
+        mean = w.unflatten(0, (n, codes)).mean(1)  # (N, d)
         features = Features(mixed, mean.new_ones(mixed.shape[:2]), image.mean(1))
         for i in range(middle, len(synthesis.blocks)):
-            features = synthesis.grow(features, i, mean, maps)
+            features = synthesis.grow(features, i, [mean] * prior.num_ws, maps)
         assert features.image is not None
-        return mean, (features.image + 1) / 2
+        return mean[:, None].expand(-1, prior.num_ws, -1), (features.image + 1) / 2
 
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
         small = operator(image)

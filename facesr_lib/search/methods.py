@@ -15,7 +15,6 @@ from functools import partial
 from math import inf, sqrt
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from facesr_lib.losses import SemanticLoss, geocross
@@ -23,6 +22,7 @@ from facesr_lib.prior import FacePrior
 from facesr_lib.search import priors
 from facesr_lib.search.engine import SearchResult, Variables, run_search
 from facesr_lib.search.optimizers import (
+    Adam,
     ProjectedOptimizer,
     SphericalOptimizer,
     Together,
@@ -107,7 +107,7 @@ def pulse(
         render,
         start,
         objective,
-        optimizer=lambda variables: SphericalOptimizer(torch.optim.Adam, variables.values(), lr=lr),
+        optimizer=lambda variables: SphericalOptimizer(Adam, variables.values(), lr=lr),
         steps=steps,
         schedule=lambda step: factor(step, steps),
         **run,
@@ -187,9 +187,9 @@ def dse(
         }
 
     def optimizer(variables: Variables) -> Together:
-        sphere = SphericalOptimizer(torch.optim.Adam, [variables[name] for name in start], lr=lr)
+        sphere = SphericalOptimizer(Adam, [variables[name] for name in start], lr=lr)
         tuned = [variables[name] for name in theta]
-        return Together(sphere, *([torch.optim.Adam(tuned, lr=lr_theta)] if tuned else []))
+        return Together(sphere, *([Adam(tuned, lr=lr_theta)] if tuned else []))
 
     factor = schedule or linear_one_cycle_drop
     result = run_search(
@@ -274,7 +274,7 @@ def rls(
         render,
         {"w": free},
         objective,
-        optimizer=lambda variables: torch.optim.Adam(variables.values(), lr=lr),
+        optimizer=lambda variables: Adam(variables.values(), lr=lr),
         steps=steps,
         **run,
     )
@@ -360,7 +360,7 @@ def rls_plus(
         return {"pixel": (operator(image) - lowres).abs().mean((1, 2, 3))}
 
     def optimizer(variables: Variables) -> Any:
-        adam = torch.optim.Adam(variables.values(), lr=lr)
+        adam = Adam(variables.values(), lr=lr)
         if "w" not in variables or radius == inf:
             return adam
         return ProjectedOptimizer(adam, [variables["w"]], partial(project_l1_ball, center=centre, radius=radius))

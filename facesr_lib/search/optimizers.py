@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import cos, pi
 from typing import Any
 
 import torch
 from torch import Tensor
+
+Adam = partial(torch.optim.Adam, fused=True)
+"""Adam that reads and writes every variable once a step."""
 
 
 class SphericalOptimizer:

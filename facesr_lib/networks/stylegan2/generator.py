@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, upsample
+from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, upsample
+from facesr_lib.networks.stylegan2.modulation import InPlace, modulated, pixels
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -50,10 +50,15 @@ class SynthesisLayer(nn.Module):
         self.up = up
         self._energy: tuple[tuple[int, int], Tensor] | None = None
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the weights stay as they are: not in training, not as an image's own copy, not under a compiler."""
+        own = isinstance(self.weight, nn.Parameter)
+        return own and not self.weight.requires_grad and not torch.compiler.is_compiling()
+
     def energy(self) -> Tensor:
         """Sum of each kernel's squares, (C_out, C_in); kept from call to call while the weights are frozen."""
-        frozen = isinstance(self.weight, nn.Parameter) and not self.weight.requires_grad  # not an image's own copy
-        if not frozen or torch.compiler.is_compiling():  # a compiler fuses it and cannot keep it
+        if not self.frozen:
             return self.weight.square().sum((2, 3))
         key = (self.weight.data_ptr(), self.weight._version)
         if self._energy is None or self._energy[0] != key:
@@ -61,26 +66,12 @@ class SynthesisLayer(nn.Module):
         return self._energy[1]
 
     def forward(self, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if the layer upsamples, times (N, C_out).
-
-        Modulation scales the *activations* before the convolution, demodulation after it: the same result as per-image
-        weights (equations 1 and 3 of the paper), without making them. Demodulation is positive, so it commutes with the
-        leaky ReLU; together with that one's gain, √2, it is handed on for whoever reads the map to multiply with.
-        """
-        style = self.affine(w)  # (N, C_in)
-        norm = (style.square() @ self.energy().t() + 1e-8).sqrt()  # (N, C_out): demodulation divides by it
-        x = x * (style * scale)[:, :, None, None].to(x.dtype)
-        if self.up:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1).to(x.dtype), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
-            x = blur(x, padding=1, gain=4.0)
-        else:
-            x = F.conv2d(x, self.weight.to(x.dtype), padding=1)
-        x = x.add_((self.bias * norm)[:, :, None, None].to(x.dtype))
-        if noise is not None:
-            # under vmap, where each image has weights of its own, there is no rule for the one in place
-            addcmul = Tensor.addcmul_ if isinstance(self.weight, nn.Parameter) else Tensor.addcmul
-            x = addcmul(x, noise.to(x.dtype), (self.noise_strength * norm)[:, :, None, None].to(x.dtype))
-        return F.leaky_relu_(x, 0.2), sqrt(2) / norm
+        """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if it upsamples, times (N, C_out)."""
+        if noise is None:
+            noise = x.new_zeros(()).expand(1, 1, *self.noise_const.shape)
+        offset = torch.stack([self.bias, self.noise_strength.expand_as(self.bias)])
+        layer = InPlace.apply if self.frozen else modulated
+        return layer(x, scale, self.affine(w), offset, noise.to(x.dtype), self.weight, self.energy(), self.up)
 
 
 class ToRGB(nn.Module):
@@ -97,10 +88,10 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor, w: Tensor) -> Tensor:
         """(N, C, R, R) times (N, C) → (N, 3, R, R)."""
-        style = self.affine(w) * scale / sqrt(self.weight.shape[1])  # (N, C)
-        matrix = self.weight.flatten(1) * style[:, None]  # (N, 3, C)
-        rgb = torch.baddbmm(self.bias[:, None].to(x.dtype), matrix.to(x.dtype), x.flatten(2))  # (N, 3, R²)
-        return rgb.unflatten(2, x.shape[2:])
+        style = self.affine(w) * scale  # (N, C)
+        matrix = (self.weight.flatten(1).t() / sqrt(self.weight.shape[1])) * style[:, :, None]  # (N, C, 3)
+        rgb = torch.bmm(pixels(x), matrix.to(x.dtype)).add_(self.bias.to(x.dtype))  # (N, R², 3)
+        return rgb.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class SynthesisBlock(nn.Module):
@@ -183,27 +174,27 @@ class SynthesisNetwork(nn.Module):
             expected = f"(N, {len(layers) + 1}, {layers[0].affine.weight.shape[1]})"
             raise ValueError(f"synthesis takes one code per layer, {expected}; got {tuple(ws.shape)}.")
         maps = list(self._noise_maps(ws, noise_mode)) if noise is None else noise
-        features = self.start(ws)
+        features, codes = self.start(ws), ws.unbind(1)
         for i in range(len(self.blocks)):
-            features = self.grow(features, i, ws, maps)
+            features = self.grow(features, i, codes, maps)
         assert features.image is not None
         return features.image
 
-    def start(self, ws: Tensor) -> Features:
-        """The constant, once for each of the codes (N, L, d)."""
-        x: Tensor = self.blocks[0].const.to(memory_format=torch.contiguous_format).expand(len(ws), -1, -1, -1)
-        return Features(x.to(self.precision or x.dtype), ws.new_ones(x.shape[:2]), None)
+    def start(self, w: Tensor) -> Features:
+        """The constant, once for each of the codes (N, ...)."""
+        x: Tensor = self.blocks[0].const.to(memory_format=torch.contiguous_format).expand(len(w), -1, -1, -1)
+        return Features(x.to(self.precision or x.dtype), w.new_ones(x.shape[:2]), None)
 
-    def grow(self, features: Features, i: int, ws: Tensor, noise: Sequence[Tensor | None]) -> Features:
-        """Block i, with the codes and maps of all layers as `forward` has them."""
+    def grow(self, features: Features, i: int, codes: Sequence[Tensor], noise: Sequence[Tensor | None]) -> Features:
+        """Block i, with a code (N, d) and a map for every layer of the network."""
         x, scale, image = features
         block, first = (
             self.blocks[i],
             max(2 * i - 1, 0),
         )  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5; ...
         for j, layer in enumerate(block.layers, start=first):
-            x, scale = layer(x, scale, ws[:, j], noise[j])
-        rgb = block.torgb(x, scale, ws[:, first + len(block.layers)]).to(ws.dtype)
+            x, scale = layer(x, scale, codes[j], noise[j])
+        rgb = block.torgb(x, scale, codes[first + len(block.layers)]).to(codes[0].dtype)
         return Features(x, scale, rgb if image is None else upsample(image) + rgb)
 
     def _noise_maps(self, ws: Tensor, mode: str) -> Iterator[Tensor | None]:
@@ -213,7 +204,7 @@ class SynthesisNetwork(nn.Module):
             if mode == "none":
                 yield None
             elif mode == "const":
-                yield layer.noise_const
+                yield layer.noise_const[None, None]
             else:
                 yield torch.randn(len(ws), 1, *layer.noise_const.shape, device=ws.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import sqrt
 
 import torch
@@ -27,9 +28,10 @@ def upsample(x: Tensor) -> Tensor:
     return F.conv_transpose2d(x, _fir(channels, 4.0, x.dtype, x.device), stride=2, padding=1, groups=channels)
 
 
+@cache
 def _fir(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8
-    return (taps[:, None] * taps * gain).expand(channels, 1, 4, 4)
+    return (taps[:, None] * taps * gain).repeat(channels, 1, 1, 1)
 
 
 class FullyConnected(nn.Module):
@@ -43,7 +45,7 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, n_in) → (N, n_out)."""
-        x = F.linear(x, self.weight * (self.lr / sqrt(self.weight.shape[1])), self.bias * self.lr)
+        x = torch.addmm(self.bias, x, self.weight.t(), beta=self.lr, alpha=self.lr / sqrt(self.weight.shape[1]))
         return leaky_relu(x) if self.activate else x
 
 

@@ -1,0 +1,114 @@
+"""What a synthesis layer does to its map: as one would write it, and in the fewest passes over memory."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from facesr_lib.networks.stylegan2.layers import blur
+
+
+def modulated(
+    x: Tensor,
+    scale: Tensor,
+    style: Tensor,
+    offset: Tensor,
+    noise: Tensor,
+    weight: Tensor,
+    energy: Tensor,
+    up: bool,
+) -> tuple[Tensor, Tensor]:
+    """Modulated convolution, noise, bias, leaky ReLU (equations 1 and 3 of the StyleGAN2 paper).
+
+    Modulation scales the *activations* before the convolution, demodulation after it: the same result as per-image
+    weights, without making them. Demodulation is positive, so it commutes with the leaky ReLU; together with that one's
+    gain, √2, it is handed on for whoever reads the map to multiply with.
+
+    Parameters
+    ----------
+    x, scale : (N, C_in, R, R), (N, C_in)
+        The map is x times scale.
+    style : (N, C_in)
+    offset : (2, C_out)
+        Bias, and strength of the noise.
+    noise : (1 or N, 1, R_out, R_out)
+    weight, energy : (C_out, C_in, 3, 3), (C_out, C_in)
+        The kernels, and the sum of each one's squares.
+    up : bool
+        Whether the side is doubled.
+
+    Returns
+    -------
+    x, scale : (N, C_out, R_out, R_out), (N, C_out)
+    """
+    norm = _norm(style, energy)
+    x = _convolve(x * _per_channel(style * scale, x), weight.to(x.dtype), up)
+    bias, strength = (_per_channel(each * norm, x) for each in offset)
+    return F.leaky_relu_(torch.addcmul(x.add_(bias), noise, strength), 0.2), sqrt(2) / norm
+
+
+class InPlace(torch.autograd.Function):
+    """`modulated` for weights that nobody learns, with a gradient by hand.
+
+    Beside its convolutions a search waits for memory. Here the sums over the pixels are one matrix product, where
+    autograd's own rules would first write a map of products, and the style scales the gradient where it lies.
+    """
+
+    @staticmethod
+    def forward(ctx, x, scale, style, offset, noise, weight, energy, up):  # type: ignore[no-untyped-def]  # noqa: D102
+        norm, factor, weight = _norm(style, energy), style * scale, weight.to(x.dtype)
+        out = _convolve(x * _per_channel(factor, x), weight, up)
+        bias, strength = (_per_channel(each * norm, x) for each in offset)
+        F.leaky_relu_(out.add_(bias).addcmul_(noise, strength), 0.2)
+        ctx.save_for_backward(x, scale, style, factor, offset, noise, weight, energy, norm, out)
+        ctx.up = up
+        return out, sqrt(2) / norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, of_new_scale):  # type: ignore[no-untyped-def]  # noqa: D102
+        x, scale, style, factor, offset, noise, weight, energy, norm, out = ctx.saved_tensors
+        grad = torch.ops.aten.leaky_relu_backward(grad, out, 0.2, True)
+        # u = convolution + norm · (bias + strength · noise), and the new scale is √2 / norm
+        per_offset = torch.cat([torch.ones_like(noise), noise], 1).flatten(2) @ pixels(grad)  # (N, 2, C_out)
+        of_norm = (per_offset * offset).sum(1) - of_new_scale * (sqrt(2) / norm.square())
+        of_noise = None
+        if ctx.needs_input_grad[4]:
+            per_pixel = pixels(grad) @ (offset[1] * norm).to(x.dtype)[:, :, None]  # (N, R², 1)
+            of_noise = per_pixel.view(-1, 1, *out.shape[2:]).sum_to_size(noise.shape)
+        if ctx.up:
+            grad = blur(grad, padding=2, gain=4.0)  # a symmetric filter, backwards: itself, padded to the other size
+            weight, stride, padding = weight.transpose(0, 1), [2, 2], [0, 0]
+        else:
+            stride, padding = [1, 1], [1, 1]
+        grad, _, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, stride, padding, [1, 1], ctx.up, [0, 0], 1, [True, False, False]
+        )
+        of_factor = (grad * x).sum((2, 3), dtype=style.dtype)
+        of_style = of_factor * scale + style * ((of_norm / norm) @ energy)  # norm² = style² · energy
+        return grad.mul_(_per_channel(factor, x)), of_factor * style, of_style, None, of_noise, None, None, None
+
+
+def pixels(x: Tensor) -> Tensor:
+    """(N, C, R, R) → (N, R², C): the same memory, as long as the channels lie last in it."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _norm(style: Tensor, energy: Tensor) -> Tensor:
+    """(N, C_in), (C_out, C_in) → (N, C_out), each output channel's standard deviation: demodulation divides by it."""
+    return (style.square() @ energy.t() + 1e-8).sqrt()
+
+
+def _per_channel(factor: Tensor, x: Tensor) -> Tensor:
+    return factor[:, :, None, None].to(x.dtype)
+
+
+def _convolve(x: Tensor, weight: Tensor, up: bool) -> Tensor:
+    if not up:
+        return F.conv2d(x, weight, padding=1)
+    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
+    return blur(x, padding=1, gain=4.0)
