@@ -197,7 +197,7 @@ def _table(arguments: argparse.Namespace) -> None:
     if arguments.out:
         experiments.write(arguments.out, records, note)
     print(f"{arguments.name}: {experiments.EXPERIMENTS[arguments.name].about} ({note})\n")
-    print(markdown(*experiments.table(arguments.name, records)))
+    print(markdown(*experiments.table(arguments.name, records, prior.resolution)))
 
 
 def _bench(arguments: argparse.Namespace) -> None:

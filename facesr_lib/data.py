@@ -56,6 +56,27 @@ def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count
     return _to_images(prepared(assets.path("faces") / split, resolution, skip_damaged=False)[:count])
 
 
+def celeba_hq(resolution: int, count: int) -> Tensor:
+    """Load the first pictures of CelebA-HQ, the faces that the papers measure on, from where the user has put them.
+
+    Returns
+    -------
+    (count, 3, resolution, resolution)
+        [0, 1], in the order of the numbers in their names.
+
+    Raises
+    ------
+    AssetMissing
+        They are not on this machine.
+    ValueError
+        Fewer than ``count``, or a picture that cannot be read.
+    """
+    paths = _pictures(assets.path("celeba-hq"))
+    if not 1 <= count <= len(paths):
+        raise ValueError(f"asked for {count} faces, but CelebA-HQ has 1 to {len(paths)} here")
+    return torch.cat([square(images.read(p), resolution) for p in paths[:count]])
+
+
 def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
     """Load every picture of a folder as one batch: (N, 3, resolution, resolution), [0, 1]; see `prepared`."""
     return _to_images(prepared(path, resolution))

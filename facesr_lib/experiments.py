@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ from torch import Tensor
 from facesr_lib import __version__, assets, images, metrics, search
 from facesr_lib.degrade import Chain, Downsample, GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
 from facesr_lib.prior import FacePrior
+from facesr_lib.training import quality
 
 COLUMNS = ("experiment", "setting", "method", "face", "metric", "value")
 FEATURES = "efficientnet-lite0"
 OF_ALL_FACES = -1
+PAPER_RESOLUTION = 1024
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Record:
         Index of the held-out face; −1: one value for all of them.
     metric : str
         As in `metrics.available`, or "niqe-256" (of faces enlarged to 256²), "residual", "diversity",
-        "seconds" (per face, in its batch).
+        "seconds" (per face, in its batch), "ks" and "wasserstein" (of ‖v‖² to χ²).
     value : float
     """
 
@@ -88,16 +90,20 @@ class Experiment:
     scales, paper_scales : tuple of int
         Here and in the paper, at its faces' size.
     rows : tuple of Row
-    timed : bool
-        Whether it is about time. Only such a table holds seconds, and it shares no rows with others: it is to be
-        measured on a machine that does nothing else.
+    measure : {"quality", "seconds", "diversity", "gaussianity"}
+        What is measured. Seconds are to be taken on a machine that does nothing else.
     """
 
     about: str
     scales: tuple[int, ...]
     paper_scales: tuple[int, ...]
     rows: tuple[Row, ...]
-    timed: bool = False
+    measure: Literal["quality", "seconds", "diversity", "gaussianity"] = "quality"
+
+    def settings(self, resolution: int) -> list[tuple[int, int]]:
+        """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""
+        ours = self.paper_scales if resolution >= PAPER_RESOLUTION else self.scales
+        return list(zip(ours, self.paper_scales, strict=True))
 
 
 _BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))
@@ -127,7 +133,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         (16, 32, 64),
         (Row("dse without Ls", "dse", {"lambda_g": 0.05, "lambda_s": 0.0}), _DSE),
     ),
-    "dse-fig4": Experiment("time per face", (16,), (16,), (_MGANPRIOR, _PULSE, _DSE), timed=True),
+    "dse-fig4": Experiment("time per face", (16,), (16,), (_MGANPRIOR, _PULSE, _DSE), "seconds"),
     "rls-1": Experiment(
         "RLS and RLS+ against the others", (8, 16), (8, 64), (*_BASELINES, _PULSE, _BRGM, _RLS, _RLS_PLUS)
     ),
@@ -174,11 +180,22 @@ EXPERIMENTS: dict[str, Experiment] = {
         (64,),
         (*_sweep("lambda_w", (0, 1e-5, 1e-4, 1e-3, 1e-2)), *_sweep("lambda_g", (1e-4, 1e-3, 1e-2, 1e-1))),
     ),
+    "rls-fig3": Experiment(
+        "how Gaussian codes are",
+        (1,),
+        (1,),
+        tuple(Row(space, "none") for space in ("Z", "W, standardised", "PULSE", "flow")),
+        "gaussianity",
+    ),
     "rls-fig7": Experiment(
-        "diversity of several answers to one picture", (16,), (64,), (_PULSE, Row("RLS", "rls", {"start": "random"}))
+        "diversity of several answers to one picture",
+        (16,),
+        (64,),
+        (_PULSE, Row("RLS", "rls", {"start": "random"})),
+        "diversity",
     ),
 }
-"""Name → table. Scales are those that a 64² prior has: 16 stands for the papers' 64."""
+"""Name → table. Scales are those that a 64² prior has: 16 stands for the papers' 64. No picture is made small at 1×."""
 
 
 def run(
@@ -220,13 +237,15 @@ def run(
     fingerprint = {"prior": _digest(prior), "truth": origin, "faces": faces, "effort": effort, "seed": seed}
     folder = cache or assets.cache() / "results"
     experiment, records = EXPERIMENTS[name], []
-    for scale in experiment.scales:
+    measures = {"quality": _quality, "seconds": _seconds, "diversity": _diversity, "gaussianity": _gaussianity}
+    for scale, _ in experiment.settings(prior.resolution):
+        runs = _Runs(prior, truth, Downsample(scale), batch, effort, seed, progress)
         for row in experiment.rows:
             key = {
                 "version": __version__,
                 "scale": scale,
-                "diverse": name == "rls-fig7",
-                "timed": experiment.timed,
+                "diverse": experiment.measure == "diversity",
+                "timed": experiment.measure == "seconds",
                 "row": repr(row),
                 **fingerprint,
             }
@@ -234,15 +253,10 @@ def run(
             if not path.is_file():
                 if progress:
                     print(f"{name} · {scale}x · {row.label}", flush=True)
-                measure = _diversity if name == "rls-fig7" else _quality
-                measured = measure(prior, truth, row, Downsample(scale), batch, effort, seed, progress)
+                measured = measures[experiment.measure](runs, row)
                 write(path, [Record(name, f"{scale}x", row.label, *rest) for rest in measured])
             # rows are shared between tables: the file may have been written for another
-            records += [
-                Record(name, r.setting, r.method, r.face, r.metric, r.value)
-                for r in read(path)
-                if experiment.timed or r.metric != "seconds"
-            ]
+            records += [Record(name, r.setting, r.method, r.face, r.metric, r.value) for r in read(path)]
     return records
 
 
@@ -268,8 +282,10 @@ def write(path: Path, records: list[Record], note: str = "") -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def table(name: str, records: list[Record]) -> tuple[list[str], list[list[str]]]:
+def table(name: str, records: list[Record], resolution: int = 64) -> tuple[list[str], list[list[str]]]:
     """Lay a table out: ours with the interval that holds the mean in 95 of 100 resamplings of the faces, the paper's.
+
+    ``resolution`` is the prior's.
 
     Returns
     -------
@@ -287,7 +303,7 @@ def table(name: str, records: list[Record]) -> tuple[list[str], list[list[str]]]
         values.setdefault((r.setting, r.method, r.metric), []).append(r.value)
     names = list(dict.fromkeys([metric for *_, metric in (*of_paper, *values)]))
     rows = []
-    for scale, theirs in zip(experiment.scales, experiment.paper_scales, strict=True):
+    for scale, theirs in experiment.settings(resolution):
         for row in experiment.rows:
             cells = [f"{scale}×" if scale == theirs else f"{scale}× (paper: {theirs}×)", row.label]
             for metric in names:
@@ -318,57 +334,78 @@ def _cell(ours: list[float], paper: float | None) -> str:
 
 
 Measured = Iterator[tuple[int, str, float]]
+"""Face, metric, value."""
 
 
-def _quality(
-    prior: FacePrior,
-    truth: Tensor,
-    row: Row,
-    operator: Downsample,
-    batch: int,
-    effort: float,
-    seed: int,
-    progress: bool,
-) -> Measured:
-    restored, residuals, seconds = [], [], []
-    for first in range(0, len(truth), batch):
-        part = truth[first : first + batch]
-        start = time.perf_counter()
-        image, residual = _restore(prior, _given(part, row, operator), row, operator, effort, seed, first, progress)
-        seconds += [(time.perf_counter() - start) / len(part)] * len(part)
-        restored.append(image)
-        residuals.append(residual)
-    image = torch.cat(restored)
+@dataclass(frozen=True)
+class _Runs:
+    """What all rows of a table at one scale share."""
+
+    prior: FacePrior
+    truth: Tensor
+    operator: Downsample
+    batch: int
+    effort: float
+    seed: int
+    progress: bool
+
+    def given(self, row: Row) -> Iterator[tuple[int, Tensor]]:
+        """What the method gets to see, in batches: the first face's index, pictures."""
+        for first in range(0, len(self.truth), self.batch):
+            part = self.truth[first : first + self.batch]
+            if row.corrupt is None:
+                yield first, self.operator(part)
+            else:
+                steps = (row.corrupt, self.operator) if row.before else (self.operator, row.corrupt)
+                yield first, Chain(*steps)(part)
+
+    def restore(self, lowres: Tensor, row: Row, first: int, attempt: int = 0) -> tuple[Tensor, Tensor]:
+        """Images and residuals."""
+        if row.method in ("bilinear", "bicubic"):
+            image = Downsample(self.operator.scale, row.method).upsample(lowres).clamp(0, 1)
+            return image, (self.operator(image) - lowres).square().mean((1, 2, 3)).sqrt()
+        options: dict[str, Any] = dict(row.options)
+        if options.get("anchor") == "mean":
+            options["anchor"] = self.prior.mean_w(len(lowres))
+        find = search.method(row.method)
+        if self.effort != 1:
+            options = _shortened(find, options, self.effort)
+        seeds = [(self.seed + attempt) * 100_000 + first + i for i in range(len(lowres))]
+        result = find(self.prior, lowres, self.operator, seed=seeds, progress=self.progress, **options)
+        return result.image, result.residual
+
+
+def _quality(runs: _Runs, row: Row) -> Measured:
+    found = [runs.restore(lowres, row, first) for first, lowres in runs.given(row)]
+    image, residual = (torch.cat(column) for column in zip(*found, strict=True))
     values = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim, "lpips": metrics.lpips}
     here = metrics.available()
-    per_face = {name: function(image, truth) for name, function in values.items() if here[name] is None}
+    per_face = {name: function(image, runs.truth) for name, function in values.items() if here[name] is None}
     if here["niqe"] is None:
         small = image.shape[2] < 192  # fewer than four of its blocks: enlarged first, and named for it
         per_face["niqe-256" if small else "niqe"] = metrics.niqe(image, resize_to=256 if small else None)
-    per_face |= {"residual": torch.cat(residuals), "seconds": torch.tensor(seconds)}
-    for name, column in per_face.items():
+    for name, column in (per_face | {"residual": residual}).items():
         for face, value in enumerate(column.tolist()):
             yield face, name, value
-    if here[f"kid-{FEATURES}"] is None and len(truth) > 1:
-        yield OF_ALL_FACES, f"kid-{FEATURES}", float(metrics.kid(truth, image, FEATURES)[0])
-        yield OF_ALL_FACES, f"fid-{FEATURES}", float(metrics.fid(truth, image, FEATURES))
+    if here[f"kid-{FEATURES}"] is None and len(image) > 1:
+        yield OF_ALL_FACES, f"kid-{FEATURES}", float(metrics.kid(runs.truth, image, FEATURES)[0])
+        yield OF_ALL_FACES, f"fid-{FEATURES}", float(metrics.fid(runs.truth, image, FEATURES))
 
 
-def _diversity(
-    prior: FacePrior,
-    truth: Tensor,
-    row: Row,
-    operator: Downsample,
-    batch: int,
-    effort: float,
-    seed: int,
-    progress: bool,
-    answers: int = 4,
-) -> Measured:
+def _seconds(runs: _Runs, row: Row) -> Measured:
+    """A face's share in its batch's wall-clock time."""
+    for first, lowres in runs.given(row):
+        start = time.perf_counter()
+        runs.restore(lowres, row, first)
+        seconds = (time.perf_counter() - start) / len(lowres)
+        for i in range(len(lowres)):
+            yield first + i, "seconds", seconds
+
+
+def _diversity(runs: _Runs, row: Row, answers: int = 4) -> Measured:
     """Root mean squared difference between two of several answers to one picture, and what they leave unexplained."""
-    for first in range(0, len(truth), batch):
-        lowres = operator(truth[first : first + batch])
-        found = [_restore(prior, lowres, row, operator, effort, seed + 1 + k, first, progress) for k in range(answers)]
+    for first, lowres in runs.given(row):
+        found = [runs.restore(lowres, row, first, 1 + k) for k in range(answers)]
         image = torch.stack([one for one, _ in found])  # (K, N, 3, H, W)
         spread = (image.var(0).mean((1, 2, 3)) * 2).sqrt()  # two draws differ by twice the variance
         residual = torch.stack([left for _, left in found]).mean(0)
@@ -377,36 +414,14 @@ def _diversity(
             yield first + i, "residual", residual[i].item()
 
 
-def _given(truth: Tensor, row: Row, operator: Downsample) -> Tensor:
-    """What the method gets to see."""
-    if row.corrupt is None:
-        return operator(truth)
-    order = (row.corrupt, operator) if row.before else (operator, row.corrupt)
-    return Chain(*order)(truth)
-
-
-def _restore(
-    prior: FacePrior,
-    lowres: Tensor,
-    row: Row,
-    operator: Downsample,
-    effort: float,
-    seed: int,
-    first: int,
-    progress: bool,
-) -> tuple[Tensor, Tensor]:
-    if row.method in ("bilinear", "bicubic"):
-        image = Downsample(operator.scale, row.method).upsample(lowres).clamp(0, 1)
-        return image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt()
-    options: dict[str, Any] = dict(row.options)
-    if options.get("anchor") == "mean":
-        options["anchor"] = prior.mean_w(len(lowres))
-    find = search.method(row.method)
-    if effort != 1:
-        options = _shortened(find, options, effort)
-    seeds = [seed * 100_000 + first + i for i in range(len(lowres))]
-    result = find(prior, lowres, operator, seed=seeds, progress=progress, **options)
-    return result.image, result.residual
+def _gaussianity(runs: _Runs, row: Row, sets: int = 10) -> Measured:
+    """Distances of ‖v‖² from χ², for ``sets`` draws of 10,000 codes in place of faces."""
+    for k in range(sets):
+        spaces = quality.gaussianisation(runs.prior, seed=1_000_000 + 10 * (runs.seed * sets + k))
+        for found in spaces:
+            if found.space == row.label:
+                yield k, "ks", found.ks
+                yield k, "wasserstein", found.wasserstein
 
 
 def _shortened(find: Callable[..., Any], options: dict[str, Any], effort: float) -> dict[str, Any]:

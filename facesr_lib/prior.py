@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call, vmap
@@ -114,7 +115,9 @@ class FacePrior:
         Parameters
         ----------
         name : str
-            A registry name ("faces-64") or the path of a checkpoint (`stylegan2.load` says which formats).
+            A registry name ("faces-64") or the path of a checkpoint (`stylegan2.load` says which formats). PULSE's fit
+            and the flow are read from the file of the same name that ends in ``.safetensors``: the checkpoint itself,
+            or one that ``facesr train flow`` made of it and that was put beside it.
         device : str
             "cpu", "cuda", ..., or "auto": a GPU if there is one.
         precision : torch.dtype
@@ -131,26 +134,46 @@ class FacePrior:
         if not path.suffix:
             path = assets.path(name)
         prior = cls(name, *stylegan2.load(path), device=device, precision=precision)
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt", device=str(prior.device)) as file:
-                names = file.keys()
-                if "pulse.mean" in names:
-                    prior.pulse_gaussian = PulseGaussian(file.get_tensor("pulse.mean"), file.get_tensor("pulse.std"))
-                if weights := {name[2:]: file.get_tensor(name).float() for name in names if name.startswith("F.")}:
-                    prior.flow = Flow.from_weights(weights).to(prior.device).requires_grad_(False)
+        statistics = path.with_suffix(".safetensors")
+        if statistics.is_file():
+            prior._read_statistics(statistics)
         return prior
 
+    def _read_statistics(self, path: Path) -> None:
+        """PULSE's fit and the flow, where the file holds them."""
+        try:
+            with safe_open(path, "pt", device=str(self.device)) as file:
+                names = file.keys()
+                held = {name: file.get_tensor(name) for name in names if name.startswith(("F.", "pulse."))}
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read: {error}.") from error
+        if any(held[name].shape != (self.w_dim,) for name in held if name.startswith("pulse.")):
+            raise ValueError(f"the statistics in {path} belong to another prior: this one has {self.w_dim} dimensions.")
+        if "pulse.mean" in held:
+            self.pulse_gaussian = PulseGaussian(held["pulse.mean"], held["pulse.std"])
+        if weights := {name[2:]: value.float() for name, value in held.items() if name.startswith("F.")}:
+            self.flow = Flow.from_weights(weights).to(self.device).requires_grad_(False)
+
     @classmethod
-    def for_profile(cls, profile: str, device: str = "auto") -> FacePrior:
+    def for_profile(cls, profile: str, device: str = "auto", *, with_flow: bool = False) -> FacePrior:
         """Load the prior that a chapter uses: the shipped one, or in the profile "paper" the official FFHQ weights.
 
-        Without the official weights on this machine, the profile "paper" runs on the shipped prior and says so.
+        Where those, or the flow that the chapter needs, are not on this machine, the profile "paper" runs on the
+        shipped prior and says so.
         """
+        official = "stylegan2-ffhq-1024"
         if profile == "paper":
             try:
-                return cls.load("stylegan2-ffhq-1024", device)
-            except assets.AssetMissing as missing:
-                print(f"Running on the shipped prior instead: {missing}")
+                prior = cls.load(official, device)
+                if prior.flow is not None or not with_flow:
+                    return prior
+                place = assets.path(official).with_suffix(".safetensors")
+                missing = (
+                    f"{official} has no flow; train one (`facesr train flow --prior {official}`), put it at {place}"
+                )
+            except assets.AssetMissing as error:
+                missing = str(error)
+            print(f"Running on the shipped prior instead: {missing}")
         return cls.load("faces-64", device)
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -246,14 +269,14 @@ class FacePrior:
         -------
         faces : (count, 3, R, R)
         origin : str
-            "held-out faces"; or "samples of the prior" where the face data is not on this machine, is smaller than the
-            prior's faces, or holds fewer.
+            "held-out faces"; for a prior of more than 256², "CelebA-HQ"; or "samples of the prior" where those are not
+            on this machine or are fewer.
         """
-        try:
-            if data.FACE_SIDE % self.resolution == 0 and count <= data.TEST_FACES:
+        with suppress(assets.AssetMissing):
+            if self.resolution > data.FACE_SIDE:
+                return data.celeba_hq(self.resolution, count).to(self.device), "CelebA-HQ"
+            if count <= data.TEST_FACES:
                 return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
-        except assets.AssetMissing:
-            pass
         return self.sample(count, seed=1_000)[0], "samples of the prior"
 
 

@@ -10,9 +10,10 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facesr_lib import assets, claims, experiments, metrics
-from facesr_lib.claims import Claim, count, load, verdict
+from facesr_lib import assets, claims, experiments, ledger, metrics
+from facesr_lib.claims import Claim, load
 from facesr_lib.experiments import EXPERIMENTS, Record
+from facesr_lib.ledger import count, verdict
 
 ALL = load()
 PSNR = Claim(
@@ -110,6 +111,8 @@ def test_metrics_can_be_measured_or_are_known_not_to_be():
         "residual",
         "seconds",
         "diversity",
+        "ks",
+        "wasserstein",
     }  # what `experiments` measures beyond the metrics proper; but for ID
     assert set(claims.METRICS) <= set(metrics.available()) | other
 
@@ -194,7 +197,7 @@ def test_equal_rows_decide_nothing():
 
 
 @given(
-    st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=claims.FEWEST, max_size=14),
+    st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=ledger.FEWEST, max_size=14),
     st.sampled_from([PSNR, LPIPS]),
 )
 def test_swapping_the_rows_turns_the_verdict_round(pairs, claim):
@@ -234,13 +237,13 @@ def test_unavailable_metric_is_not_measured_and_gives_the_reason(monkeypatch):
     assert "face recogniser" in verdict(replace(PSNR, metric="id"), records([1.0], [2.0])).reason
 
 
-@pytest.mark.parametrize("faces", [1, claims.FEWEST - 1])
+@pytest.mark.parametrize("faces", [1, ledger.FEWEST - 1])
 def test_few_faces_decide_nothing(faces):
     """All of them agree; of fewer than six faces all agree by chance in more than one case of twenty."""
     judged = verdict(PSNR, records([30.0] * faces, [20.0] * faces))
     assert (judged.word, judged.interval, judged.faces) == ("undecided", None, faces)
     assert "fewer than" in judged.reason
-    assert verdict(PSNR, records([30.0] * claims.FEWEST, [20.0] * claims.FEWEST)).word == "reproduced"
+    assert verdict(PSNR, records([30.0] * ledger.FEWEST, [20.0] * ledger.FEWEST)).word == "reproduced"
 
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
@@ -261,7 +264,7 @@ def test_niqe_of_enlarged_faces_is_named():
 
 def test_stand_ins_are_what_the_experiments_measure():
     source = (ROOT / "facesr_lib" / "experiments.py").read_text()
-    for metric, (name, _) in claims.STAND_INS.items():
+    for metric, (name, _) in ledger.STAND_INS.items():
         written = name.replace(experiments.FEATURES, "{FEATURES}")
         assert f'"{written}"' in source, f"experiments measures no {name}, which stands in for {metric}"
 
@@ -289,21 +292,21 @@ def folder(tmp_path):
 
 
 def test_results_are_read_with_their_budget(folder):
-    assert set(claims.results(folder)) == {"dse-1"}
-    assert claims.results(folder)["dse-1"].budget == "prior tiny, faces 9"
-    assert len(claims.results(folder)["dse-1"].records) == 18
+    assert set(ledger.results(folder)) == {"dse-1"}
+    assert ledger.results(folder)["dse-1"].budget == "prior tiny, faces 9"
+    assert len(ledger.results(folder)["dse-1"].records) == 18
     experiments.write(folder / "rls-1.csv", [])
-    assert claims.results(folder)["rls-1"].budget == "budget not recorded"
+    assert ledger.results(folder)["rls-1"].budget == "budget not recorded"
 
 
 def test_without_results_nothing_is_claimed(tmp_path):
-    judged = claims.verdicts(folder=tmp_path)
+    judged = ledger.verdicts(folder=tmp_path)
     assert {verdict.word for _, verdict in judged} == {"not measured", "in its chapter"}
     assert all(verdict.reason and verdict.ours is None for _, verdict in judged)
 
 
 def test_ledger_shows_papers_number_ours_budget_and_verdict(folder):
-    header, rows = claims.table("dse", folder)
+    header, rows = ledger.table("dse", folder)
     assert all(len(row) == len(header) for row in rows)
     judged = [row for row in rows if row[-1] == "reproduced"]
     assert judged == [
@@ -323,22 +326,22 @@ def test_ledger_shows_papers_number_ours_budget_and_verdict(folder):
 
 @pytest.mark.parametrize("paper", ["dse", "rls"])
 def test_summary_has_a_row_per_statement_and_counts_every_comparison(folder, paper):
-    header, rows = claims.summary(paper, folder)
+    header, rows = ledger.summary(paper, folder)
     assert [row[0] for row in rows] == list(dict.fromkeys(claim.says for claim in ALL if claim.paper == paper))
     assert all(len(row) == len(header) for row in rows)
     counted = sum(int(number) for row in rows for number in re.findall(r"\d+", row[3]))
-    judged = claims.verdicts(paper, folder)
+    judged = ledger.verdicts(paper, folder)
     assert counted == sum(count(judged).values()) == len(judged) == sum(claim.paper == paper for claim in ALL)
     assert count(judged)["reproduced"] == (paper == "dse")
 
 
 def test_unknown_paper_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no claims of 'lsrgan'; choose one of dse, rls"):
-        claims.table("lsrgan", tmp_path)
+        ledger.table("lsrgan", tmp_path)
 
 
 def test_shipped_results_are_of_known_tables():
     folder = assets.SHIPPED / "results"
     assert {path.stem for path in folder.glob("*.csv")} <= set(EXPERIMENTS)
-    for name, found in claims.results().items():
+    for name, found in ledger.results().items():
         assert {record.experiment for record in found.records} == {name}

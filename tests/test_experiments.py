@@ -29,6 +29,10 @@ def run(prior, **options):
     return experiments.run("dse-1", prior, **{"faces": 3, "batch": 2, "progress": False} | options)
 
 
+def runs_of(prior, truth):
+    return experiments._Runs(prior, truth, Downsample(8), batch=2, effort=1.0, seed=0, progress=False)
+
+
 def values(records, method, metric):
     return torch.tensor([r.value for r in records if (r.method, r.metric) == (method, metric)])
 
@@ -46,14 +50,35 @@ def test_a_row_is_the_method_measured_face_by_face(prior, small):
         assert len(values(records, "PULSE", metric)) == 3
 
 
-def test_only_a_table_about_time_holds_seconds_and_it_measures_its_own(prior, small, monkeypatch):
-    assert not len(values(run(prior), "bicubic", "seconds"))
-    timed = replace(experiments.EXPERIMENTS["dse-1"], timed=True, rows=experiments.EXPERIMENTS["dse-1"].rows[:1])
+def test_a_table_about_time_measures_its_own(prior, small, monkeypatch):
+    run(prior)
+    timed = replace(experiments.EXPERIMENTS["dse-1"], measure="seconds")
     monkeypatch.setitem(experiments.EXPERIMENTS, "dse-1", timed)
-    asked = []
-    monkeypatch.setattr(experiments, "_restore", lambda *a, keep=experiments._restore: asked.append(a) or keep(*a))
-    assert (values(run(prior), "bicubic", "seconds") > 0).sum() == 3
-    assert asked  # the untimed row is in the cache, and was not taken
+    records = run(prior)  # the rows in the cache are others
+    assert {r.metric for r in records} == {"seconds"}
+    assert (values(records, "PULSE", "seconds") > values(records, "bicubic", "seconds")).all()
+
+
+def test_how_gaussian_codes_are_is_measured_on_several_draws(prior, monkeypatch, tmp_path):
+    few = experiments.quality.gaussianisation
+    monkeypatch.setattr(experiments.quality, "gaussianisation", lambda prior, seed: few(prior, samples=500, seed=seed))
+    records = experiments.run("rls-fig3", prior, faces=1, progress=False, cache=tmp_path)
+    assert {(r.method, r.face) for r in records} == {
+        (row.label, k) for row in experiments.EXPERIMENTS["rls-fig3"].rows for k in range(10)
+    }
+    distances = values(records, "Z", "ks")
+    assert len(set(distances.tolist())) == 10
+    assert distances.mean() < values(records, "flow", "ks").mean() < values(records, "PULSE", "ks").mean()
+
+
+def test_a_prior_of_the_papers_size_is_measured_at_the_papers_scales(prior, small, monkeypatch):
+    table = replace(experiments.EXPERIMENTS["dse-1"], paper_scales=(16,))
+    monkeypatch.setitem(experiments.EXPERIMENTS, "dse-1", table)
+    assert {r.setting for r in run(prior)} == {"8x"}
+    monkeypatch.setattr(experiments, "PAPER_RESOLUTION", 64)
+    records = run(prior)
+    assert {r.setting for r in records} == {"16x"}
+    assert [row[0] for row in experiments.table("dse-1", records, prior.resolution)[1]] == ["16×", "16×"]
 
 
 def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, small, monkeypatch):
@@ -69,15 +94,15 @@ def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, smal
 
 
 def test_an_interrupted_table_goes_on_where_it_stopped(prior, small, monkeypatch):
-    restore, done = experiments._restore, []
+    restore, done = experiments._Runs.restore, []
 
-    def interrupted(prior, lowres, row, *rest):
+    def interrupted(runs, lowres, row, *rest):
         done.append(row.label)
         if row.label == "PULSE" and done.count("PULSE") == 1:
             raise KeyboardInterrupt
-        return restore(prior, lowres, row, *rest)
+        return restore(runs, lowres, row, *rest)
 
-    monkeypatch.setattr(experiments, "_restore", interrupted)
+    monkeypatch.setattr(experiments._Runs, "restore", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(prior)
     before = done.count("bicubic")
@@ -96,7 +121,7 @@ def test_every_table_names_methods_and_options_that_exist(name, prior):
     experiment = experiments.EXPERIMENTS[name]
     assert len(experiment.scales) == len(experiment.paper_scales)
     for row in experiment.rows:
-        if row.method in ("bilinear", "bicubic"):
+        if row.method in ("bilinear", "bicubic", "none"):
             continue
         defaults = search.method(row.method).__kwdefaults__
         assert set(row.options) <= set(defaults)
@@ -117,16 +142,15 @@ def test_the_papers_numbers_belong_to_rows():
 def test_corruptions_change_what_the_method_sees_but_not_its_size(label, prior):
     (row,) = [row for row in experiments.EXPERIMENTS["rls-4"].rows if row.label == label]
     truth, operator = prior.sample(2, seed=0)[0], Downsample(8)
-    seen = experiments._given(truth, row, operator)
+    ((_, seen),) = runs_of(prior, truth).given(row)
     assert seen.shape == (2, 3, 8, 8)
     assert (seen - operator(truth)).abs().max() > 0.01
 
 
 def test_diversity_is_the_distance_of_two_answers(prior, monkeypatch):
     answers = iter(torch.rand(4, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
-    monkeypatch.setattr(experiments, "_restore", lambda *a: (image := next(answers), image.mean((1, 2, 3))))
-    row = Row("PULSE", "pulse")
-    measured = list(experiments._diversity(prior, torch.rand(2, 3, 64, 64), row, Downsample(8), 2, 1.0, 0, False))
+    monkeypatch.setattr(experiments._Runs, "restore", lambda *a: (image := next(answers), image.mean((1, 2, 3))))
+    measured = list(experiments._diversity(runs_of(prior, torch.rand(2, 3, 64, 64)), Row("PULSE", "pulse")))
     pool = torch.rand(4, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     pairs = [(pool[i] - pool[j]).square().mean((1, 2, 3)) for i in range(4) for j in range(i)]
     expected = torch.stack(pairs).mean(0).sqrt()

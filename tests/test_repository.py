@@ -18,7 +18,7 @@ FLOORS = [
     {"networks", "degrade", "data", "assets", "unpickling"},
     {"losses", "metrics", "niqe_model", "prior"},
     {"search", "training"},
-    {"benchmark", "restoration", "experiments", "claims", "plots", "widgets", "book", "offline"},
+    {"benchmark", "restoration", "experiments", "claims", "ledger", "plots", "widgets", "book", "offline"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
