@@ -212,16 +212,19 @@ def table(paper: str, folder: Path | None = None) -> tuple[list[str], list[list[
         if not claim.metric:
             rows.append([claim.says, claim.where, "", "", "", f"{judged.word}: {judged.reason}"])
             continue
+        codes = bool(claim.experiment) and EXPERIMENTS[claim.experiment].measure == "gaussianity"  # not pictures
         at = claim.at if claim.setting in ("", claim.at) else f"{claim.at} (here {claim.setting})"
-        place = f"{claim.where.split(',')[0]}, {at.replace('x', '×')}, {METRICS[claim.metric].label}"
-        budget = found[claim.experiment].budget if judged.ours and claim.experiment else ""
+        place = [claim.where.split(",")[0], *([] if codes else [at.replace("x", "×")]), METRICS[claim.metric].label]
+        budget = [f"{judged.faces} {'sets of codes' if codes else 'faces'}"] if judged.faces else []
+        if judged.ours and claim.experiment:
+            budget.append(found[claim.experiment].budget)
         rows.append(
             [
                 f"{claim.better} better than {claim.worse}",
-                place,
+                ", ".join(place),
                 _theirs(claim),
                 _ours(claim, judged),
-                f"{judged.faces} faces; {budget}" if judged.faces else budget,
+                "; ".join(budget),
                 judged.word + (f": {judged.reason}" if judged.reason else ""),
             ]
         )

@@ -582,3 +582,23 @@ def test_histogram_moves_in_chapter_5(browser_page: Callable[..., Any], scheme: 
     page.keyboard.press("End")
     assert drawing.screenshot() not in (start, without)
     assert page.outside_requests == []
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_weight_turns_in_chapter_6(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("06-rls.html", scheme=scheme, color_scheme=colours)
+    figure = page.locator("figure").filter(has=page.get_by_role("radio", name="λ_w"))
+    figure.wait_for()
+    slider = figure.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    start, first = figure.locator("canvas").first.screenshot(), slider.get_attribute("aria-valuetext")
+    page.keyboard.press("End")
+    assert figure.locator("canvas").first.screenshot() != start
+    assert slider.get_attribute("aria-valuetext") != first
+    figure.get_by_role("radio", name="λ_w").focus()
+    page.keyboard.press("ArrowRight")
+    assert figure.get_by_role("radio", name="λ_g").is_checked()
+    assert slider.get_attribute("aria-valuetext").startswith("λ_g = 0.01")
+    assert page.outside_requests == []
