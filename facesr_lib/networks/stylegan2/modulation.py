@@ -47,7 +47,7 @@ def modulated(
     """
     norm = _norm(style, energy)
     x = _convolve(x * _per_channel(style * scale, x), weight.to(x.dtype), up)
-    bias, strength = (_per_channel(each * norm, x) for each in offset)
+    bias, strength = _per_channel(offset[:, None] * norm, x)
     return F.leaky_relu_(torch.addcmul(x.add_(bias), noise, strength), 0.2), sqrt(2) / norm
 
 
@@ -62,20 +62,21 @@ class InPlace(torch.autograd.Function):
     def forward(ctx, x, scale, style, offset, noise, weight, energy, up):  # type: ignore[no-untyped-def]  # noqa: D102
         norm, factor, weight = _norm(style, energy), style * scale, weight.to(x.dtype)
         out = _convolve(x * _per_channel(factor, x), weight, up)
-        bias, strength = (_per_channel(each * norm, x) for each in offset)
+        bias, strength = _per_channel(offset[:, None] * norm, x)
         F.leaky_relu_(out.add_(bias).addcmul_(noise, strength), 0.2)
-        ctx.save_for_backward(x, scale, style, factor, offset, noise, weight, energy, norm, out)
         ctx.up = up
-        return out, sqrt(2) / norm
+        new_scale = sqrt(2) / norm
+        ctx.save_for_backward(x, scale, style, factor, offset, noise, weight, energy, norm, out, new_scale)
+        return out, new_scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, of_new_scale):  # type: ignore[no-untyped-def]  # noqa: D102
-        x, scale, style, factor, offset, noise, weight, energy, norm, out = ctx.saved_tensors
+        x, scale, style, factor, offset, noise, weight, energy, norm, out, new_scale = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, 0.2, True)
-        # u = convolution + norm · (bias + strength · noise), and the new scale is √2 / norm
+        # norm multiplies bias and strength, and divides the new scale
         per_offset = torch.cat([torch.ones_like(noise), noise], 1).flatten(2) @ pixels(grad)  # (N, 2, C_out)
-        of_norm = (per_offset * offset).sum(1) - of_new_scale * (sqrt(2) / norm.square())
+        of_norm = (per_offset * offset).sum(1) - of_new_scale * new_scale / norm
         of_noise = None
         if ctx.needs_input_grad[4]:
             per_pixel = pixels(grad) @ (offset[1] * norm).to(x.dtype)[:, :, None]  # (N, R², 1)
@@ -104,7 +105,8 @@ def _norm(style: Tensor, energy: Tensor) -> Tensor:
 
 
 def _per_channel(factor: Tensor, x: Tensor) -> Tensor:
-    return factor[:, :, None, None].to(x.dtype)
+    """(..., C) → (..., C, 1, 1), of x's precision."""
+    return factor[..., None, None].to(x.dtype)
 
 
 def _convolve(x: Tensor, weight: Tensor, up: bool) -> Tensor:
