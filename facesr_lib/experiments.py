@@ -187,6 +187,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         tuple(Row(space, "none") for space in ("Z", "W, standardised", "PULSE", "flow")),
         "gaussianity",
     ),
+    "rls-fig10": Experiment("what P_w adds", (8,), (16,), (Row("w/o P_w", "rls", {"lambda_w": 0.0}), _RLS)),
     "rls-fig7": Experiment(
         "diversity of several answers to one picture",
         (16,),
