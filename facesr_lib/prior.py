@@ -152,7 +152,7 @@ class FacePrior:
         if "pulse.mean" in held:
             self.pulse_gaussian = PulseGaussian(held["pulse.mean"], held["pulse.std"])
         if weights := {name[2:]: value.float() for name, value in held.items() if name.startswith("F.")}:
-            self.flow = Flow.from_weights(weights).to(self.device).requires_grad_(False)
+            self.flow = Flow.from_weights(weights).to(self.device).freeze()
 
     @classmethod
     def for_profile(cls, profile: str, device: str = "auto", *, with_flow: bool = False) -> FacePrior:

@@ -32,6 +32,15 @@ def test_the_way_back_is_the_inverse(d, blocks, seed):
     assert_close(flow.inverse(flow.gaussianise(w)), w, atol=1e-3, rtol=1e-3)
 
 
+def test_freezing_keeps_the_density_and_the_autoregressive_order():
+    torch.manual_seed(0)
+    flow, w = Flow(5, 16, 2).eval(), torch.randn(3, 5)
+    before = flow.log_prob(w)
+    assert_close(flow.freeze().log_prob(w), before)
+    assert not any(p.requires_grad for p in flow.parameters())
+    assert_close(Flow.from_weights(flow.weights()).log_prob(w), before)
+
+
 def test_log_prob_is_the_change_of_variables():
     torch.manual_seed(0)
     flow = Flow(3, 16, 2).double()

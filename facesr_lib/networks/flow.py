@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from math import log, pi
 
 import torch
@@ -68,6 +69,16 @@ class Flow(nn.Module):
         """Gaussian vectors v → codes w, (..., d) → (..., d); d passes through every block, slow for large d."""
         flat, _ = self.transform.inverse(v.reshape(-1, v.shape[-1]))
         return flat.view_as(v) * self.std + self.mean
+
+    def freeze(self) -> Flow:
+        """Stop learning; the masks are multiplied into the weights once, no longer at every call."""
+        from nflows.transforms.made import MaskedLinear
+
+        for layer in self.modules():
+            if isinstance(layer, MaskedLinear):
+                layer.weight.data.mul_(layer.mask)
+                layer.forward = partial(nn.Linear.forward, layer)
+        return self.eval().requires_grad_(False)
 
     def weights(self) -> dict[str, Tensor]:
         """What was learnt: the state dict without masks and orders, which follow from the sizes."""

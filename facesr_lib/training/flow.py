@@ -139,5 +139,5 @@ def train(
     """Train a flow and give it to the prior (``prior.flow``); save the prior to keep it. Errors as `loop.fit`."""
     trainee = FlowTraining(prior, config)
     report = loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
-    prior.flow = trainee.best.eval().requires_grad_(False)
+    prior.flow = trainee.best.freeze()
     return report
