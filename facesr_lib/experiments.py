@@ -349,6 +349,8 @@ class _Runs:
     effort: float
     seed: int
     progress: bool
+    anchors: dict[int, Tensor] = field(default_factory=dict)
+    """Codes of RLS for the batches that begin with these faces: where RLS+ starts, whatever its second stage does."""
 
     def given(self, row: Row) -> Iterator[tuple[int, Tensor]]:
         """What the method gets to see, in batches: the first face's index, pictures."""
@@ -368,11 +370,18 @@ class _Runs:
         options: dict[str, Any] = dict(row.options)
         if options.get("anchor") == "mean":
             options["anchor"] = self.prior.mean_w(len(lowres))
+        elif row.method == "rls_plus" and row.corrupt is None and first in self.anchors:
+            options["anchor"] = self.anchors[first]
         find = search.method(row.method)
         if self.effort != 1:
             options = _shortened(find, options, self.effort)
         seeds = [(self.seed + attempt) * 100_000 + first + i for i in range(len(lowres))]
         result = find(self.prior, lowres, self.operator, seed=seeds, progress=self.progress, **options)
+        if result.interrupted:  # a search keeps its best so far; a table must not take it for the end's
+            raise KeyboardInterrupt
+        if row.method == "rls_plus" and row.corrupt is None and "anchor" not in options:
+            assert result.anchor is not None
+            self.anchors[first] = result.anchor
         return result.image, result.residual
 
 

@@ -110,6 +110,28 @@ def test_an_interrupted_table_goes_on_where_it_stopped(prior, small, monkeypatch
     assert done.count("bicubic") == before
 
 
+def test_a_search_that_was_interrupted_is_no_result(prior, small, monkeypatch, tmp_path):
+    pulse = search.pulse
+    monkeypatch.setattr(search, "method", lambda name: lambda *a, **k: replace(pulse(*a, **k), interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        run(prior, cache=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert {r.method for r in experiments.read(kept)} == {"bicubic"}
+
+
+def test_rows_of_rls_plus_share_their_first_stage(prior, monkeypatch):
+    truth = prior.sample(2, seed=0)[0]
+    short = {"rls_options": {"steps": 3}, "steps": 2}
+    first, second = Row("RLS+", "rls_plus", short), Row("w/o g", "rls_plus", short | {"optimise": ("w", "eta")})
+    alone = runs_of(prior, truth)
+    ((_, lowres),) = alone.given(second)
+    expected, _ = alone.restore(lowres, second, 0)
+    shared = runs_of(prior, truth)
+    shared.restore(lowres, first, 0)
+    monkeypatch.setattr(search.methods, "rls", None)  # would fail if it were called
+    assert torch.equal(shared.restore(lowres, second, 0)[0], expected)
+
+
 def test_effort_shortens_both_stages():
     options = experiments._shortened(search.rls_plus, {}, 0.1)
     assert options == {"steps": 5, "rls_options": {"steps": 20}}
