@@ -234,8 +234,10 @@ def run(
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"there is no table {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
-    truth, origin = prior.held_out(faces)
-    fingerprint = {"prior": _digest(prior), "truth": origin, "faces": faces, "effort": effort, "seed": seed}
+    truth, _ = prior.held_out(faces)
+    networks = [network for network in (prior.generator, prior.discriminator, prior.flow) if network is not None]
+    weights = [value for network in networks for value in network.state_dict().values()]
+    fingerprint = {"prior": _digest(weights), "truth": _digest([truth]), "effort": effort, "seed": seed}
     folder = cache or assets.cache() / "results"
     experiment, records = EXPERIMENTS[name], []
     measures = {"quality": _quality, "seconds": _seconds, "diversity": _diversity, "gaussianity": _gaussianity}
@@ -245,8 +247,7 @@ def run(
             key = {
                 "version": __version__,
                 "scale": scale,
-                "diverse": experiment.measure == "diversity",
-                "timed": experiment.measure == "seconds",
+                "measure": experiment.measure,
                 "row": repr(row),
                 **fingerprint,
             }
@@ -442,10 +443,9 @@ def _shortened(find: Callable[..., Any], options: dict[str, Any], effort: float)
     return options | first_stage | {"steps": steps(find)}
 
 
-def _digest(prior: FacePrior) -> str:
-    """A fingerprint of the prior's weights: results of another prior are never taken for this one's."""
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """A fingerprint: results of another prior, or on other faces, are never taken for these."""
     digest = hashlib.sha256()
-    for network in (prior.generator, prior.discriminator, prior.flow):
-        for value in () if network is None else network.state_dict().values():
-            digest.update(value.cpu().numpy().tobytes())
+    for value in tensors:
+        digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()
