@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, upsample
-from facesr_lib.networks.stylegan2.modulation import InPlace, modulated, pixels
+from facesr_lib.networks.stylegan2.modulation import InPlace, Project, from_pixels, modulated, pixels
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -90,8 +90,7 @@ class ToRGB(nn.Module):
         """(N, C, R, R) times (N, C) → (N, 3, R, R)."""
         style = self.affine(w) * scale  # (N, C)
         matrix = (self.weight.flatten(1).t() / sqrt(self.weight.shape[1])) * style[:, :, None]  # (N, C, 3)
-        rgb = torch.bmm(pixels(x), matrix.to(x.dtype)).add_(self.bias.to(x.dtype))  # (N, R², 3)
-        return rgb.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return from_pixels(Project.apply(pixels(x), matrix.to(x.dtype)).add_(self.bias.to(x.dtype)))
 
 
 class SynthesisBlock(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import isqrt, sqrt
 
 import torch
 from torch import Tensor
@@ -54,33 +54,36 @@ def modulated(
 class InPlace(torch.autograd.Function):
     """`modulated` for weights that nobody learns, with a gradient by hand.
 
-    Beside its convolutions a search waits for memory. Here the sums over the pixels are one matrix product, where
-    autograd's own rules would first write a map of products, and the style scales the gradient where it lies.
+    Beside its convolutions a search waits for memory. Here bias and noise are one matrix product, and so are the sums
+    over the pixels, where autograd's own rules would first write a map of products; the style scales the gradient where
+    it lies.
     """
 
     @staticmethod
     def forward(ctx, x, scale, style, offset, noise, weight, energy, up):  # type: ignore[no-untyped-def]  # noqa: D102
         norm, factor, weight = _norm(style, energy), style * scale, weight.to(x.dtype)
         out = _convolve(x * _per_channel(factor, x), weight, up)
-        bias, strength = _per_channel(offset[:, None] * norm, x)
-        F.leaky_relu_(out.add_(bias).addcmul_(noise, strength), 0.2)
-        ctx.up = up
+        patterns = torch.cat([torch.ones_like(noise), noise], 1).flatten(2)  # (N, 2, R²): of the bias, of the strength
+        added = (offset * norm[:, None]).to(x.dtype)  # (N, 2, C_out)
+        flat = pixels(out).baddbmm_(patterns.mT.expand(len(x), -1, -1), added)
+        out = from_pixels(F.leaky_relu_(flat, 0.2))
+        ctx.up, ctx.noise_shape = up, noise.shape
         new_scale = sqrt(2) / norm
-        ctx.save_for_backward(x, scale, style, factor, offset, noise, weight, energy, norm, out, new_scale)
+        ctx.save_for_backward(x, scale, style, factor, offset, patterns, weight, energy, norm, out, new_scale)
         return out, new_scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, of_new_scale):  # type: ignore[no-untyped-def]  # noqa: D102
-        x, scale, style, factor, offset, noise, weight, energy, norm, out, new_scale = ctx.saved_tensors
+        x, scale, style, factor, offset, patterns, weight, energy, norm, out, new_scale = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, 0.2, True)
         # norm multiplies bias and strength, and divides the new scale
-        per_offset = torch.cat([torch.ones_like(noise), noise], 1).flatten(2) @ pixels(grad)  # (N, 2, C_out)
+        per_offset = patterns @ pixels(grad)  # (N, 2, C_out)
         of_norm = (per_offset * offset).sum(1) - of_new_scale * new_scale / norm
         of_noise = None
         if ctx.needs_input_grad[4]:
-            per_pixel = pixels(grad) @ (offset[1] * norm).to(x.dtype)[:, :, None]  # (N, R², 1)
-            of_noise = per_pixel.view(-1, 1, *out.shape[2:]).sum_to_size(noise.shape)
+            per_pixel = (offset[1] * norm).to(x.dtype)[:, None] @ pixels(grad).mT  # (N, 1, R²)
+            of_noise = per_pixel.unflatten(2, out.shape[2:]).sum_to_size(ctx.noise_shape)
         if ctx.up:
             grad = blur(grad, padding=2, gain=4.0)  # a symmetric filter, backwards: itself, padded to the other size
             weight, stride, padding = weight.transpose(0, 1), [2, 2], [0, 0]
@@ -94,9 +97,34 @@ class InPlace(torch.autograd.Function):
         return grad.mul_(_per_channel(factor, x)), of_factor * style, of_style, None, of_noise, None, None, None
 
 
+class Project(torch.autograd.Function):
+    """(N, P, C) times (N, C, 3): `torch.bmm`, whose own gradient takes the second product in the slower order."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, matrix):  # type: ignore[no-untyped-def]  # noqa: D102
+        return torch.bmm(x, matrix)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]  # noqa: D102
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: D102
+        x, matrix = ctx.saved_tensors
+        return grad @ matrix.mT, (grad.mT @ x).mT
+
+
 def pixels(x: Tensor) -> Tensor:
     """(N, C, R, R) → (N, R², C): the same memory, as long as the channels lie last in it."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def from_pixels(x: Tensor) -> Tensor:
+    """(N, R², C) → (N, C, R, R), with the channels last in memory."""
+    side = isqrt(x.shape[1])
+    return x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
 def _norm(style: Tensor, energy: Tensor) -> Tensor:
