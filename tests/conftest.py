@@ -40,7 +40,8 @@ for variable, folder in {"FACESR_DATA": "data", "FACESR_ORACLES": "oracles"}.ite
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with what needs executed chapters: while they run on all cores the workers wait, and nothing trails."""
-    items.sort(key=lambda item: "chapter_errors" not in getattr(item, "fixturenames", ()))
+    executed = {"chapter_errors", "bare_chapter_errors"}
+    items.sort(key=lambda item: executed.isdisjoint(getattr(item, "fixturenames", ())))
 
 
 def _once(folder: Path, name: str, work: Callable[[], Any]) -> Any:
@@ -67,23 +68,35 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-@pytest.fixture(scope="session")
-def chapter_errors(run_folder: Path) -> dict[str, str | None]:
-    """Execute every chapter with profile=smoke, once per test run: its name -> what went wrong, or None."""
-    from filelock import FileLock
-
+def _errors(**options: Any) -> dict[str, str | None]:
+    """Execute every chapter with profile=smoke: its name -> what went wrong, or None."""
     from facesr_lib import book
 
-    def run() -> dict[str, str | None]:
-        try:
-            runs = book.execute(profile="smoke", jobs=2)
-        except book.BookError as failure:
-            runs = failure.runs
-        return {run.chapter.stem: run.error for run in runs}
+    try:
+        runs = book.execute(profile="smoke", jobs=2, **options)
+    except book.BookError as failure:
+        runs = failure.runs
+    return {run.chapter.stem: run.error for run in runs}
+
+
+@pytest.fixture(scope="session")
+def chapter_errors(run_folder: Path) -> dict[str, str | None]:
+    """Execute every chapter, once per test run, for the site: its name -> what went wrong, or None."""
+    from filelock import FileLock
 
     (ROOT / "_build").mkdir(exist_ok=True)
     with FileLock(ROOT / "_build" / "test.lock"):  # another test run in the same checkout
-        return _once(run_folder, "chapters", run)
+        return _once(run_folder, "chapters", _errors)
+
+
+@pytest.fixture(scope="session")
+def bare_chapter_errors(run_folder: Path) -> dict[str, str | None]:
+    """Execute every chapter as on a machine that has no data but what is shipped: its name -> what went wrong."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("FACESR_DATA", "XDG_CACHE_HOME"):
+            patch.setenv(variable, str(run_folder / variable.lower()))
+            (run_folder / variable.lower()).mkdir(exist_ok=True)
+        return _once(run_folder, "bare", lambda: _errors(out=run_folder / "executed"))
 
 
 @pytest.fixture(scope="session")

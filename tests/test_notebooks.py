@@ -17,6 +17,13 @@ def test_chapter_runs(chapter: Path, chapter_errors: dict[str, str | None]) -> N
         pytest.fail(error, pytrace=False)
 
 
+@pytest.mark.notebook
+@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+def test_chapter_runs_without_the_faces(chapter: Path, bare_chapter_errors: dict[str, str | None]) -> None:
+    if error := bare_chapter_errors[chapter.stem]:
+        pytest.fail(error, pytrace=False)
+
+
 @pytest.fixture
 def write_chapter(tmp_path: Path):
     """Write a notebook of the given code cells; the first is the parameters cell."""
