@@ -151,8 +151,8 @@ def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], T
 
 
 def textbook_layer(
-    self: SynthesisLayer, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    self: SynthesisLayer, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None, matrix: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """A synthesis layer with one set of weights per image, as the StyleGAN2 paper writes it (equations 1 and 3)."""
     weight = self.weight[None] * self.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3)
     weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
@@ -166,7 +166,9 @@ def textbook_layer(
     x = x.view(n, n_out, *x.shape[2:])
     if noise is not None:
         x = x + noise * self.noise_strength
-    return leaky_relu(x + self.bias[:, None, None], sqrt(2)), scale.new_ones(n, n_out)
+    x = leaky_relu(x + self.bias[:, None, None], sqrt(2))
+    rgb = None if matrix is None else x.flatten(2).mT @ matrix  # (N, R², 3)
+    return x, scale.new_ones(n, n_out), rgb
 
 
 def _pulse_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> None:

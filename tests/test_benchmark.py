@@ -18,10 +18,11 @@ def test_the_textbook_layer_computes_the_same():
         layer = SynthesisLayer(6, 4, 8, 16 if up else 8, up=up)
         torch.nn.init.ones_(layer.noise_strength)
         x, w, noise = torch.randn(3, 6, 8, 8), torch.randn(3, 8), torch.randn(1, 1, *layer.noise_const.shape)
-        plain, ours = (each(layer, x, torch.ones(3, 6), w, noise) for each in (benchmark.textbook_layer, forward))
-        assert_close(
-            *(activations * scale[:, :, None, None] for activations, scale in (plain, ours)), atol=1e-5, rtol=1e-5
-        )
+        given = layer, x, torch.ones(3, 6), w, noise, torch.randn(3, 4, 3)
+        plain, ours = (each(*given) for each in (benchmark.textbook_layer, forward))
+        maps = [activations * scale[:, :, None, None] for activations, scale, _ in (plain, ours)]
+        assert_close(*maps, atol=1e-5, rtol=1e-5)
+        assert_close(plain[2], ours[2], atol=1e-5, rtol=1e-5)
 
 
 def test_rows_compare_batches_with_the_plain_loop():

@@ -110,7 +110,7 @@ def test_modulating_activations_equals_modulating_weights():
     weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()  # equation 3
     expected = torch.cat([F.conv2d(x[i : i + 1], weights[i], padding=1) for i in range(3)])
     factor = torch.rand(3, 6, generator=generator) + 0.5  # a map is handed on as activations and a factor per channel
-    activations, scale = layer(x / factor[:, :, None, None], factor, w, None)
+    activations, scale, _ = layer(x / factor[:, :, None, None], factor, w, None)
     y = activations * scale[:, :, None, None]
     assert_close(y, 2**0.5 * F.leaky_relu(expected, 0.2), atol=1e-5, rtol=1e-5)
 
@@ -118,26 +118,27 @@ def test_modulating_activations_equals_modulating_weights():
 def test_demodulation_follows_weights_that_change(networks):
     layer = SynthesisLayer(6, 4, 8, 8).requires_grad_(False)
     x, w = torch.randn(1, 6, 8, 8), torch.randn(1, 8)
-    before, scale = layer(x, torch.ones(1, 6), w, None)
+    before, scale, _ = layer(x, torch.ones(1, 6), w, None)
     layer.weight.mul_(3)  # demodulation cancels any common factor, if it sees the new weights
-    after, scale_after = layer(x, torch.ones(1, 6), w, None)
+    after, scale_after, _ = layer(x, torch.ones(1, 6), w, None)
     assert_close(after, 3 * before, atol=1e-5, rtol=1e-5)
     assert_close(scale_after, scale / 3, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("colours", [False, True])
 @pytest.mark.parametrize("maps", [1, 2])
 @pytest.mark.parametrize("up", [False, True])
-def test_the_gradient_by_hand_is_that_of_what_it_computes(up, maps):
-    shapes = [(2, 3, 4, 4), (2, 3), (2, 3), (maps, 1, 4 << up, 4 << up)]
+def test_the_gradient_by_hand_is_that_of_what_it_computes(up, maps, colours):
+    shapes = [(2, 3, 4, 4), (2, 3), (2, 3), (maps, 1, 4 << up, 4 << up), *[(2, 5, 3)] * colours]
     draw = torch.Generator().manual_seed(0)
-    x, scale, style, noise = (torch.randn(s, generator=draw, dtype=torch.float64, requires_grad=True) for s in shapes)
+    given = [torch.randn(s, generator=draw, dtype=torch.float64, requires_grad=True) for s in shapes]
     weight, offset = (torch.randn(s, generator=draw, dtype=torch.float64) for s in [(5, 3, 3, 3), (2, 5)])
 
-    def by_hand(x, scale, style, noise, function=InPlace.apply):
-        return function(x, scale, style, offset, noise, weight, weight.square().sum((2, 3)), up)
+    def by_hand(x, scale, style, noise, *matrix, function=InPlace.apply):
+        return function(x, scale, style, offset, noise, weight, weight.square().sum((2, 3)), up, *matrix)
 
-    assert_close(by_hand(x, scale, style, noise), by_hand(x, scale, style, noise, modulated))
-    assert torch.autograd.gradcheck(by_hand, (x, scale, style, noise))
+    assert_close(by_hand(*given), by_hand(*given, function=modulated))
+    assert torch.autograd.gradcheck(lambda *given: [y for y in by_hand(*given) if y is not None], given)
 
 
 def test_gradients_of_the_generator_match_finite_differences():

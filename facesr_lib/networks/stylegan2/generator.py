@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, upsample
-from facesr_lib.networks.stylegan2.modulation import InPlace, Project, from_pixels, modulated, pixels
+from facesr_lib.networks.stylegan2.modulation import InPlace, from_pixels, modulated
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -65,19 +65,25 @@ class SynthesisLayer(nn.Module):
             self._energy = key, self.weight.square().sum((2, 3))
         return self._energy[1]
 
-    def forward(self, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if it upsamples, times (N, C_out)."""
+    def forward(
+        self, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None, matrix: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if it upsamples, times (N, C_out).
+
+        With a matrix (N, C_out, 3) also that product, (N, R², 3).
+        """
         if noise is None:
             noise = x.new_zeros(()).expand(1, 1, *self.noise_const.shape)
         offset = torch.stack([self.bias, self.noise_strength.expand_as(self.bias)])
         layer = InPlace.apply if self.frozen else modulated
-        return layer(x, scale, self.affine(w), offset, noise.to(x.dtype), self.weight, self.energy(), self.up)
+        return layer(x, scale, self.affine(w), offset, noise.to(x.dtype), self.weight, self.energy(), self.up, matrix)
 
 
 class ToRGB(nn.Module):
     """Modulated 1×1 convolution to three channels, without demodulation.
 
-    With only three outputs per-image weights are cheaper than modulated activations: one small matrix per image.
+    With only three outputs per-image weights are cheaper than modulated activations: one small matrix per image. The
+    layer that makes the map multiplies it, too, while it is at hand.
     """
 
     def __init__(self, n_in: int, w_dim: int):
@@ -86,11 +92,13 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(3, n_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 
-    def forward(self, x: Tensor, scale: Tensor, w: Tensor) -> Tensor:
-        """(N, C, R, R) times (N, C) → (N, 3, R, R)."""
-        style = self.affine(w) * scale  # (N, C)
-        matrix = (self.weight.flatten(1).t() / sqrt(self.weight.shape[1])) * style[:, :, None]  # (N, C, 3)
-        return from_pixels(Project.apply(pixels(x), matrix.to(x.dtype)).add_(self.bias.to(x.dtype)))
+    def matrix(self, w: Tensor) -> Tensor:
+        """(N, d) → (N, C, 3)."""
+        return (self.weight.flatten(1).t() / sqrt(self.weight.shape[1])) * self.affine(w)[:, :, None]
+
+    def forward(self, product: Tensor) -> Tensor:
+        """The map times the matrix, (N, R², 3) → (N, 3, R, R)."""
+        return from_pixels(product.add_(self.bias.to(product.dtype)))
 
 
 class SynthesisBlock(nn.Module):
@@ -187,13 +195,11 @@ class SynthesisNetwork(nn.Module):
     def grow(self, features: Features, i: int, codes: Sequence[Tensor], noise: Sequence[Tensor | None]) -> Features:
         """Block i, with a code (N, d) and a map for every layer of the network."""
         x, scale, image = features
-        block, first = (
-            self.blocks[i],
-            max(2 * i - 1, 0),
-        )  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5; ...
+        block, first = self.blocks[i], max(2 * i - 1, 0)  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5
+        matrix = block.torgb.matrix(codes[first + len(block.layers)])
         for j, layer in enumerate(block.layers, start=first):
-            x, scale = layer(x, scale, codes[j], noise[j])
-        rgb = block.torgb(x, scale, codes[first + len(block.layers)]).to(codes[0].dtype)
+            x, scale, rgb = layer(x, scale, codes[j], noise[j], matrix if layer is block.conv1 else None)
+        rgb = block.torgb(rgb).to(codes[0].dtype)
         return Features(x, scale, rgb if image is None else upsample(image) + rgb)
 
     def _noise_maps(self, ws: Tensor, mode: str) -> Iterator[Tensor | None]:

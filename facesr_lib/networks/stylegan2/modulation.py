@@ -21,8 +21,9 @@ def modulated(
     weight: Tensor,
     energy: Tensor,
     up: bool,
-) -> tuple[Tensor, Tensor]:
-    """Modulated convolution, noise, bias, leaky ReLU (equations 1 and 3 of the StyleGAN2 paper).
+    matrix: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Modulated convolution, noise, bias, leaky ReLU (equations 1 and 3 of the StyleGAN2 paper), and the map's colours.
 
     Modulation scales the *activations* before the convolution, demodulation after it: the same result as per-image
     weights, without making them. Demodulation is positive, so it commutes with the leaky ReLU; together with that one's
@@ -40,43 +41,61 @@ def modulated(
         The kernels, and the sum of each one's squares.
     up : bool
         Whether the side is doubled.
+    matrix : (N, C_out, 3), optional
+        What makes colours of the new map's channels.
 
     Returns
     -------
     x, scale : (N, C_out, R_out, R_out), (N, C_out)
+    rgb : (N, R_out², 3), or None without a matrix
     """
     norm = _norm(style, energy)
     x = _convolve(x * _per_channel(style * scale, x), weight.to(x.dtype), up)
     bias, strength = _per_channel(offset[:, None] * norm, x)
-    return F.leaky_relu_(torch.addcmul(x.add_(bias), noise, strength), 0.2), sqrt(2) / norm
+    x = F.leaky_relu_(torch.addcmul(x.add_(bias), noise, strength), 0.2)
+    scale = sqrt(2) / norm
+    rgb = None if matrix is None else torch.bmm(pixels(x), (matrix * scale[:, :, None]).to(x.dtype))
+    return x, scale, rgb
 
 
 class InPlace(torch.autograd.Function):
     """`modulated` for weights that nobody learns, with a gradient by hand.
 
     Beside its convolutions a search waits for memory. Here bias and noise are one matrix product, and so are the sums
-    over the pixels, where autograd's own rules would first write a map of products; the style scales the gradient where
-    it lies.
+    over the pixels, where autograd's own rules would first write a map of products; the colours' gradient becomes the
+    map's, and the style scales the gradient where it lies.
     """
 
     @staticmethod
-    def forward(ctx, x, scale, style, offset, noise, weight, energy, up):  # type: ignore[no-untyped-def]  # noqa: D102
+    def forward(ctx, x, scale, style, offset, noise, weight, energy, up, matrix=None):  # type: ignore[no-untyped-def]  # noqa: D102
         norm, factor, weight = _norm(style, energy), style * scale, weight.to(x.dtype)
         out = _convolve(x * _per_channel(factor, x), weight, up)
         patterns = torch.cat([torch.ones_like(noise), noise], 1).flatten(2)  # (N, 2, R²): of the bias, of the strength
         added = (offset * norm[:, None]).to(x.dtype)  # (N, 2, C_out)
-        flat = pixels(out).baddbmm_(patterns.mT.expand(len(x), -1, -1), added)
-        out = from_pixels(F.leaky_relu_(flat, 0.2))
+        flat = F.leaky_relu_(pixels(out).baddbmm_(patterns.mT.expand(len(x), -1, -1), added), 0.2)
+        out, new_scale = from_pixels(flat), sqrt(2) / norm
+        rgb = None if matrix is None else torch.bmm(flat, (matrix * new_scale[:, :, None]).to(x.dtype))
+        ctx.set_materialize_grads(False)
         ctx.up, ctx.noise_shape = up, noise.shape
-        new_scale = sqrt(2) / norm
-        ctx.save_for_backward(x, scale, style, factor, offset, patterns, weight, energy, norm, out, new_scale)
-        return out, new_scale
+        ctx.save_for_backward(x, scale, style, factor, offset, patterns, weight, energy, matrix, norm, out, new_scale)
+        return out, new_scale, rgb
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, of_new_scale):  # type: ignore[no-untyped-def]  # noqa: D102
-        x, scale, style, factor, offset, patterns, weight, energy, norm, out, new_scale = ctx.saved_tensors
-        grad = torch.ops.aten.leaky_relu_backward(grad, out, 0.2, True)
+    def backward(ctx, grad, of_new_scale, of_rgb):  # type: ignore[no-untyped-def]  # noqa: D102
+        x, scale, style, factor, offset, patterns, weight, energy, matrix, norm, out, new_scale = ctx.saved_tensors
+        of_new_scale = torch.zeros_like(new_scale) if of_new_scale is None else of_new_scale
+        of_matrix = None
+        if of_rgb is None:
+            grad = torch.zeros_like(out) if grad is None else grad
+            grad = torch.ops.aten.leaky_relu_backward(grad, out, 0.2, True)
+        else:
+            of_product = (of_rgb.mT @ pixels(out)).mT.to(style.dtype)  # (N, C_out, 3), in the order that is faster
+            of_matrix = of_product * new_scale[:, :, None]
+            of_new_scale = of_new_scale + (of_product * matrix).sum(2)
+            whole = from_pixels(of_rgb @ (matrix * new_scale[:, :, None]).to(x.dtype).mT)
+            whole = whole if grad is None else whole.add_(grad)
+            grad = torch.ops.aten.leaky_relu_backward.grad_input(whole, out, 0.2, True, grad_input=whole)
         # norm multiplies bias and strength, and divides the new scale
         per_offset = patterns @ pixels(grad)  # (N, 2, C_out)
         of_norm = (per_offset * offset).sum(1) - of_new_scale * new_scale / norm
@@ -94,26 +113,8 @@ class InPlace(torch.autograd.Function):
         )
         of_factor = (grad * x).sum((2, 3), dtype=style.dtype)
         of_style = of_factor * scale + style * ((of_norm / norm) @ energy)  # norm² = style² · energy
-        return grad.mul_(_per_channel(factor, x)), of_factor * style, of_style, None, of_noise, None, None, None
-
-
-class Project(torch.autograd.Function):
-    """(N, P, C) times (N, C, 3): `torch.bmm`, whose own gradient takes the second product in the slower order."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x, matrix):  # type: ignore[no-untyped-def]  # noqa: D102
-        return torch.bmm(x, matrix)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]  # noqa: D102
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: D102
-        x, matrix = ctx.saved_tensors
-        return grad @ matrix.mT, (grad.mT @ x).mT
+        of_x = grad.mul_(_per_channel(factor, x))
+        return of_x, of_factor * style, of_style, None, of_noise, None, None, None, of_matrix
 
 
 def pixels(x: Tensor) -> Tensor:
