@@ -81,6 +81,29 @@ def test_every_figure_says_what_it_shows(browser_page, page_name: str) -> None:
     assert silent == []
 
 
+BROKEN_OR_WIDE = """() => {
+  document.querySelectorAll("details").forEach(folded => { folded.open = true; });
+  const found = [];
+  for (const table of document.querySelectorAll(".cell_output table")) {
+    if (table.offsetWidth > table.parentElement.clientWidth + 1) found.push("too wide: " + table.innerText);
+    const texts = document.createTreeWalker(table, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (range.getClientRects().length > 1) found.push("broken: " + word[0]);
+    }
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+def test_tables_fit_the_page_and_keep_words_whole(browser_page, chapter: Path) -> None:
+    page = browser_page(f"{chapter.stem}.html", viewport={"width": 1200, "height": 900})
+    assert page.evaluate(BROKEN_OR_WIDE) == []
+
+
 def test_run_times_page_holds_the_tables(site: Path) -> None:
     page = (site / "run-times.html").read_text()
     assert "<!--" not in page.split("<article", 1)[1].split("</article>")[0]
