@@ -138,20 +138,27 @@ def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], T
     noise = [m.requires_grad_(i < 5) for i, m in enumerate(prior.noise_maps("random", [generator]))]
     optimizer = SphericalOptimizer(torch.optim.Adam, [v, *noise[:5]], lr=0.4)
     best = float("inf")
-    for _ in range(steps):
-        optimizer.zero_grad()
+    for step in range(steps):
         w = prior.pulse_gaussian.inverse(v)
         image = prior.render(w, noise)
         loss = 100 * (operator(image) - lowres).square().mean() + 0.05 * geocross(w).sum()
-        loss.backward()
-        optimizer.step()
         if loss.item() < best:
             best, kept = loss.item(), image.detach().clone()
+        if step < steps - 1:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     return kept
 
 
 def textbook_layer(
-    self: SynthesisLayer, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None, matrix: Tensor | None = None
+    self: SynthesisLayer,
+    x: Tensor,
+    scale: Tensor,
+    w: Tensor,
+    noise: Tensor | None,
+    matrix: Tensor | None = None,
+    constant: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """A synthesis layer with one set of weights per image, as the StyleGAN2 paper writes it (equations 1 and 3)."""
     weight = self.weight[None] * self.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3)
@@ -203,8 +210,11 @@ def _convolutions(prior: FacePrior, batch: int, steps: int) -> Callable[[], None
             add(upsample, 3, side // 2)
 
     def passes() -> None:
-        for function, x, gradient in todo * steps:
-            torch.autograd.grad(function(x), x, gradient)
+        for step in range(steps):
+            for function, x, gradient in todo:
+                y = function(x)
+                if step < steps - 1:  # a search ends with what it sees, not with an update
+                    torch.autograd.grad(y, x, gradient)
 
     return passes
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, load, minibatch_std
-from facesr_lib.networks.stylegan2.modulation import InPlace, modulated
+from facesr_lib.networks.stylegan2.modulation import InPlace, by_channel, kernel_energy, modulated
 from facesr_lib.unpickling import UnsafePickle
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
@@ -135,10 +135,42 @@ def test_the_gradient_by_hand_is_that_of_what_it_computes(up, maps, colours):
     weight, offset = (torch.randn(s, generator=draw, dtype=torch.float64) for s in [(5, 3, 3, 3), (2, 5)])
 
     def by_hand(x, scale, style, noise, *matrix, function=InPlace.apply):
-        return function(x, scale, style, offset, noise, weight, weight.square().sum((2, 3)), up, *matrix)
+        return function(x, scale, style, offset, noise, weight, kernel_energy(weight), up, *matrix)
 
     assert_close(by_hand(*given), by_hand(*given, function=modulated))
     assert torch.autograd.gradcheck(lambda *given: [y for y in by_hand(*given) if y is not None], given)
+
+
+def test_a_constant_is_convolved_once_for_all_images():
+    torch.manual_seed(0)
+    const, weight, offset = torch.randn(3, 4, 4), torch.randn(5, 3, 3, 3), torch.randn(2, 5)
+    given = [torch.randn(s, requires_grad=True) for s in [(2, 3), (2, 3), (2, 1, 4, 4), (2, 5, 3)]]
+
+    def layer(scale, style, noise, matrix, function=InPlace.apply, shared=None):
+        x = const.expand(2, -1, -1, -1)
+        return function(x, scale, style, offset, noise, weight, kernel_energy(weight), False, matrix, shared)
+
+    shared = by_channel(const, weight)
+    want = layer(*given)
+    gradients = torch.autograd.grad(sum(y.square().sum() for y in want), given)
+    for function in (InPlace.apply, modulated):
+        got = layer(*given, function=function, shared=shared)
+        assert_close(got, want, atol=1e-4, rtol=1e-4)
+        assert_close(torch.autograd.grad(sum(y.square().sum() for y in got), given), gradients, atol=1e-3, rtol=1e-4)
+
+
+def test_a_constant_that_changes_is_seen():
+    generator = Generator(8, 8, 8, channel_base=64, channel_max=8).requires_grad_(False).eval()
+    ws = torch.randn(2, generator.num_ws, 8)
+    const = generator.synthesis.blocks[0].const
+    before = generator.synthesis(ws)
+    const.mul_(-1)
+    after = generator.synthesis(ws)
+    assert (after - before).abs().max() > 0.01
+    assert_close(after[:1], generator.synthesis(ws[:1]), atol=1e-5, rtol=1e-5)
+    const.requires_grad_()  # tuned by itself
+    (gradient,) = torch.autograd.grad(generator.synthesis(ws).square().sum(), const)
+    assert gradient.abs().max() > 0.01
 
 
 def test_gradients_of_the_generator_match_finite_differences():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import log2, sqrt
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, upsample
-from facesr_lib.networks.stylegan2.modulation import InPlace, from_pixels, modulated
+from facesr_lib.networks.stylegan2.modulation import InPlace, by_channel, from_pixels, kernel_energy, modulated
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -48,7 +48,7 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.up = up
-        self._energy: tuple[tuple[int, int], Tensor] | None = None
+        self._kept: dict[Callable[..., Tensor], tuple[list[tuple[int, int]], Tensor]] = {}
 
     @property
     def frozen(self) -> bool:
@@ -56,27 +56,36 @@ class SynthesisLayer(nn.Module):
         own = isinstance(self.weight, nn.Parameter)
         return own and not self.weight.requires_grad and not torch.compiler.is_compiling()
 
-    def energy(self) -> Tensor:
-        """Sum of each kernel's squares, (C_out, C_in); kept from call to call while the weights are frozen."""
+    def keep(self, make: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+        """``make(*parameters)``, kept from call to call while the weights are frozen."""
         if not self.frozen:
-            return self.weight.square().sum((2, 3))
-        key = (self.weight.data_ptr(), self.weight._version)
-        if self._energy is None or self._energy[0] != key:
-            self._energy = key, self.weight.square().sum((2, 3))
-        return self._energy[1]
+            return make(*parameters)
+        state = [(p.data_ptr(), p._version) for p in parameters]
+        if make not in self._kept or self._kept[make][0] != state:
+            self._kept[make] = state, make(*parameters)
+        return self._kept[make][1]
 
     def forward(
-        self, x: Tensor, scale: Tensor, w: Tensor, noise: Tensor | None, matrix: Tensor | None = None
+        self,
+        x: Tensor,
+        scale: Tensor,
+        w: Tensor,
+        noise: Tensor | None,
+        matrix: Tensor | None = None,
+        constant: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if it upsamples, times (N, C_out).
 
-        With a matrix (N, C_out, 3) also that product, (N, R², 3).
+        With a matrix (N, C_out, 3) also that product, (N, R², 3). A constant (C_in, R, R) is what x holds N times.
         """
         if noise is None:
             noise = x.new_zeros(()).expand(1, 1, *self.noise_const.shape)
         offset = torch.stack([self.bias, self.noise_strength.expand_as(self.bias)])
+        energy, shared = self.keep(kernel_energy, self.weight), None
+        if constant is not None and not constant.requires_grad and self.frozen and len(x) > 1:
+            shared = self.keep(by_channel, constant, self.weight)  # one convolution, whatever the number of images
         layer = InPlace.apply if self.frozen else modulated
-        return layer(x, scale, self.affine(w), offset, noise.to(x.dtype), self.weight, self.energy(), self.up, matrix)
+        return layer(x, scale, self.affine(w), offset, noise.to(x.dtype), self.weight, energy, self.up, matrix, shared)
 
 
 class ToRGB(nn.Module):
@@ -198,7 +207,8 @@ class SynthesisNetwork(nn.Module):
         block, first = self.blocks[i], max(2 * i - 1, 0)  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5
         matrix = block.torgb.matrix(codes[first + len(block.layers)])
         for j, layer in enumerate(block.layers, start=first):
-            x, scale, rgb = layer(x, scale, codes[j], noise[j], matrix if layer is block.conv1 else None)
+            last, constant = layer is block.conv1, block.const if image is None else None
+            x, scale, rgb = layer(x, scale, codes[j], noise[j], matrix if last else None, constant)
         rgb = block.torgb(rgb).to(codes[0].dtype)
         return Features(x, scale, rgb if image is None else upsample(image) + rgb)
 

@@ -22,6 +22,7 @@ def modulated(
     energy: Tensor,
     up: bool,
     matrix: Tensor | None = None,
+    shared: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Modulated convolution, noise, bias, leaky ReLU (equations 1 and 3 of the StyleGAN2 paper), and the map's colours.
 
@@ -43,6 +44,8 @@ def modulated(
         Whether the side is doubled.
     matrix : (N, C_out, 3), optional
         What makes colours of the new map's channels.
+    shared : (C_in, R²·C_out), optional
+        `by_channel` of x, if x is the same for all images: only their factors remain to be multiplied with.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def modulated(
     rgb : (N, R_out², 3), or None without a matrix
     """
     norm = _norm(style, energy)
-    x = _convolve(x * _per_channel(style * scale, x), weight.to(x.dtype), up)
+    x = _convolve(x, style * scale, weight.to(x.dtype), up, shared)
     bias, strength = _per_channel(offset[:, None] * norm, x)
     x = F.leaky_relu_(torch.addcmul(x.add_(bias), noise, strength), 0.2)
     scale = sqrt(2) / norm
@@ -67,9 +70,9 @@ class InPlace(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, scale, style, offset, noise, weight, energy, up, matrix=None):  # type: ignore[no-untyped-def]  # noqa: D102
+    def forward(ctx, x, scale, style, offset, noise, weight, energy, up, matrix=None, shared=None):  # type: ignore[no-untyped-def]  # noqa: D102
         norm, factor, weight = _norm(style, energy), style * scale, weight.to(x.dtype)
-        out = _convolve(x * _per_channel(factor, x), weight, up)
+        out = _convolve(x, factor, weight, up, shared)
         patterns = torch.cat([torch.ones_like(noise), noise], 1).flatten(2)  # (N, 2, R²): of the bias, of the strength
         added = (offset * norm[:, None]).to(x.dtype)  # (N, 2, C_out)
         flat = F.leaky_relu_(pixels(out).baddbmm_(patterns.mT.expand(len(x), -1, -1), added), 0.2)
@@ -77,13 +80,17 @@ class InPlace(torch.autograd.Function):
         rgb = None if matrix is None else torch.bmm(flat, (matrix * new_scale[:, :, None]).to(x.dtype))
         ctx.set_materialize_grads(False)
         ctx.up, ctx.noise_shape = up, noise.shape
-        ctx.save_for_backward(x, scale, style, factor, offset, patterns, weight, energy, matrix, norm, out, new_scale)
+        ctx.save_for_backward(
+            x, scale, style, factor, offset, patterns, weight, energy, matrix, shared, norm, out, new_scale
+        )
         return out, new_scale, rgb
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, of_new_scale, of_rgb):  # type: ignore[no-untyped-def]  # noqa: D102
-        x, scale, style, factor, offset, patterns, weight, energy, matrix, norm, out, new_scale = ctx.saved_tensors
+        x, scale, style, factor, offset, patterns, weight, energy, matrix, shared, norm, out, new_scale = (
+            ctx.saved_tensors
+        )
         of_new_scale = torch.zeros_like(new_scale) if of_new_scale is None else of_new_scale
         of_matrix = None
         if of_rgb is None:
@@ -93,8 +100,8 @@ class InPlace(torch.autograd.Function):
             of_product = (of_rgb.mT @ pixels(out)).mT.to(style.dtype)  # (N, C_out, 3), in the order that is faster
             of_matrix = of_product * new_scale[:, :, None]
             of_new_scale = of_new_scale + (of_product * matrix).sum(2)
-            whole = from_pixels(of_rgb @ (matrix * new_scale[:, :, None]).to(x.dtype).mT)
-            whole = whole if grad is None else whole.add_(grad)
+            back = (matrix * new_scale[:, :, None]).to(x.dtype).mT
+            whole = from_pixels(of_rgb @ back if grad is None else torch.baddbmm(pixels(grad), of_rgb, back))
             grad = torch.ops.aten.leaky_relu_backward.grad_input(whole, out, 0.2, True, grad_input=whole)
         # norm multiplies bias and strength, and divides the new scale
         per_offset = patterns @ pixels(grad)  # (N, 2, C_out)
@@ -103,18 +110,14 @@ class InPlace(torch.autograd.Function):
         if ctx.needs_input_grad[4]:
             per_pixel = (offset[1] * norm).to(x.dtype)[:, None] @ pixels(grad).mT  # (N, 1, R²)
             of_noise = per_pixel.unflatten(2, out.shape[2:]).sum_to_size(ctx.noise_shape)
-        if ctx.up:
-            grad = blur(grad, padding=2, gain=4.0)  # a symmetric filter, backwards: itself, padded to the other size
-            weight, stride, padding = weight.transpose(0, 1), [2, 2], [0, 0]
+        if shared is None:
+            grad = _convolve_backward(grad, x, weight, ctx.up)
+            of_factor = (grad * x).sum((2, 3), dtype=style.dtype)
+            of_x = grad.mul_(_per_channel(factor, x))
         else:
-            stride, padding = [1, 1], [1, 1]
-        grad, _, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, stride, padding, [1, 1], ctx.up, [0, 0], 1, [True, False, False]
-        )
-        of_factor = (grad * x).sum((2, 3), dtype=style.dtype)
+            of_factor, of_x = pixels(grad).flatten(1).to(style.dtype) @ shared.t(), None
         of_style = of_factor * scale + style * ((of_norm / norm) @ energy)  # norm² = style² · energy
-        of_x = grad.mul_(_per_channel(factor, x))
-        return of_x, of_factor * style, of_style, None, of_noise, None, None, None, of_matrix
+        return of_x, of_factor * style, of_style, None, of_noise, None, None, None, of_matrix, None
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -138,8 +141,38 @@ def _per_channel(factor: Tensor, x: Tensor) -> Tensor:
     return factor[..., None, None].to(x.dtype)
 
 
-def _convolve(x: Tensor, weight: Tensor, up: bool) -> Tensor:
+def kernel_energy(weight: Tensor) -> Tensor:
+    """Sum of each kernel's squares, (C_out, C_in, 3, 3) → (C_out, C_in)."""
+    return weight.square().sum((2, 3))
+
+
+def by_channel(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve each channel of one map by itself: (C_in, R, R) with (C_out, C_in, 3, 3) → (C_in, R²·C_out).
+
+    A row (C_in) times this matrix is the convolution of the map with its channels scaled by that row.
+    """
+    windows = F.unfold(x[:, None], 3, padding=1)  # (C_in, 9, R²)
+    return (windows.mT @ weight.permute(1, 2, 3, 0).flatten(1, 2)).flatten(1)
+
+
+def _convolve(x: Tensor, factor: Tensor, weight: Tensor, up: bool, shared: Tensor | None) -> Tensor:
+    if shared is not None:
+        return from_pixels((factor @ shared).to(x.dtype).unflatten(1, (-1, len(weight))))
+    x = x * _per_channel(factor, x)
     if not up:
         return F.conv2d(x, weight, padding=1)
     x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
     return blur(x, padding=1, gain=4.0)
+
+
+def _convolve_backward(grad: Tensor, x: Tensor, weight: Tensor, up: bool) -> Tensor:
+    """Return the gradient of the map that is convolved, which is of x's shape."""
+    if up:
+        grad = blur(grad, padding=2, gain=4.0)  # a symmetric filter, backwards: itself, padded to the other size
+        weight, stride, padding = weight.transpose(0, 1), [2, 2], [0, 0]
+    else:
+        stride, padding = [1, 1], [1, 1]
+    grad, _, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, [1, 1], up, [0, 0], 1, [True, False, False]
+    )
+    return grad
