@@ -43,16 +43,17 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
     -------
     list of dict
         One row per variant and batch size: milliseconds per step and per step and image; how many times faster per
-        image than `plain_steps`; the same convolutions' own time as a share of the step's; peak memory.
+        image than `plain_steps`; the same convolutions' own time as a share of the step's, and the lowest and highest
+        of the repetitions; peak memory.
     """
-    repeat, steps = (3, 5) if quick else (7, 20)
+    repeat, steps = 3 if quick else 7, 20
     plain = FacePrior.load(prior, device)
     plain.generator.to(memory_format=torch.contiguous_format)
     for layer in plain.generator.synthesis.layers:
         layer.forward = MethodType(textbook_layer, layer)  # type: ignore[method-assign]
     target = _lowres(plain, 1)
     baseline = _seconds([partial(plain_steps, plain, target, Downsample(8), steps)], plain, repeat)[0] / steps
-    rows = [_row("plain loop", 1, baseline, baseline, None, _peak_megabytes(plain, target, plain_steps))]
+    rows = [_row("plain loop", 1, baseline, baseline, [], _peak_megabytes(plain, target, plain_steps))]
 
     variants: dict[str, dict[str, Any]] = {"facesr_lib": {}}
     if not quick:
@@ -64,9 +65,10 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
         for batch in (1, 16):
             target = _lowres(ours, batch)
             works = partial(_pulse_steps, ours, target, Downsample(8), steps), _convolutions(ours, batch, steps)
-            seconds, convolutions = (each / steps for each in _seconds(works, ours, repeat))
+            turns = [(whole / (steps - HALF), alone / steps) for whole, alone in _turns(works, ours, repeat)]
+            rates = sorted(alone / whole for whole, alone in turns)
             memory = _peak_megabytes(ours, target, _pulse_steps)
-            rows.append(_row(name, batch, seconds, baseline, convolutions, memory))
+            rows.append(_row(name, batch, median(whole for whole, _ in turns), baseline, rates, memory))
     return rows
 
 
@@ -87,7 +89,7 @@ def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") 
             once = partial(find, ours, target, Downsample(8), steps=steps, progress=False, **options)
             alone = dict(_networks(ours, name, target))
             whole, *times = _seconds([once, *alone.values()], ours, repeat)
-            seconds = whole / steps
+            seconds = whole / (steps - HALF)
             parts = {part: each / seconds for part, each in zip(alone, times, strict=True)}
             shares = parts | {"the rest": 1 - sum(parts.values())} if parts else {}
             rows.append(
@@ -101,6 +103,9 @@ def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") 
             )
     return rows
 
+
+HALF = 0.5
+"""A search ends when it has seen the last image, which needs no gradient: it takes about half a step less."""
 
 PARTS = ("generator", "discriminator", "flow", "the rest")
 
@@ -138,16 +143,15 @@ def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], T
     noise = [m.requires_grad_(i < 5) for i, m in enumerate(prior.noise_maps("random", [generator]))]
     optimizer = SphericalOptimizer(torch.optim.Adam, [v, *noise[:5]], lr=0.4)
     best = float("inf")
-    for step in range(steps):
+    for _ in range(steps):
+        optimizer.zero_grad()
         w = prior.pulse_gaussian.inverse(v)
         image = prior.render(w, noise)
         loss = 100 * (operator(image) - lowres).square().mean() + 0.05 * geocross(w).sum()
+        loss.backward()
+        optimizer.step()
         if loss.item() < best:
             best, kept = loss.item(), image.detach().clone()
-        if step < steps - 1:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
     return kept
 
 
@@ -210,26 +214,29 @@ def _convolutions(prior: FacePrior, batch: int, steps: int) -> Callable[[], None
             add(upsample, 3, side // 2)
 
     def passes() -> None:
-        for step in range(steps):
-            for function, x, gradient in todo:
-                y = function(x)
-                if step < steps - 1:  # a search ends with what it sees, not with an update
-                    torch.autograd.grad(y, x, gradient)
+        for function, x, gradient in todo * steps:
+            torch.autograd.grad(function(x), x, gradient)
 
     return passes
 
 
-def _seconds(works: Sequence[Callable[[], Any]], prior: FacePrior, repeat: int) -> list[float]:
-    """Median wall-clock time of each work after one call to warm up, in turns: a machine's speed changes."""
-    times: list[list[float]] = [[] for _ in works]
+def _turns(works: Sequence[Callable[[], Any]], prior: FacePrior, repeat: int) -> list[list[float]]:
+    """Wall-clock times, a row per turn and a column per work, after a turn to warm up: a machine's speed changes."""
+    times: list[list[float]] = []
     for _ in range(repeat + 1):
-        for work, seconds in zip(works, times, strict=True):
+        times.append([])
+        for work in works:
             _synchronise(prior)
             start = time.perf_counter()
             work()
             _synchronise(prior)
-            seconds.append(time.perf_counter() - start)
-    return [median(seconds[1:]) for seconds in times]
+            times[-1].append(time.perf_counter() - start)
+    return times[1:]
+
+
+def _seconds(works: Sequence[Callable[[], Any]], prior: FacePrior, repeat: int) -> list[float]:
+    """Median time of each work."""
+    return [median(times) for times in zip(*_turns(works, prior, repeat), strict=True)]
 
 
 def _synchronise(prior: FacePrior) -> None:
@@ -260,7 +267,7 @@ def _resident(field: str) -> float:
 
 
 def _row(
-    name: str, batch: int, seconds: float, baseline: float, convolutions: float | None, memory: float
+    name: str, batch: int, seconds: float, baseline: float, rates: Sequence[float], memory: float
 ) -> dict[str, Any]:
     return {
         "PULSE step": name,
@@ -268,6 +275,6 @@ def _row(
         "ms per step": f"{1e3 * seconds:.1f}",
         "ms per step and image": f"{1e3 * seconds / batch:.1f}",
         "times faster than the plain loop": f"{baseline * batch / seconds:.2f}",
-        "of the convolution rate": "" if convolutions is None else f"{convolutions / seconds:.2f}",
+        "of the convolution rate": f"{median(rates):.2f} ({rates[0]:.2f} to {rates[-1]:.2f})" if rates else "",
         "peak MB": f"{memory:.0f}",
     }

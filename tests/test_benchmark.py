@@ -1,5 +1,6 @@
 """The benchmark measures what it says: its plain loop is the same search, its table holds every number."""
 
+import re
 from math import isnan
 
 import torch
@@ -35,7 +36,9 @@ def test_rows_compare_batches_with_the_plain_loop():
     for row in rows:
         times = float(rows[0]["ms per step"]) / float(row["ms per step and image"])
         assert_close(float(row["times faster than the plain loop"]), times, atol=0.02, rtol=0.02)
-    assert all(float(row["of the convolution rate"]) > 0 for row in rows[1:])
+    for row in rows[1:]:
+        rate, lowest, highest = map(float, re.findall(r"[\d.]+", row["of the convolution rate"]))
+        assert 0 < lowest <= rate <= highest
     peaks = [float(row["peak MB"]) for row in rows]
     assert isnan(peaks[0]) or peaks[2] > peaks[1] > 0  # memory grows with the batch, where it can be counted
     lines = benchmark.table(rows).splitlines()
