@@ -104,6 +104,20 @@ def test_tables_fit_the_page_and_keep_words_whole(browser_page, chapter: Path) -
     assert page.evaluate(BROKEN_OR_WIDE) == []
 
 
+CUT_OFF = """async () => {
+  await window.MathJax?.startup?.promise;
+  const boxes = [...document.querySelectorAll("article :is(div.math, div.math > mjx-container, pre)")];
+  return boxes.filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText);
+}"""
+
+
+@pytest.mark.parametrize("page_name", PAGES)
+def test_equations_and_code_are_not_cut_off(browser_page, page_name: str) -> None:
+    page = browser_page(f"{page_name}.html", viewport={"width": 1200, "height": 900})
+    assert page.evaluate(CUT_OFF) == []
+    assert page.locator("article div.math").count() == page.locator("article div.math > mjx-container").count()
+
+
 def test_run_times_page_holds_the_tables(site: Path) -> None:
     page = (site / "run-times.html").read_text()
     assert "<!--" not in page.split("<article", 1)[1].split("</article>")[0]
