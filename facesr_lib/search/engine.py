@@ -218,8 +218,8 @@ def _rows(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _keep_freed_memory() -> None:
-    """Ask glibc not to hand freed memory back: the next step needs as much again, and every new page costs time."""
+    """Ask glibc to keep what is freed, large blocks too: the next step needs as much again, and new pages cost time."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(trim_threshold, 1 << 30)
-        libc.mallopt(mmap_threshold, 1 << 25)
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(mmap_max, 0)
