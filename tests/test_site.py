@@ -104,6 +104,12 @@ def test_tables_fit_the_page_and_keep_words_whole(browser_page, chapter: Path) -
     assert page.evaluate(BROKEN_OR_WIDE) == []
 
 
+def test_tables_have_no_light_frame_on_a_dark_page(browser_page) -> None:
+    page = browser_page("ledger.html", color_scheme="dark")
+    frames = "frames => [...new Set(frames.map(frame => getComputedStyle(frame).backgroundColor))]"
+    assert page.eval_on_selector_all(".cell_output .output:has(> table)", frames) == ["rgba(0, 0, 0, 0)"]
+
+
 CUT_OFF = """async () => {
   await window.MathJax?.startup?.promise;
   const boxes = [...document.querySelectorAll("article :is(div.math, div.math > mjx-container, pre)")];
