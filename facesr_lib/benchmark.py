@@ -191,7 +191,10 @@ def _lowres(prior: FacePrior, batch: int) -> Tensor:
 
 
 def _convolutions(prior: FacePrior, batch: int, steps: int) -> Callable[[], None]:
-    """Forward and input-gradient passes of the generator's convolutions (filters and 1×1 included), and no more."""
+    """Forward and input-gradient passes of the generator's convolutions, and no more.
+
+    All that a picture needs: filters and 1×1 included, and the constant's, of which a batch is spared all but one.
+    """
     todo: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
 
     def add(function: Callable[[Tensor], Tensor], channels: int, side: int) -> None:
