@@ -173,6 +173,17 @@ def test_a_constant_that_changes_is_seen():
     assert gradient.abs().max() > 0.01
 
 
+def test_what_is_kept_in_inference_mode_serves_a_search():
+    generator = Generator(8, 8, 8, channel_base=64, channel_max=8).requires_grad_(False).eval()
+    ws = torch.randn(2, generator.num_ws, 8)
+    with torch.inference_mode():
+        seen = generator.synthesis(ws)
+    found = generator.synthesis(ws.requires_grad_())
+    assert_close(found, seen)
+    found.sum().backward()
+    assert ws.grad.abs().max() > 0
+
+
 def test_gradients_of_the_generator_match_finite_differences():
     torch.manual_seed(0)
     generator = Generator(4, 4, 8, channel_base=16, channel_max=4, num_mapping_layers=1).double()

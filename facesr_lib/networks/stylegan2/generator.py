@@ -62,7 +62,8 @@ class SynthesisLayer(nn.Module):
             return make(*parameters)
         state = [(p.data_ptr(), p._version) for p in parameters]
         if make not in self._kept or self._kept[make][0] != state:
-            self._kept[make] = state, make(*parameters)
+            with torch.inference_mode(False), torch.no_grad():  # a kept inference tensor would break later gradients
+                self._kept[make] = state, make(*parameters)
         return self._kept[make][1]
 
     def forward(
