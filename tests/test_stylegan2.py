@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, load, minibatch_std
+from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, layers, load, minibatch_std
 from facesr_lib.networks.stylegan2.modulation import InPlace, by_channel, kernel_energy, modulated
 from facesr_lib.unpickling import UnsafePickle
 
@@ -176,6 +176,7 @@ def test_a_constant_that_changes_is_seen():
 def test_what_is_kept_in_inference_mode_serves_a_search():
     generator = Generator(8, 8, 8, channel_base=64, channel_max=8).requires_grad_(False).eval()
     ws = torch.randn(2, generator.num_ws, 8)
+    layers._fir.cache_clear()
     with torch.inference_mode():
         seen = generator.synthesis(ws)
     found = generator.synthesis(ws.requires_grad_())

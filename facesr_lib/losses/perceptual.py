@@ -16,6 +16,7 @@ _SMALLEST = 16
 
 
 @cache
+@torch.inference_mode(False)
 def _network() -> Any:
     weights = unpickling.load(assets.path("vgg16"))
     from lpips import LPIPS

@@ -29,6 +29,7 @@ def upsample(x: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)
 def _fir(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8
     return (taps[:, None] * taps * gain).repeat(channels, 1, 1, 1)
