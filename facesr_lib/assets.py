@@ -135,6 +135,14 @@ def path(name: str) -> Path:
     )
 
 
+def checked(name: str) -> Path:
+    """As `path`, and the contents are those that the registry knows; ``AssetMissing`` if not."""
+    place = path(name)
+    if (status := verify(name)) != "ok":
+        raise AssetMissing(f"{place} is not the published {name!r} ({status}): delete it.")
+    return place
+
+
 def verify(name: str) -> Status:
     """Compare what is on this machine with the registry; "unchecked" where that knows no checksum."""
     item = entry(name)

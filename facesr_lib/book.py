@@ -135,13 +135,15 @@ def execute(
     Raises
     ------
     ValueError
-        If a name or the profile is unknown, or a notebook has no parameters cell.
+        If a name or the profile is unknown, ``jobs`` is below 1, or a notebook has no parameters cell.
     BookError
         If a chapter failed, after the others have ended. Each failure's cell, source and traceback are printed when it
         occurs and stand in the ``error`` of its run.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1; got {jobs}")
     todo = [
         path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))
     ] or chapters()

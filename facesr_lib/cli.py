@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"facesr: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("facesr: interrupted", file=sys.stderr)
         return 130
 
 
@@ -41,10 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     assets = commands.add_parser("assets", help="weights and data: list, fetch, verify")
     actions = assets.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="what there is and what is here").set_defaults(run=_assets_list)
-    for action, run in (("fetch", _assets_fetch), ("verify", _assets_verify)):
-        one = actions.add_parser(action)
-        one.add_argument("names", nargs="+", metavar="NAME")
-        one.set_defaults(run=run)
+    fetch = actions.add_parser("fetch", help="download and check")
+    fetch.add_argument("names", nargs="+", metavar="NAME")
+    fetch.set_defaults(run=_assets_fetch)
+    verify = actions.add_parser("verify", help="compare what is here with the registry")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that is here")
+    verify.set_defaults(run=_assets_verify)
 
     book = commands.add_parser("book", help="execute the chapters and build the site")
     book.add_argument("--profile", choices=("smoke", "read", "paper"), default="read")
@@ -137,7 +140,9 @@ def _assets_fetch(arguments: argparse.Namespace) -> None:
 def _assets_verify(arguments: argparse.Namespace) -> int:
     from facesr_lib import assets
 
-    found = {name: assets.verify(name) for name in arguments.names}
+    found = {name: assets.verify(name) for name in arguments.names or assets.names()}
+    if not arguments.names:
+        found = {name: status for name, status in found.items() if status != "missing"}
     for name, status in found.items():
         print(f"{name}: {status}")
     return int(any(status not in ("ok", "unchecked") for status in found.values()))

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from facesr_lib import __version__, assets, images, metrics, search
+from facesr_lib import assets, images, metrics, search
 from facesr_lib.degrade import Chain, Downsample, GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import quality
@@ -220,10 +220,11 @@ def run(
     faces, batch : int
         Held-out faces, and how many are searched at once.
     effort : float
-        Multiplies every method's number of steps; results with another effort are kept apart.
+        Multiplies every method's number of steps.
     seed : int
     cache : path, optional
-        Folder of the kept results; default: ``results`` beside the fetched assets.
+        Folder of the rows that are done; default: ``results`` beside the fetched assets. A row is measured anew when
+        anything that it depends on has changed: prior, faces, effort, seed, code, the metrics that can run.
     progress : bool
         Say which row is being measured, and show the search's progress.
 
@@ -238,14 +239,18 @@ def run(
     networks = [network for network in (prior.generator, prior.discriminator, prior.flow) if network is not None]
     weights = [value for network in networks for value in network.state_dict().values()]
     fingerprint = {"prior": _digest(weights), "truth": _digest([truth]), "effort": effort, "seed": seed}
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    fingerprint["code"] = hashlib.sha256(b"".join(sources)).hexdigest()
+    fingerprint["metrics"] = [metric for metric, missing in metrics.available().items() if not missing]
     folder = cache or assets.cache() / "results"
     experiment, records = EXPERIMENTS[name], []
+    if experiment.measure == "seconds":
+        fingerprint["batch"] = batch
     measures = {"quality": _quality, "seconds": _seconds, "diversity": _diversity, "gaussianity": _gaussianity}
     for scale, _ in experiment.settings(prior.resolution):
         runs = _Runs(prior, truth, Downsample(scale), batch, effort, seed, progress)
         for row in experiment.rows:
             key = {
-                "version": __version__,
                 "scale": scale,
                 "measure": experiment.measure,
                 "row": repr(row),
@@ -355,13 +360,12 @@ class _Runs:
 
     def given(self, row: Row) -> Iterator[tuple[int, Tensor]]:
         """What the method gets to see, in batches: the first face's index, pictures."""
-        for first in range(0, len(self.truth), self.batch):
-            part = self.truth[first : first + self.batch]
-            if row.corrupt is None:
-                yield first, self.operator(part)
-            else:
-                steps = (row.corrupt, self.operator) if row.before else (self.operator, row.corrupt)
-                yield first, Chain(*steps)(part)
+        steps: list[Callable[[Tensor], Tensor]] = [self.operator]
+        if row.corrupt is not None:
+            steps.insert(0 if row.before else 1, row.corrupt)
+        lowres = Chain(*steps)(self.truth)  # all at once: what befalls a face does not depend on the batches
+        for first in range(0, len(lowres), self.batch):
+            yield first, lowres[first : first + self.batch]
 
     def restore(self, lowres: Tensor, row: Row, first: int, attempt: int = 0) -> tuple[Tensor, Tensor]:
         """Images and residuals."""

@@ -71,6 +71,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
                     f"{path} has {width} x {height} pixels ({width * height / 1e6:.0f} megapixels), more than "
                     f"{max_megapixels:g}: shrink it, or pass a larger max_megapixels"
                 )
+            if picture.mode == "F":
+                raise ValueError(f"{path} has floating-point pixels, whose white is not known: convert it to 16 bits")
             try:
                 rgb = _rgb(ImageOps.exif_transpose(picture))
             except Exception as error:
@@ -85,8 +87,6 @@ def _rgb(picture: Image.Image) -> np.ndarray:
         if grey.min() < 0 or grey.max() > 1:
             raise ValueError("whole numbers beyond 16 bits")
         return np.repeat(grey[..., None], 3, axis=2)
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels, whose white is not known")
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("RGB"), np.float32) / 255
     rgba = np.asarray(picture.convert("RGBA"), np.float32) / 255

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, get_args
 
 from facesr_lib import assets, claims, experiments, metrics
 from facesr_lib.claims import METRICS, Claim
 from facesr_lib.experiments import EXPERIMENTS, OF_ALL_FACES, Record
 
-Word = Literal["reproduced", "not reproduced", "undecided", "not measured", "in its chapter"]
-WORDS: tuple[Word, ...] = ("reproduced", "not reproduced", "undecided", "not measured", "in its chapter")
-
+Word = Literal["reproduced", "not reproduced", "undecided", "contradictory", "not measured", "in its chapter"]
+WORDS: tuple[Word, ...] = get_args(Word)
 
 STAND_INS = {
     "fid": (f"fid-{experiments.FEATURES}", f"on features of {experiments.FEATURES}"),
@@ -41,7 +40,8 @@ class Verdict:
     word
         One of `WORDS`.
     reason : str
-        Why the claim is not measured or undecided; the chapter; "" for the rest.
+        Why the claim is not measured or undecided; with which side of a contradiction ours go; the chapter; "" for the
+        rest.
     ours : (float, float) or None
         Means of the better and the worse row.
     interval : (float, float) or None
@@ -94,6 +94,7 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
 
     *Reproduced*: the whole 95 % bootstrap interval of the mean difference lies on the claimed side. *Not reproduced*:
     it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces.
+    *Contradictory*: the paper's own numbers deny its words, so neither can be reproduced alone.
 
     Parameters
     ----------
@@ -108,6 +109,14 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     ValueError
         If a row holds a face twice.
     """
+    judged = _of_the_words(claim, records, seed)
+    if not claim.contradicted or judged.ours is None:
+        return judged
+    sides = {"reproduced": "ours go with its words", "not reproduced": "ours go with its numbers"}
+    return replace(judged, word="contradictory", reason=sides.get(judged.word, judged.reason))
+
+
+def _of_the_words(claim: Claim, records: Iterable[Record], seed: int) -> Verdict:
     if not claim.experiment:
         if claim.untested:
             return Verdict("not measured", claim.untested)
@@ -139,8 +148,8 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     low, high = experiments.interval([better[face] - worse[face] for face in sorted(better)], seed)
     claimed, other = (low > 0, high < 0) if METRICS[claim.metric].more_is_better else (high < 0, low > 0)
     word: Word = "reproduced" if claimed else "not reproduced" if other else "undecided"
-    reason = "the interval reaches over zero" if word == "undecided" else ""
-    return Verdict(word, reason, ours, (low, high), len(better), how)
+    tie = "the two rows are equal" if low == high else "the interval reaches over zero"
+    return Verdict(word, tie if word == "undecided" else "", ours, (low, high), len(better), how)
 
 
 def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple[Claim, Verdict]]:

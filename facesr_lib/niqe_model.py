@@ -20,7 +20,7 @@ BLOCK = 96
 @cache
 def pristine() -> tuple[Tensor, Tensor, Tensor]:
     """Mean (36,) and covariance (36, 36) of pristine images' features, and the 7×7 window; float64."""
-    with np.load(assets.path("niqe"), allow_pickle=False) as file:
+    with np.load(assets.checked("niqe"), allow_pickle=False) as file:
         mean, covariance, window = (file[f"{name}"] for name in ("mu_pris_param", "cov_pris_param", "gaussian_window"))
     return (
         torch.from_numpy(mean).double().flatten(),

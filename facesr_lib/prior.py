@@ -109,12 +109,12 @@ class FacePrior:
         self.z_dim, self.w_dim = generator.z_dim, generator.w_dim
 
     @classmethod
-    def load(cls, name: str, device: str = "cpu", *, precision: torch.dtype = torch.float32) -> FacePrior:
+    def load(cls, name: str | Path, device: str = "cpu", *, precision: torch.dtype = torch.float32) -> FacePrior:
         """Load a prior.
 
         Parameters
         ----------
-        name : str
+        name : str or Path
             A registry name ("faces-64") or the path of a checkpoint (`stylegan2.load` says which formats). PULSE's fit
             and the flow are read from the file of the same name that ends in ``.safetensors``: the checkpoint itself,
             or one that ``facesr train flow`` made of it and that was put beside it.
@@ -128,12 +128,12 @@ class FacePrior:
         FileNotFoundError
             If the file, or the registry entry's file, is not on this machine.
         ValueError
-            If the name is unknown or the file is not a checkpoint.
+            If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
         """
         path = Path(name)
-        if not path.suffix:
-            path = assets.path(name)
-        prior = cls(name, *stylegan2.load(path), device=device, precision=precision)
+        if not path.suffix and not path.is_file():
+            path = assets.path(str(name))
+        prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
         statistics = path.with_suffix(".safetensors")
         if statistics.is_file():
             prior._read_statistics(statistics)
@@ -281,7 +281,12 @@ class FacePrior:
 
 
 def pick_device(name: str) -> str:
-    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"."""
+    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"; a ``ValueError`` if a device is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu' or 'auto'.") from error
     return name

@@ -29,7 +29,7 @@ def generators(seed: int | Sequence[int], n: int, restarts: int = 1) -> list[Gen
     ValueError
         If there are not n seeds, or one is negative.
     """
-    keys = [(seed, i) for i in range(n)] if isinstance(seed, int) else [(int(s), 0) for s in seed]
+    keys = [(int(seed), i) for i in range(n)] if isinstance(seed, (int, np.integer)) else [(int(s), 0) for s in seed]
     if len(keys) != n:
         raise ValueError(f"{len(keys)} seeds for {n} images: give one number, or one per image.")
     if any(s < 0 for s, _ in keys):

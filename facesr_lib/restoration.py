@@ -87,6 +87,8 @@ def restore(
     ------
     ValueError
         If the method, or an option of it, is unknown.
+    KeyboardInterrupt
+        After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
     find = search.method(method)
     unknown = options.keys() - inspect.signature(find).parameters.keys() - {"progress"}
@@ -96,23 +98,29 @@ def restore(
     out.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()
     todo = [Outcome(Path(photo)) for photo in photos]
+    originals = {outcome.photo.resolve() for outcome in todo}
     for first in range(0, len(todo), batch):
         outcomes = todo[first : first + batch]
-        ready: list[tuple[Outcome, Tensor]] = []
+        ready: list[tuple[Outcome, Path, Tensor]] = []
         for outcome in outcomes:
             try:
-                ready.append((outcome, _lowres(outcome.photo, prior, operator, degrade)))
+                lowres = _lowres(outcome.photo, prior, operator, degrade)
+                output = out / f"{_unused(outcome.photo.stem, names)}.png"
+                if output.resolve() in originals:
+                    raise ValueError(f"the result would replace the photo {output}: choose another folder.")
+                ready.append((outcome, output, lowres))
             except (ValueError, OSError) as error:
                 outcome.error = str(error)
         if ready:
-            lowres = torch.cat([image for _, image in ready]).to(prior.device)
+            lowres = torch.cat([image for *_, image in ready]).to(prior.device)
             result = find(prior, lowres, operator, seed=[seed] * len(ready), **options)
-            for (outcome, _), image, residual in zip(ready, result.image.cpu(), result.residual.tolist(), strict=True):
-                outcome.output, outcome.residual = out / f"{_unused(outcome.photo.stem, names)}.png", 255 * residual
-                images.write(image, outcome.output)
+            found = zip(ready, result.image.cpu(), 255 * result.residual, strict=True)
+            for (outcome, output, _), image, residual in found:
+                images.write(image, output)
+                outcome.output, outcome.residual = output, float(residual)
             if result.interrupted:
                 yield from outcomes
-                return
+                raise KeyboardInterrupt
         yield from outcomes
 
 
@@ -120,7 +128,10 @@ def _lowres(photo: Path, prior: FacePrior, operator: Callable[[Tensor], Tensor],
     image = images.read(photo)
     if degrade:
         return operator(data.square(image, prior.resolution)).clamp(0, 1)
-    return check_lowres(operator, image[None], prior.resolution)
+    try:
+        return check_lowres(operator, image[None], prior.resolution)
+    except ValueError as error:
+        raise ValueError(f"{error} Is it a high-resolution original? Then say so: --degrade.") from error
 
 
 def _unused(stem: str, names: set[str]) -> str:

@@ -193,7 +193,19 @@ def test_verdict_follows_the_side_on_which_the_interval_lies(shift, of_psnr, of_
 def test_equal_rows_decide_nothing():
     faces = [20.0 + i for i in range(10)]
     judged = verdict(PSNR, records(faces, faces))
-    assert (judged.word, judged.interval) == ("undecided", (0.0, 0.0))
+    assert (judged.word, judged.reason, judged.interval) == ("undecided", "the two rows are equal", (0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("shift", "reason"), [(2.0, "go with its words"), (-2.0, "go with its numbers"), (0.0, "the two rows are equal")]
+)
+def test_a_paper_that_contradicts_itself_is_not_reproduced_either_way(shift, reason):
+    divided = replace(PSNR, theirs=(Decimal("20.1"), Decimal("20.2")))
+    faces = [20.0 + i for i in range(10)]
+    judged = verdict(divided, records([value + shift for value in faces], faces))
+    assert judged.word == "contradictory"
+    assert reason in judged.reason
+    assert verdict(divided, []).word == "not measured"
 
 
 @given(
@@ -248,7 +260,7 @@ def test_few_faces_decide_nothing(faces):
 
 @pytest.mark.parametrize("metric", ["fid", "kid"])
 def test_one_value_for_all_faces_decides_nothing(metric):
-    claim = replace(PSNR, metric=metric)
+    claim = replace(PSNR, metric=metric, theirs=None)
     whole = records([1.0], [2.0], f"{metric}-{experiments.FEATURES}", first=experiments.OF_ALL_FACES)
     judged = verdict(claim, whole)
     assert (judged.word, judged.ours, judged.interval) == ("undecided", (1.0, 2.0), None)
@@ -258,7 +270,7 @@ def test_one_value_for_all_faces_decides_nothing(metric):
 
 
 def test_niqe_of_enlarged_faces_is_named():
-    judged = verdict(replace(PSNR, metric="niqe"), records([4.0] * 9, [5.0] * 9, "niqe-256"))
+    judged = verdict(replace(PSNR, metric="niqe", theirs=None), records([4.0] * 9, [5.0] * 9, "niqe-256"))
     assert (judged.word, judged.measured) == ("reproduced", "of faces enlarged to 256²")
 
 

@@ -1,5 +1,6 @@
 """The papers' tables: what is measured, that it is kept, and how it is laid out."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from facesr_lib import assets, cli, experiments, metrics, search
-from facesr_lib.degrade import Downsample
+from facesr_lib.degrade import Downsample, GaussianNoise
 from facesr_lib.experiments import Experiment, Record, Row
 from facesr_lib.prior import FacePrior
 
@@ -93,6 +94,26 @@ def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, smal
         run(changed)
 
 
+def test_a_metric_that_has_arrived_is_measured(prior, small, monkeypatch, tmp_path):
+    available = metrics.available()
+    monkeypatch.setattr(metrics, "available", lambda: available | {"niqe": "not here"})
+    assert "niqe-256" not in {r.metric for r in run(prior, cache=tmp_path)}
+    monkeypatch.setattr(metrics, "available", lambda: available | {"niqe": None})
+    monkeypatch.setattr(metrics, "niqe", lambda image, resize_to: image.mean((1, 2, 3)))
+    assert "niqe-256" in {r.metric for r in run(prior, cache=tmp_path)}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_befalls_a_face_does_not_depend_on_the_batches(prior, before):
+    row = Row("noise", "bicubic", corrupt=GaussianNoise(0.1, 0), before=before)
+    truth = prior.sample(5, seed=0)[0]
+    pictures = [
+        torch.cat([lowres for _, lowres in replace(runs_of(prior, truth), batch=batch).given(row)]) for batch in (2, 5)
+    ]
+    assert torch.equal(*pictures)
+    assert not torch.equal(pictures[0][0], pictures[0][2])
+
+
 def test_an_interrupted_table_goes_on_where_it_stopped(prior, small, monkeypatch):
     restore, done = experiments._Runs.restore, []
 
@@ -145,8 +166,7 @@ def test_every_table_names_methods_and_options_that_exist(name, prior):
     for row in experiment.rows:
         if row.method in ("bilinear", "bicubic", "none"):
             continue
-        defaults = search.method(row.method).__kwdefaults__
-        assert set(row.options) <= set(defaults)
+        assert row.options.keys() <= inspect.signature(search.method(row.method)).parameters.keys()
     for scale in experiment.scales:
         assert prior.resolution % scale == 0
 

@@ -53,6 +53,22 @@ def lowres(prior):
     return OPERATOR(prior.sample(3, seed=7)[0]).clamp(0, 1)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@every_method
+def test_a_search_differentiates_whatever_mode_it_is_called_in(prior, lowres, method, mode):
+    plain = method(prior, lowres, OPERATOR, **quiet)
+    with mode():
+        found = method(prior, OPERATOR(prior.sample(3, seed=7)[0]).clamp(0, 1), OPERATOR, **quiet)
+    assert_close(found.image, plain.image, atol=1e-4, rtol=0)
+
+
+@every_method
+def test_a_seed_per_image_is_that_images_alone(prior, lowres, method):
+    together = method(prior, lowres, OPERATOR, seed=[4, 5, 6], **quiet)
+    alone = method(prior, lowres[1:2], OPERATOR, seed=[5], **quiet)
+    assert_close(together.image[1:2], alone.image, atol=1e-4, rtol=0)
+
+
 # --- terms on w
 
 
@@ -400,7 +416,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
     torchvision = pytest.importorskip("torchvision", reason="torchvision defines VGG16")
     weights = {k: v for k, v in torchvision.models.vgg16().state_dict().items() if k.startswith("features")}
     monkeypatch.setattr(losses.perceptual.unpickling, "load", lambda path: weights)
-    monkeypatch.setattr(losses.perceptual.assets, "path", lambda name: name)
+    monkeypatch.setattr(losses.perceptual.assets, "checked", lambda name: name)
     x, y = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert_close(distance(x, x), torch.zeros(2))
     together, alone = distance(x.requires_grad_(), y), distance(x[1:], y[1:])

@@ -9,6 +9,7 @@ import types
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -217,6 +218,15 @@ def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere, folder):
     with pytest.raises(metrics.MetricUnavailable, match="checksum"):
         metrics.lpips(*pair())
     assert "checksum" in metrics.available()["lpips"]
+
+
+def test_a_file_that_only_bears_niqes_name_is_not_taken(nowhere):
+    place = nowhere / "data" / assets.entry("niqe").path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(place, mu_pris_param=np.zeros(36), cov_pris_param=np.eye(36), gaussian_window=np.ones((7, 7)))
+    with pytest.raises(metrics.MetricUnavailable, match="checksum"):
+        metrics.niqe(pair(2, 256)[0])
+    assert "checksum" in metrics.available()["niqe"]
 
 
 def test_lpips_refuses_images_too_small_for_its_layers():

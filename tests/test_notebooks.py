@@ -95,6 +95,12 @@ def test_unknown_profile_and_chapter_are_named() -> None:
         book.chapters(["99"])
 
 
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_no_jobs_is_refused(jobs) -> None:
+    with pytest.raises(ValueError, match=f"at least 1; got {jobs}"):
+        book.execute([], "smoke", jobs)
+
+
 def test_failure_does_not_stop_the_other_chapters(write_chapter, tmp_path) -> None:
     failing = write_chapter("profile = 'read'", "raise ArithmeticError").rename(tmp_path / "failing.ipynb")
     sound = write_chapter("profile = 'read'", "print('to the end')")

@@ -1,5 +1,7 @@
 """The face prior: the shipped one, saving and loading, samples and what a batch may change."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -57,6 +59,21 @@ def test_saving_and_loading_changes_nothing_but_precision(prior, tmp_path):
     assert torch.equal(copy.synthesise(w), prior.synthesise(w))  # the shipped weights are half precision already
     assert torch.equal(copy.pulse_gaussian.std, prior.pulse_gaussian.std)
     assert [p.name for p in tmp_path.iterdir()] == ["copy.safetensors"]
+    assert torch.equal(FacePrior.load(tmp_path / "copy.safetensors").synthesise(w), prior.synthesise(w))
+
+
+def test_a_checkpoint_needs_no_suffix(tmp_path):
+    torch.save({"g_ema": {}}, tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="holds no StyleGAN2 checkpoint"):
+        FacePrior.load(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="faces-64"):
+        FacePrior.load(Path("faces-46"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta:"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used here"):
+        FacePrior.load("faces-64", device)
 
 
 def test_bfloat16_draws_nearly_the_same_faces(prior):

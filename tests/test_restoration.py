@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import cli, data, images, restoration
+from facesr_lib import cli, data, images, restoration, search
 from facesr_lib.degrade import Downsample
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
@@ -64,6 +65,28 @@ def test_photos_of_one_name_do_not_overwrite_each_other(prior, photos, tmp_path)
     assert [outcome.output.name for outcome in outcomes] == ["0.png", "0-2.png"]
 
 
+def test_a_result_never_replaces_a_photo(prior, photos):
+    before = [photo.read_bytes() for photo in photos]
+    outcomes = run(prior, photos, photos[0].parent)
+    assert all("choose another folder" in outcome.message and outcome.output is None for outcome in outcomes)
+    assert [photo.read_bytes() for photo in photos] == before
+
+
+def test_ctrl_c_keeps_what_was_found_and_is_passed_on(prior, photos, tmp_path, monkeypatch, capsys, checkpoint):
+    def callback(step, image, loss):
+        raise KeyboardInterrupt
+
+    pulse = partial(search.pulse, callback=callback)
+    monkeypatch.setattr(search, "method", lambda name: pulse)
+    found = restoration.restore(photos, tmp_path / "out", prior, Downsample(4), batch=2, progress=False)
+    assert [next(found).output.name for _ in range(2)] == ["0.png", "1.png"]
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    command = ["restore", *map(str, photos), "--prior", checkpoint, "--scale", "4", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_originals_are_cropped_and_made_small_first(prior, tmp_path):
     original = torch.rand(3, 50, 70, generator=torch.Generator().manual_seed(0))
     images.write(original, tmp_path / "original.png")
@@ -106,6 +129,8 @@ def test_the_command_restores_and_reports(photos, checkpoint, tmp_path, capsys):
         (["--kernel", "cubic"], "did you mean bicubic"),
         (["--scale", "7"], "scale"),
         (["--steps", "0"], "at least 1"),
+        (["--scale", "2"], "--degrade"),
+        (["--device", "gpu"], "try 'cpu'"),
     ],
 )
 def test_the_command_explains_what_it_cannot_do(photos, checkpoint, tmp_path, capsys, arguments, message):
@@ -121,6 +146,9 @@ def test_assets_are_listed_and_verified(capsys):
     assert "stylegan2-ffhq-1024" in capsys.readouterr().out
     assert cli.main(["assets", "verify", "faces-64"]) == 0
     assert "faces-64: ok" in capsys.readouterr().out
+    assert cli.main(["assets", "verify"]) == 0
+    assert "faces-64: ok" in (out := capsys.readouterr().out)
+    assert "missing" not in out
     assert cli.main(["assets", "verify", "faces-46"]) == 1
     assert "faces-64" in capsys.readouterr().err
 

@@ -1,5 +1,6 @@
 """StyleGAN2: parity with the official implementation, its file formats, and what must hold for any generator."""
 
+import argparse
 import os
 import pickle
 from pathlib import Path
@@ -101,6 +102,22 @@ def test_rosinality_checkpoints_give_the_same_pictures(oracle, tmp_path):
     assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
     assert_close(generator.mapping(oracle["z"], 0.7), oracle["w_psi07"][:, 0], atol=1e-5, rtol=1e-5)
     assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_rosinalitys_training_checkpoints_hold_no_mean_so_it_is_estimated(oracle, tmp_path):
+    contents = _rosinality(oracle)
+    del contents["latent_avg"]
+    contents |= {
+        "g_optim": {"state": {0: {"step": torch.tensor(1.0)}}},
+        "args": argparse.Namespace(iter=8),
+        "ada_aug_p": 0,
+    }
+    torch.save(contents, tmp_path / "550000.pt")
+    generator, _ = load(tmp_path / "550000.pt")
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+    codes = generator.mapping(torch.randn(10_000, 64, generator=torch.Generator().manual_seed(1)))
+    assert_close(generator.mapping.w_avg, codes.mean(0), atol=0.05 * float(codes.std()), rtol=0)
 
 
 def test_modulating_activations_equals_modulating_weights():

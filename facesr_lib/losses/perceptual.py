@@ -18,7 +18,7 @@ _SMALLEST = 16
 @cache
 @torch.inference_mode(False)
 def _network() -> Any:
-    weights = unpickling.load(assets.path("vgg16"))
+    weights = unpickling.load(assets.checked("vgg16"))
     from lpips import LPIPS
 
     with warnings.catch_warnings(), torch.random.fork_rng():
@@ -71,4 +71,7 @@ def vgg_l1(x: Tensor, y: Tensor) -> Tensor:
 
 def _large_enough(x: Tensor) -> None:
     if min(x.shape[2:]) < _SMALLEST:
-        raise ValueError(f"VGG16 needs at least {_SMALLEST}×{_SMALLEST} pixels; got {x.shape[2]}×{x.shape[3]}.")
+        raise ValueError(
+            f"VGG16 needs at least {_SMALLEST}×{_SMALLEST} pixels; got {x.shape[2]}×{x.shape[3]}. A search with "
+            "perceptual=None goes without it, which is another method."
+        )

@@ -76,10 +76,7 @@ def inception_file() -> Path:
     """Inception's weights, if the package that defines the network is here too."""
     if importlib.util.find_spec("torch_fidelity") is None:
         raise MetricUnavailable("the package torch-fidelity, which defines FID's Inception, is not installed.")
-    file = assets.path("inception")
-    if (status := assets.verify("inception")) != "ok":
-        raise MetricUnavailable(f"{file} does not hold Inception's published weights ({status}): delete it.")
-    return file
+    return assets.checked("inception")
 
 
 @cache

@@ -18,6 +18,7 @@ from facesr_lib.search.optimizers import Adam, ramps
 from facesr_lib.search.starts import Operator, given
 
 
+@torch.inference_mode(False)
 def brgm(
     prior: FacePrior,
     lowres: Tensor,
@@ -49,10 +50,10 @@ def brgm(
 
     Notes
     -----
-    Source: the official code. It starts at the mean of W, so ``seed`` is for the statistics of W only.
+    Source: the official code. It starts at the mean of W and draws nothing, so ``seed`` changes nothing.
     """
     lowres = given(prior, lowres, operator, 1)
-    sample = prior.sample_w(10_000, seed=seed if isinstance(seed, int) else seed[0])[:, 0]
+    sample = prior.sample_w(10_000)[:, 0]  # the prior's, whatever the image
     mean, std = sample.mean(0), sample.std()
 
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
@@ -79,6 +80,7 @@ def brgm(
     return result.against(lowres, operator)
 
 
+@torch.inference_mode(False)
 def mganprior(
     prior: FacePrior,
     lowres: Tensor,

@@ -41,7 +41,7 @@ class History:
     losses : dict of (steps, N)
         The weighted terms, before each step; their sum is what is minimised.
     latents : (K, N, L, d)
-        Codes at ``latent_steps``: every k-th step and the last.
+        Codes at ``latent_steps``: every k-th step, and the last if the search got there.
     latent_steps : list of int
         Step numbers of ``latents``.
     """

@@ -4,7 +4,8 @@ All take the same first three arguments: ``prior``, a `FacePrior` of any resolut
 (N, 3, h, w) in [0, 1], what is to be explained; and ``operator``, D: (N, 3, H, W) → (N, 3, h, w), differentiable, with
 a ``scale``, such as `degrade.Downsample`. All take ``seed`` (one int, or one per image) and pass ``record_every``,
 ``callback`` and ``progress`` to `run_search`. All raise a ``ValueError`` where ``lowres`` does not fit the operator and
-the prior, an option is unknown or impossible, or the prior lacks what the method needs.
+the prior, an option's value is unknown or impossible, or the prior lacks what the method needs. They differentiate,
+whatever mode they are called in.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import partial
 from math import inf, sqrt
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from facesr_lib.losses import SemanticLoss, geocross
@@ -35,6 +37,7 @@ Schedule = Callable[[int, int], float]
 """``schedule(step, steps)`` → factor on the learning rate."""
 
 
+@torch.inference_mode(False)
 def pulse(
     prior: FacePrior,
     lowres: Tensor,
@@ -115,6 +118,7 @@ def pulse(
     return result.against(lowres, operator).best_of(restarts)
 
 
+@torch.inference_mode(False)
 def dse(
     prior: FacePrior,
     lowres: Tensor,
@@ -163,7 +167,8 @@ def dse(
 
     Notes
     -----
-    Source: equations 2 to 4 of the paper. Derived in chapter 4.
+    Source: equations 2 to 4 of the paper. Derived in chapter 4. The paper says that z is searched; the default is W+,
+    as GEOCROSS vanishes where all layers share one code. The schedule scales both rates.
     """
     if prior.discriminator is None:
         raise ValueError(f"dse asks the discriminator, and the prior {prior.name!r} has none: load one with it.")
@@ -204,6 +209,7 @@ def dse(
     return result.against(lowres, operator).best_of(restarts)
 
 
+@torch.inference_mode(False)
 def rls(
     prior: FacePrior,
     lowres: Tensor,
@@ -281,6 +287,7 @@ def rls(
     return result.against(lowres, operator).best_of(restarts)
 
 
+@torch.inference_mode(False)
 def rls_plus(
     prior: FacePrior,
     lowres: Tensor,

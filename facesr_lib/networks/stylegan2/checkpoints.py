@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from facesr_lib import unpickling
+from facesr_lib import randomness, unpickling
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
 from facesr_lib.networks.stylegan2.generator import Generator
 
@@ -23,7 +24,8 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     ----------
     path
         ``.safetensors`` with keys ``G.*`` and optionally ``D.*``, the official PyTorch release's ``.pkl``
-        (its moving average ``G_ema`` is taken), or a rosinality-style ``.pt``.
+        (its moving average ``G_ema`` is taken), or a rosinality-style ``.pt``. Its training script stores no mean of W:
+        it is estimated from 10,000 codes then.
 
     Returns
     -------
@@ -57,7 +59,13 @@ def _build_generator(state: State) -> Generator:
         channel_max=max(channels.values()),
         num_mapping_layers=sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", key)) for key in state),
     )
-    return _load_strictly(generator, state)
+    known = "mapping.w_avg" in state
+    _load_strictly(generator, state if known else state | {"mapping.w_avg": generator.mapping.w_avg})
+    if not known:
+        z = randomness.normal(randomness.generators(0, 10_000), generator.z_dim)
+        with torch.no_grad():
+            generator.mapping.w_avg.copy_(generator.mapping(z).mean(0))
+    return generator
 
 
 def _build_discriminator(state: State) -> Discriminator:
@@ -88,7 +96,7 @@ def _read_states(path: Path) -> tuple[State, State]:
     """Generator's and discriminator's state dicts; the second is empty if the file holds none.
 
     ``.safetensors`` with keys ``G.*`` and ``D.*``; the official release's pickle (``G_ema``, ``D``); anything else is
-    taken for a rosinality-style checkpoint (``g_ema``, ``latent_avg``, perhaps ``d``).
+    taken for a rosinality-style checkpoint (``g_ema``, perhaps ``latent_avg``, perhaps ``d``).
     """
     if path.suffix == ".safetensors":
         tensors = load_file(path)
@@ -100,7 +108,8 @@ def _read_states(path: Path) -> tuple[State, State]:
         return g, d
     theirs, critic = contents["g_ema"], contents.get("d", {})
     g = {name: theirs[other] for name, other in _generator_names(theirs).items()}
-    g["mapping.w_avg"] = contents["latent_avg"]
+    if "latent_avg" in contents:
+        g["mapping.w_avg"] = contents["latent_avg"]
     return g, {name: critic[other] for name, other in _discriminator_names(critic).items()} if critic else {}
 
 

@@ -57,7 +57,10 @@ class SynthesisLayer(nn.Module):
         return own and not self.weight.requires_grad and not torch.compiler.is_compiling()
 
     def keep(self, make: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
-        """``make(*parameters)``, kept from call to call while the weights are frozen."""
+        """``make(*parameters)``, kept from call to call while the weights are frozen.
+
+        Changes in place are noticed, but not through ``.data``, which autograd does not notice either.
+        """
         if not self.frozen:
             return make(*parameters)
         state = [(p.data_ptr(), p._version) for p in parameters]
