@@ -38,7 +38,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
         PNG, JPEG, WebP, TIFF, BMP, GIF (first frame) or PPM; 8 or 16 bits, grey, palette, RGB, CMYK, with or
         without alpha. Pillow keeps all 16 bits of grey pictures and the upper 8 of colour ones.
     max_megapixels
-        A larger picture is refused before it is decoded (50 megapixels take 600 MB as float32).
+        A larger picture is refused before it is decoded (50 megapixels are 600 MB as float32, and twice that while they
+        are read).
 
     Returns
     -------

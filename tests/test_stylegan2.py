@@ -48,10 +48,13 @@ def test_parity_with_the_official_discriminator(oracle, networks):
 
 
 def test_official_parameter_names_load_strictly(oracle):
-    state = {k[2:]: v for k, v in oracle.items() if k.startswith("G.") and not k.endswith("resample_filter")}
-    Generator(64, 64, 32, channel_base=512, channel_max=32).load_state_dict(state, strict=True)
-    state = {k[2:]: v for k, v in oracle.items() if k.startswith("D.") and not k.endswith("resample_filter")}
-    Discriminator(32, channel_base=512, channel_max=32).load_state_dict(state, strict=True)
+    g, d = ({k[2:]: v for k, v in oracle.items() if k.startswith(letter)} for letter in ("G.", "D."))
+    generator, discriminator = Generator(64, 64, 32, 512, 32), Discriminator(32, 512, 32)
+    generator.load_state_dict(g, strict=True)
+    discriminator.load_state_dict(d, strict=True)
+    filters = {key for key in g if key.endswith("resample_filter")}
+    assert filters
+    assert g.keys() - filters == generator.state_dict().keys()
 
 
 def _rosinality(oracle):

@@ -84,7 +84,7 @@ def _channels(state: State, pattern: str) -> dict[int, int]:
 
 def _load_strictly(network: nn.Module, state: State):  # type: ignore[no-untyped-def]
     wanted = network.state_dict()
-    kept = {k: v.float() for k, v in state.items() if not k.endswith("resample_filter")}
+    kept = {k: v.float() for k, v in state.items()}
     for key in wanted.keys() & kept.keys():  # rosinality keeps singletons: (1, C, 1, 1) biases, (1,) strengths
         if kept[key].numel() == wanted[key].numel():
             kept[key] = kept[key].reshape(wanted[key].shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, leaky_relu
+from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, ignore_filters, leaky_relu
 
 
 class Convolution(nn.Module):
@@ -100,6 +100,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, img_resolution: int, channel_base: int = 32768, channel_max: int = 512, *, group_size: int = 4):
         super().__init__()
+        self.register_load_state_dict_pre_hook(ignore_filters)
         self.img_resolution = img_resolution
         channels = channels_at(img_resolution, channel_base, channel_max)
         self.resolutions = list(channels)[:0:-1]  # R, R/2, ..., 8

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, upsample
+from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, ignore_filters, upsample
 from facesr_lib.networks.stylegan2.modulation import InPlace, by_channel, from_pixels, kernel_energy, modulated
 
 NOISE_MODES = ("const", "random", "none")
@@ -253,6 +253,7 @@ class Generator(nn.Module):
         num_mapping_layers: int = 8,
     ):
         super().__init__()
+        self.register_load_state_dict_pre_hook(ignore_filters)
         self.z_dim, self.w_dim, self.img_resolution = z_dim, w_dim, img_resolution
         self.num_ws = 2 * int(log2(img_resolution)) - 2
         self.mapping = MappingNetwork(z_dim, w_dim, num_mapping_layers)

@@ -50,6 +50,12 @@ class FullyConnected(nn.Module):
         return leaky_relu(x) if self.activate else x
 
 
+def ignore_filters(network: nn.Module, state: dict[str, Tensor], *rest: object) -> None:
+    """Leave out the low-pass filters that an official state dict holds: they are constants here."""
+    for key in [key for key in state if key.endswith("resample_filter")]:
+        del state[key]
+
+
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> dict[int, int]:
     """Channels of each resolution from 4 to ``resolution``."""
     octaves = resolution.bit_length() - 1
