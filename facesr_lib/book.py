@@ -164,8 +164,9 @@ def execute(
         else:
             waiting.append(chapter)
 
-    threads = str(max(1, _cores() // max(1, min(jobs, len(waiting)))))
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
+    share = str(max(1, _cores() // max(1, min(jobs, len(waiting)))))
+    threads = os.environ.get("OMP_NUM_THREADS", share)
+    environment = {"MKL_NUM_THREADS": threads, **os.environ, "OMP_NUM_THREADS": threads}
     running: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
     try:
         while waiting or running:

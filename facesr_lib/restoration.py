@@ -86,15 +86,17 @@ def restore(
     Raises
     ------
     ValueError
-        If the method, or an option of it, is unknown.
+        If the method, or an option of it, is unknown, or ``out`` is a file.
     KeyboardInterrupt
         After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
     find = search.method(method)
-    unknown = options.keys() - inspect.signature(find).parameters.keys() - {"progress"}
+    unknown = options.keys() - inspect.signature(find).parameters.keys() - {"progress", "record_every", "callback"}
     if unknown:
         raise ValueError(f"{method} has no option {', '.join(sorted(unknown))}.")
     out = Path(out)
+    if out.is_file():
+        raise ValueError(f"{out} is a file: name a folder for the results.")
     out.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()
     todo = [Outcome(Path(photo)) for photo in photos]

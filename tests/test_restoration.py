@@ -131,6 +131,7 @@ def test_the_command_restores_and_reports(photos, checkpoint, tmp_path, capsys):
         (["--steps", "0"], "at least 1"),
         (["--scale", "2"], "--degrade"),
         (["--device", "gpu"], "try 'cpu'"),
+        (["--out", __file__], "name a folder"),
     ],
 )
 def test_the_command_explains_what_it_cannot_do(photos, checkpoint, tmp_path, capsys, arguments, message):

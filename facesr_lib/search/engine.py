@@ -151,6 +151,10 @@ def run_search(
     ------
     ValueError
         If ``steps`` or ``record_every`` is less than one.
+
+    Notes
+    -----
+    From its first search on, a process on Linux keeps the memory that it frees (glibc's mallopt).
     """
     if steps < 1 or record_every < 1:
         raise ValueError(f"steps and record_every must be at least 1; got {steps} and {record_every}.")

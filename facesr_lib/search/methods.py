@@ -341,7 +341,7 @@ def rls_plus(
     if not radius > 0:
         raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")
     if anchor is None:
-        first = rls(prior, lowres, operator, seed=seed, **(rls_options or {}), **run)
+        first = rls(prior, lowres, operator, **{"seed": seed} | run | (rls_options or {}))
         if first.interrupted:
             return replace(first, anchor=first.latent)
         anchor = first.latent
