@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from facesr_lib import randomness, unpickling
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
-from facesr_lib.networks.stylegan2.generator import Generator
+from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
 
 State = dict[str, Tensor]
 
@@ -59,13 +59,7 @@ def _build_generator(state: State) -> Generator:
         channel_max=max(channels.values()),
         num_mapping_layers=sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", key)) for key in state),
     )
-    known = "mapping.w_avg" in state
-    _load_strictly(generator, state if known else state | {"mapping.w_avg": generator.mapping.w_avg})
-    if not known:
-        z = randomness.normal(randomness.generators(0, 10_000), generator.z_dim)
-        with torch.no_grad():
-            generator.mapping.w_avg.copy_(generator.mapping(z).mean(0))
-    return generator
+    return _load_strictly(generator, state)
 
 
 def _build_discriminator(state: State) -> Discriminator:
@@ -108,8 +102,7 @@ def _read_states(path: Path) -> tuple[State, State]:
         return g, d
     theirs, critic = contents["g_ema"], contents.get("d", {})
     g = {name: theirs[other] for name, other in _generator_names(theirs).items()}
-    if "latent_avg" in contents:
-        g["mapping.w_avg"] = contents["latent_avg"]
+    g["mapping.w_avg"] = contents["latent_avg"] if "latent_avg" in contents else _mean_code(g)
     return g, {name: critic[other] for name, other in _discriminator_names(critic).items()} if critic else {}
 
 
@@ -137,6 +130,16 @@ def _generator_names(theirs: State) -> dict[str, str]:
             add(block, f"conv{j}", f"convs.{2 * k + j}", "activate.bias")
             names[f"synthesis.{block}.conv{j}.noise_const"] = f"noises.noise_{2 * k + j + 1}"
     return names
+
+
+@torch.no_grad()
+def _mean_code(g: State) -> Tensor:
+    """Estimate the mean of W, which rosinality's training script does not store."""
+    weights = {key.removeprefix("mapping."): value for key, value in g.items() if key.startswith("mapping.")}
+    w_dim, z_dim = weights["fc0.weight"].shape
+    mapping = MappingNetwork(z_dim, w_dim, len(weights) // 2)
+    mapping.load_state_dict(weights | {"w_avg": torch.zeros(w_dim)})
+    return mapping(randomness.normal(randomness.generators(0, 10_000), z_dim)).mean(0)
 
 
 def _discriminator_names(theirs: State) -> dict[str, str]:
