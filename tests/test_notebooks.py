@@ -61,6 +61,13 @@ def test_executed_chapter_is_kept_until_its_source_changes(write_chapter, tmp_pa
     assert "other source" in third.notebook.read_text()
 
 
+def test_a_chapter_keeps_to_the_threads_it_is_given(write_chapter, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    look = "import os\nassert [os.environ[f'{name}_NUM_THREADS'] for name in ('OMP', 'MKL')] == ['1', '1']"
+    book.execute([write_chapter("profile = 'read'", look)], "smoke", 1, tmp_path / "out")
+
+
 def test_failing_chapter_names_cell_source_and_traceback_and_is_not_kept(write_chapter, tmp_path) -> None:
     chapter = write_chapter("profile = 'read'", "1 + 1", "shape = (3, 4)\nraise ArithmeticError(shape)")
     with pytest.raises(book.BookError, match="chapter failed") as failure:
