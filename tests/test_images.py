@@ -163,6 +163,12 @@ def test_write_clamps_and_rounds(tmp_path):
     assert np.asarray(Image.open(tmp_path / "a.png")).ravel().tolist() == [0, 255, 1]
 
 
+def test_floating_point_pixels_are_refused_for_what_they_are(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="floating-point pixels"):
+        images.read(tmp_path / "float.tiff")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_write_refuses_nan(tmp_path, value):
     with pytest.raises(ValueError, match="3 of 12 pixel values are NaN"):

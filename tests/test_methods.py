@@ -62,6 +62,12 @@ def test_a_search_differentiates_whatever_mode_it_is_called_in(prior, lowres, me
     assert_close(found.image, plain.image, atol=1e-4, rtol=0)
 
 
+def test_options_of_the_first_stage_go_before_those_of_both(prior, lowres):
+    first = {"steps": 2, "progress": False, "seed": 3, "record_every": 1}
+    plain = search.rls(prior, lowres, OPERATOR, **first)
+    assert torch.equal(search.rls_plus(prior, lowres, OPERATOR, rls_options=first, **quiet).anchor, plain.latent)
+
+
 @every_method
 def test_a_seed_per_image_is_that_images_alone(prior, lowres, method):
     together = method(prior, lowres, OPERATOR, seed=[4, 5, 6], **quiet)
@@ -412,6 +418,10 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
     losses.perceptual._network.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
     with pytest.raises(assets.AssetMissing, match="fetch vgg16"):
+        distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
+    (forged := tmp_path / assets.entry("vgg16").path).parent.mkdir(parents=True, exist_ok=True)
+    forged.write_bytes(b"not VGG16")
+    with pytest.raises(assets.AssetMissing, match="not the published 'vgg16'"):
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
     torchvision = pytest.importorskip("torchvision", reason="torchvision defines VGG16")
     weights = {k: v for k, v in torchvision.models.vgg16().state_dict().items() if k.startswith("features")}

@@ -72,6 +72,12 @@ def test_a_result_never_replaces_a_photo(prior, photos):
     assert [photo.read_bytes() for photo in photos] == before
 
 
+def test_what_every_search_takes_is_handed_on(prior, photos, tmp_path):
+    seen = []
+    run(prior, photos, tmp_path / "out", record_every=2, callback=lambda step, *_: seen.append(step))
+    assert seen == [0, 1, 2, 3]
+
+
 def test_ctrl_c_keeps_what_was_found_and_is_passed_on(prior, photos, tmp_path, monkeypatch, capsys, checkpoint):
     def callback(step, image, loss):
         raise KeyboardInterrupt

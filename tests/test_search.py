@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -190,6 +191,11 @@ def test_no_steps_is_an_error(options):
 
 
 # --- seeds
+
+
+def test_a_seed_may_be_numpys():
+    own, numpys = (randomness.normal(randomness.generators(seed, 2), 3) for seed in (5, np.int64(5)))
+    assert torch.equal(own, numpys)
 
 
 def test_seeds_do_not_depend_on_the_batch():
