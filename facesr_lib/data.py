@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, images
+from facesr_lib import assets, files, images
 
 FACE_SIDE = 256
 TEST_FACES = 50
@@ -129,7 +129,7 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
     if not skipped:  # a damaged picture is named every time, until it is mended or gone
         with suppress(OSError):  # a cache that cannot be written costs time, nothing else
             cached.parent.mkdir(parents=True, exist_ok=True)
-            with images.replacing(cached) as temporary, temporary.open("wb") as file:
+            with files.replacing(cached) as temporary, temporary.open("wb") as file:
                 np.save(file, pixels)
     return pixels
 

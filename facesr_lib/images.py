@@ -8,15 +8,15 @@ from __future__ import annotations
 import functools
 import math
 import os
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from facesr_lib import files
 
 # What Pillow decodes by itself; EPS, for one, would start an external program.
 _READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
@@ -119,24 +119,8 @@ def write(image: Tensor, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"expected one picture (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}")
     pixels = to_uint8(image if image.ndim == 4 else image[None])[0]
     file_format, options = _WRITABLE[path.suffix.lower()]
-    with replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         Image.fromarray(pixels).save(temporary, file_format, **options)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; what was written there takes its place only if all went well.
-
-    Whatever interrupts the block (full disk, Ctrl-C, an error), the old file stays and no half of a new one does.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

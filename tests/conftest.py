@@ -70,11 +70,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _errors(**options: Any) -> dict[str, str | None]:
     """Execute every chapter with profile=smoke: its name -> what went wrong, or None."""
-    from facesr_lib import book
+    from facesr_lib import publishing
 
     try:
-        runs = book.execute(profile="smoke", jobs=2, **options)
-    except book.BookError as failure:
+        runs = publishing.execute(profile="smoke", jobs=2, **options)
+    except publishing.BookError as failure:
         runs = failure.runs
     return {run.chapter.stem: run.error for run in runs}
 
@@ -104,14 +104,16 @@ def site(run_folder: Path, chapter_errors: dict[str, str | None]) -> Path:
     """Return the folder of the built pages (profile=smoke, warnings are errors)."""
     from filelock import FileLock
 
-    from facesr_lib import book
+    from facesr_lib import publishing
 
     if failed := [name for name, error in chapter_errors.items() if error]:
         pytest.fail(f"no site: {', '.join(failed)} failed, see test_notebooks.py", pytrace=False)
     with FileLock(ROOT / "_build" / "test.lock"):
         return Path(
             _once(
-                run_folder, "site", lambda: str(book.build("smoke", jobs=2, strict=True, out=ROOT / "_build" / "test"))
+                run_folder,
+                "site",
+                lambda: str(publishing.build("smoke", jobs=2, strict=True, out=ROOT / "_build" / "test")),
             )
         )
 

@@ -23,7 +23,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def home(tmp_path, monkeypatch):
     """Stand an empty FACESR_DATA and cache in front of this machine's."""
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "home"))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "home"
 
 
@@ -32,7 +32,7 @@ def register(monkeypatch):
     def put(**fields: object) -> Entry:
         defaults = {"path": "models/thing.pt", "purpose": "a test", "licence": "none", "size": len(CONTENT)}
         item = Entry(**{"name": "thing", **defaults, "source": "nowhere", "without": "the rest still works", **fields})
-        monkeypatch.setattr(assets, "_registry", lambda: {item.name: item})
+        monkeypatch.setattr(assets.registry, "_registry", lambda: {item.name: item})
         return item
 
     return put

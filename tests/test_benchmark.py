@@ -6,7 +6,8 @@ from math import isnan
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import benchmark, search
+from facesr_lib import search
+from facesr_lib.benchmark import search as benchmark
 from facesr_lib.networks.flow import Flow
 from facesr_lib.networks.stylegan2 import SynthesisLayer
 from facesr_lib.prior import FacePrior

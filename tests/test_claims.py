@@ -10,10 +10,12 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facesr_lib import assets, claims, experiments, ledger, metrics
-from facesr_lib.claims import Claim, load
-from facesr_lib.experiments import EXPERIMENTS, Record
-from facesr_lib.ledger import count, verdict
+from facesr_lib import assets, metrics
+from facesr_lib.evaluation import claims, ledger
+from facesr_lib.evaluation import run as experiments
+from facesr_lib.evaluation.claims import Claim, load
+from facesr_lib.evaluation.ledger import count, verdict
+from facesr_lib.evaluation.run import EXPERIMENTS, Record
 
 ALL = load()
 PSNR = Claim(

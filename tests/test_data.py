@@ -12,13 +12,13 @@ from facesr_lib.assets import AssetMissing, Entry
 def home(tmp_path, monkeypatch):
     """Stand a small face folder and an empty cache in front of this machine's: train has 11 faces, test 2."""
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "home"))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     common = {"purpose": "a test", "licence": "none", "size": 1, "source": "nowhere", "without": "the rest still works"}
     registry = {
         "faces": Entry("faces", "faces", count=13, **common),
         "set5": Entry("set5", "sr/set5", count=2, **common),
     }
-    monkeypatch.setattr(assets, "_registry", lambda: registry)
+    monkeypatch.setattr(assets.registry, "_registry", lambda: registry)
     for split, numbers in {"train": range(1, 12), "test": (90, 100)}.items():
         (tmp_path / "home" / "faces" / split).mkdir(parents=True)
         for i in numbers:

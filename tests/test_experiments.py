@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import assets, cli, experiments, metrics, search
+from facesr_lib import assets, cli, metrics, search
 from facesr_lib.degrade import Downsample, GaussianNoise
-from facesr_lib.experiments import Experiment, Record, Row
+from facesr_lib.evaluation import run as experiments
+from facesr_lib.evaluation.run import Experiment, Record, Row
 from facesr_lib.prior import FacePrior
 
 
@@ -23,7 +24,7 @@ def small(monkeypatch, tmp_path):
     """A table of two rows, and a cache of its own."""
     rows = (Row("bicubic", "bicubic"), Row("PULSE", "pulse", {"steps": 4}))
     monkeypatch.setitem(experiments.EXPERIMENTS, "dse-1", Experiment("a small one", (8,), (8,), rows))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def run(prior, **options):

@@ -16,9 +16,9 @@ from facesr_lib.losses import Entrance, SemanticLoss
 from facesr_lib.networks.flow import Flow
 from facesr_lib.networks.stylegan2 import Discriminator, Features, Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
-from facesr_lib.search import priors
 from facesr_lib.search.optimizers import project_l1_ball, ramps
 from facesr_lib.search.starts import entrance_to
+from facesr_lib.search.terms import cosine, cross, density_and_shell, standard_normal
 
 OPERATOR = Downsample(2)
 brgm = partial(search.brgm, perceptual=None)
@@ -82,12 +82,12 @@ def test_a_seed_per_image_is_that_images_alone(prior, lowres, method):
 def test_cross_is_the_sum_over_pairs(n, layers, d):
     w = torch.randn(n, layers, d, generator=torch.Generator().manual_seed(n + 7 * layers + 50 * d))
     pairs = [(w[:, i] - w[:, j]).square().sum(1) for i in range(layers) for j in range(i + 1, layers)]
-    assert_close(priors.cross(w), -torch.stack([torch.zeros(n), *pairs]).sum(0), atol=1e-4, rtol=1e-4)
+    assert_close(cross(w), -torch.stack([torch.zeros(n), *pairs]).sum(0), atol=1e-4, rtol=1e-4)
 
 
 def test_density_and_shell_are_equation_5(prior):
     w = prior.sample_w(3, seed=1) + 0.1 * torch.randn(3, prior.num_ws, 8, generator=torch.Generator().manual_seed(0))
-    p_w, p_gaussian = priors.density_and_shell(prior.flow, w)
+    p_w, p_gaussian = density_and_shell(prior.flow, w)
     for n in range(3):
         density = sum(prior.flow.log_prob(w[n, i]) for i in range(prior.num_ws)) / prior.num_ws
         radii = torch.stack([prior.flow.gaussianise(w[n, i]).norm() for i in range(prior.num_ws)])
@@ -99,11 +99,11 @@ def test_density_and_shell_are_equation_5(prior):
 def test_terms_on_w_have_the_gradients_that_differences_say(term, prior):
     flow = Flow(8, 16, 2).double().eval()
     terms = {
-        "density": lambda w: priors.density_and_shell(flow, w)[0],
-        "shell": lambda w: priors.density_and_shell(flow, w)[1],
-        "cross": priors.cross,
-        "normal": lambda w: priors.standard_normal(w, torch.full((8,), 0.3), torch.tensor(2.0)),
-        "cosine": priors.cosine,
+        "density": lambda w: density_and_shell(flow, w)[0],
+        "shell": lambda w: density_and_shell(flow, w)[1],
+        "cross": cross,
+        "normal": lambda w: standard_normal(w, torch.full((8,), 0.3), torch.tensor(2.0)),
+        "cosine": cosine,
     }
     w = torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     assert torch.autograd.gradcheck(terms[term], w)
@@ -112,11 +112,11 @@ def test_terms_on_w_have_the_gradients_that_differences_say(term, prior):
 def test_brgms_beliefs():
     w = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
     cosines = [torch.nn.functional.cosine_similarity(w[:, i], w[:, j]) for i in range(4) for j in range(4) if i != j]
-    assert_close(priors.cosine(w), torch.stack(cosines).mean(0) - 1, atol=1e-5, rtol=1e-5)
-    assert_close(priors.cosine(w[:, :1].expand(-1, 4, -1)), torch.zeros(2), atol=1e-5, rtol=0)
-    assert_close(priors.cosine(w[:, :1]), torch.zeros(2))
+    assert_close(cosine(w), torch.stack(cosines).mean(0) - 1, atol=1e-5, rtol=1e-5)
+    assert_close(cosine(w[:, :1].expand(-1, 4, -1)), torch.zeros(2), atol=1e-5, rtol=0)
+    assert_close(cosine(w[:, :1]), torch.zeros(2))
     mean, std = torch.randn(6), torch.rand(6) + 1
-    assert_close(priors.standard_normal(w * std + mean, mean, std), -w.square().mean((1, 2)), atol=1e-4, rtol=1e-4)
+    assert_close(standard_normal(w * std + mean, mean, std), -w.square().mean((1, 2)), atol=1e-4, rtol=1e-4)
 
 
 def test_projection_agrees_with_a_quadratic_program():
@@ -290,12 +290,12 @@ def test_rls_has_equation_6s_terms(prior, lowres):
     weights = {"lambda_w": 0.1, "lambda_g": 0.2, "lambda_c": 0.3, "lambda_pixel": 4.0}
     result = search.rls(prior, lowres, OPERATOR, start="random", steps=1, progress=False, **weights)
     w = result.latent
-    p_w, p_gaussian = priors.density_and_shell(prior.flow, w)
+    p_w, p_gaussian = density_and_shell(prior.flow, w)
     terms = {
         "pixel": 4 * (OPERATOR(prior.render(w)) - lowres).abs().mean((1, 2, 3)),
         "density": -0.1 * p_w,
         "shell": -0.2 * p_gaussian,
-        "cross": -0.3 * priors.cross(w),
+        "cross": -0.3 * cross(w),
     }
     for name, expected in terms.items():
         assert_close(result.history.losses[name][0], expected, atol=1e-4, rtol=1e-4)
@@ -425,8 +425,8 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
     torchvision = pytest.importorskip("torchvision", reason="torchvision defines VGG16")
     weights = {k: v for k, v in torchvision.models.vgg16().state_dict().items() if k.startswith("features")}
-    monkeypatch.setattr(losses.perceptual.unpickling, "load", lambda path: weights)
-    monkeypatch.setattr(losses.perceptual.assets, "checked", lambda name: name)
+    monkeypatch.setattr(perceptual.unpickling, "load", lambda path: weights)
+    monkeypatch.setattr(perceptual.assets, "checked", lambda name: name)
     x, y = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert_close(distance(x, x), torch.zeros(2))
     together, alone = distance(x.requires_grad_(), y), distance(x[1:], y[1:])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from facesr_lib import assets, data, images, metrics, niqe_model
-from facesr_lib.metrics import pretrained
+from facesr_lib import assets, data, images, metrics
+from facesr_lib.metrics import pretrained, pristine
 
 PER_IMAGE = [metrics.psnr, metrics.ssim, metrics.ms_ssim]
 
@@ -180,18 +180,18 @@ def test_ssim_refuses_images_smaller_than_its_window():
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without weights and without a network."""
-    for cached in (pretrained.lpips_network, pretrained.inception, niqe_model.pristine):
+    for cached in (pretrained.lpips_network, pretrained.inception, pristine):
         cached.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def forbidden(*args, **kwargs):
         raise AssertionError("a metric reached for the network")
 
     monkeypatch.setattr(urllib.request, "urlopen", forbidden)
     yield tmp_path
-    for cached in (pretrained.lpips_network, pretrained.inception, niqe_model.pristine):
+    for cached in (pretrained.lpips_network, pretrained.inception, pristine):
         cached.cache_clear()
 
 

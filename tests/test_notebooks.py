@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from facesr_lib import book
+from facesr_lib import publishing
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
 def test_chapter_runs(chapter: Path, chapter_errors: dict[str, str | None]) -> None:
     if error := chapter_errors[chapter.stem]:
         pytest.fail(error, pytrace=False)
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
 def test_chapter_runs_without_the_faces(chapter: Path, bare_chapter_errors: dict[str, str | None]) -> None:
     if error := bare_chapter_errors[chapter.stem]:
         pytest.fail(error, pytrace=False)
@@ -50,14 +50,14 @@ def write_chapter(tmp_path: Path):
 
 def test_executed_chapter_is_kept_until_its_source_changes(write_chapter, tmp_path, capfd) -> None:
     chapter = write_chapter("profile = 'read'", "import time\nprint(profile, time.time_ns())")
-    [first] = book.execute([chapter], "smoke", 1, tmp_path / "out")
+    [first] = publishing.execute([chapter], "smoke", 1, tmp_path / "out")
     printed = first.notebook.read_text()
     assert "smoke" in printed
-    [second] = book.execute([chapter], "smoke", 1, tmp_path / "out")
+    [second] = publishing.execute([chapter], "smoke", 1, tmp_path / "out")
     assert second.notebook.read_text() == printed
     assert "unchanged" in capfd.readouterr().out
     write_chapter("profile = 'read'", "print('other source')")
-    [third] = book.execute([chapter], "smoke", 1, tmp_path / "out")
+    [third] = publishing.execute([chapter], "smoke", 1, tmp_path / "out")
     assert "other source" in third.notebook.read_text()
 
 
@@ -65,13 +65,13 @@ def test_a_chapter_keeps_to_the_threads_it_is_given(write_chapter, tmp_path, mon
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     look = "import os\nassert [os.environ[f'{name}_NUM_THREADS'] for name in ('OMP', 'MKL')] == ['1', '1']"
-    book.execute([write_chapter("profile = 'read'", look)], "smoke", 1, tmp_path / "out")
+    publishing.execute([write_chapter("profile = 'read'", look)], "smoke", 1, tmp_path / "out")
 
 
 def test_failing_chapter_names_cell_source_and_traceback_and_is_not_kept(write_chapter, tmp_path) -> None:
     chapter = write_chapter("profile = 'read'", "1 + 1", "shape = (3, 4)\nraise ArithmeticError(shape)")
-    with pytest.raises(book.BookError, match="chapter failed") as failure:
-        book.execute([chapter], "smoke", 1, tmp_path / "out")
+    with pytest.raises(publishing.BookError, match="chapter failed") as failure:
+        publishing.execute([chapter], "smoke", 1, tmp_path / "out")
     [run] = failure.value.runs
     assert run.error is not None
     assert "chapter.ipynb, cell 2:" in run.error
@@ -82,8 +82,8 @@ def test_failing_chapter_names_cell_source_and_traceback_and_is_not_kept(write_c
 
 def test_killed_kernel_is_a_failure(write_chapter, tmp_path) -> None:
     chapter = write_chapter("profile = 'read'", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(book.BookError) as failure:
-        book.execute([chapter], "smoke", 1, tmp_path / "out")
+    with pytest.raises(publishing.BookError) as failure:
+        publishing.execute([chapter], "smoke", 1, tmp_path / "out")
     [run] = failure.value.runs
     assert run.error is not None
     assert "died" in run.error.lower()
@@ -92,26 +92,26 @@ def test_killed_kernel_is_a_failure(write_chapter, tmp_path) -> None:
 def test_chapter_without_parameters_cell_is_refused(write_chapter, tmp_path) -> None:
     chapter = write_chapter("profile = 'read'", tags=())
     with pytest.raises(ValueError, match=r"chapter\.ipynb has no cell tagged `parameters`"):
-        book.execute([chapter], "smoke", 1, tmp_path / "out")
+        publishing.execute([chapter], "smoke", 1, tmp_path / "out")
 
 
 def test_unknown_profile_and_chapter_are_named() -> None:
     with pytest.raises(ValueError, match=r"'full'.*smoke, read, paper"):
-        book.execute([], "full")
+        publishing.execute([], "full")
     with pytest.raises(ValueError, match=r"'99'.*01-problem"):
-        book.chapters(["99"])
+        publishing.chapters(["99"])
 
 
 @pytest.mark.parametrize("jobs", [0, -1])
 def test_no_jobs_is_refused(jobs) -> None:
     with pytest.raises(ValueError, match=f"at least 1; got {jobs}"):
-        book.execute([], "smoke", jobs)
+        publishing.execute([], "smoke", jobs)
 
 
 def test_failure_does_not_stop_the_other_chapters(write_chapter, tmp_path) -> None:
     failing = write_chapter("profile = 'read'", "raise ArithmeticError").rename(tmp_path / "failing.ipynb")
     sound = write_chapter("profile = 'read'", "print('to the end')")
-    with pytest.raises(book.BookError, match=r"^failing failed") as failure:
-        book.execute([failing, sound], "smoke", 1, tmp_path / "out")
+    with pytest.raises(publishing.BookError, match=r"^failing failed") as failure:
+        publishing.execute([failing, sound], "smoke", 1, tmp_path / "out")
     assert [bool(run.error) for run in failure.value.runs] == [True, False]
     assert "to the end" in (tmp_path / "out" / "chapter.ipynb").read_text()

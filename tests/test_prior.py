@@ -85,7 +85,7 @@ def test_bfloat16_draws_nearly_the_same_faces(prior):
 
 def test_without_face_data_the_prior_draws_its_own(prior, monkeypatch, tmp_path):
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     faces, origin = prior.held_out(3)
     assert origin == "samples of the prior"
     assert faces.shape == (3, 3, 64, 64)
@@ -100,7 +100,7 @@ def large():
 def test_a_prior_larger_than_the_face_data_draws_its_own(prior, large, monkeypatch, tmp_path):
     assert prior.held_out(51)[1] == "samples of the prior"
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert large.held_out(1)[1] == "samples of the prior"
 
 
@@ -119,7 +119,7 @@ def test_a_prior_larger_than_the_face_data_is_tried_on_the_papers_faces(large, m
 
 def test_statistics_lie_beside_a_foreign_checkpoint_and_must_fit_it(prior, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     beside = tmp_path / "models" / "stylegan2-ffhq-1024.safetensors"
     monkeypatch.setattr(stylegan2, "load", lambda path: (prior.generator, prior.discriminator))
@@ -142,7 +142,7 @@ def test_statistics_lie_beside_a_foreign_checkpoint_and_must_fit_it(prior, monke
 
 def test_the_paper_profile_runs_on_what_is_there(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
-    monkeypatch.setattr(assets, "cache", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert FacePrior.for_profile("paper", "cpu").name == "faces-64"
     assert "facesr assets fetch stylegan2-ffhq-1024" in capsys.readouterr().out
 

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from facesr_lib import benchmark
+from facesr_lib.benchmark import search as benchmark
+from facesr_lib.benchmark import training as throughput
+from facesr_lib.evaluation import prior as quality
 from facesr_lib.networks.flow import Flow
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import quality, throughput
-from facesr_lib.training.prior import Config
+from facesr_lib.training.stylegan2 import Config
 
 
 def colours(x):
@@ -139,7 +140,7 @@ def test_loading_reads_every_image(tmp_path):
     )
     from lightning_fabric import Fabric
 
-    from facesr_lib.training.prior import PriorTraining
+    from facesr_lib.training.stylegan2 import PriorTraining
 
     trainee = PriorTraining(np.load(tmp_path / "pixels.npy", mmap_mode="r"), TINY, Fabric(accelerator="cpu", devices=1))
     levels = {round(float(level) * 127.5 + 127.5) for _ in range(8) for level in trainee._real()[:, 0, 0, 0].detach()}

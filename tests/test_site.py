@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facesr_lib import book
+from facesr_lib import publishing
 
 pytestmark = pytest.mark.browser
-PAGES = ["index", "notation", "glossary", "run-times", "bibliography", *(path.stem for path in book.chapters())]
+PAGES = ["index", "notation", "glossary", "run-times", "bibliography", *(path.stem for path in publishing.chapters())]
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
@@ -51,7 +51,7 @@ def test_search_finds_a_word(browser_page) -> None:
     assert page.console_errors == []
 
 
-@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
 def test_colab_button_opens_this_chapter(browser_page, chapter: Path, repository_url: str) -> None:
     page = browser_page(f"{chapter.stem}.html")
     addresses = page.eval_on_selector_all("a[href*='colab']", "links => links.map(link => link.href)")
@@ -98,7 +98,7 @@ BROKEN_OR_WIDE = """() => {
 }"""
 
 
-@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
 def test_tables_fit_the_page_and_keep_words_whole(browser_page, chapter: Path) -> None:
     page = browser_page(f"{chapter.stem}.html", viewport={"width": 1200, "height": 900})
     assert page.evaluate(BROKEN_OR_WIDE) == []
@@ -129,11 +129,11 @@ def test_run_times_page_holds_the_tables(site: Path) -> None:
     assert "<!--" not in page.split("<article", 1)[1].split("</article>")[0]
     assert "torch" in page
     assert "plain loop" in page
-    for chapter in book.chapters():
+    for chapter in publishing.chapters():
         assert f'href="{chapter.stem}.html"' in page.split("<article", 1)[1]
 
 
-@pytest.mark.parametrize("chapter", book.chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
 def test_chapter_says_how_long_it_ran(browser_page, chapter: Path) -> None:
     page = browser_page(f"{chapter.stem}.html")
     assert re.search(r"Run time: \d+ seconds on .+ with profile=smoke", page.locator("article").inner_text())

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from facesr_lib.assets.unpickling import UnsafePickle
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, layers, load, minibatch_std
-from facesr_lib.networks.stylegan2.modulation import InPlace, by_channel, kernel_energy, modulated
-from facesr_lib.unpickling import UnsafePickle
+from facesr_lib.networks.stylegan2.fast import InPlace, by_channel, kernel_energy, modulated
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
 

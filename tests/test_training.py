@@ -17,9 +17,10 @@ from torch.testing import assert_close
 
 from facesr_lib import cli, images
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import growing, loop, prior
+from facesr_lib.training import loop, recording
+from facesr_lib.training import stylegan2 as prior
 from facesr_lib.training.augment import augment
-from facesr_lib.training.prior import Config, PriorTraining, train
+from facesr_lib.training.stylegan2 import Config, PriorTraining, train
 
 TINY = Config(
     resolution=8,
@@ -279,7 +280,7 @@ from test_training import TINY, pixels
 import numpy as np, torch
 from lightning_fabric import Fabric
 from facesr_lib.training import loop
-from facesr_lib.training.prior import PriorTraining
+from facesr_lib.training.stylegan2 import PriorTraining
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
 fabric.launch()
 trainee = PriorTraining(pixels(), TINY, fabric)
@@ -304,14 +305,14 @@ def test_two_processes_train_one_network_and_end_together(tmp_path):
 
 
 def test_a_recording_keeps_the_moments_and_comes_back_from_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(growing, "VARIANTS", {"tiny": TINY})
-    recording = growing.record(pixels(), TINY, [4, 10, 16], progress=False)
-    assert recording.moments == [4, 12, 16]  # whole batches
-    growing.save(tmp_path / "r.safetensors", {"tiny": recording})
-    (again,) = growing.load(tmp_path / "r.safetensors").values()
-    assert again.moments == recording.moments
-    assert_close(again.losses["D"], recording.losses["D"])
-    for kept, prior_then in zip(again.priors, recording.priors, strict=True):
+    monkeypatch.setattr(recording, "VARIANTS", {"tiny": TINY})
+    made = recording.record(pixels(), TINY, [4, 10, 16], progress=False)
+    assert made.moments == [4, 12, 16]  # whole batches
+    recording.save(tmp_path / "r.safetensors", {"tiny": made})
+    (again,) = recording.load(tmp_path / "r.safetensors").values()
+    assert again.moments == made.moments
+    assert_close(again.losses["D"], made.losses["D"])
+    for kept, prior_then in zip(again.priors, made.priors, strict=True):
         assert_close(kept.sample(2)[0], prior_then.sample(2)[0], atol=2e-2, rtol=0)
     first, last = (p.generator.state_dict()["synthesis.b4.const"] for p in (again.priors[0], again.priors[-1]))
     assert not torch.equal(first, last)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from facesr_lib.unpickling import Stub, UnsafePickle, load, state_dict
+from facesr_lib.assets.unpickling import Stub, UnsafePickle, load, state_dict
 
 
 class Block(torch.nn.Module):

@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from functools import cache
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from facesr_lib import assets, unpickling
+from facesr_lib.networks import perceptual
 
-_SLICES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))  # VGG16's convolutions, between its poolings
 _SMALLEST = 16
-
-
-@cache
-@torch.inference_mode(False)
-def _network() -> Any:
-    weights = unpickling.load(assets.checked("vgg16"))
-    from lpips import LPIPS
-
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")  # torchvision, on how lpips calls it
-        network = LPIPS(net="vgg", pnet_rand=True, verbose=False)  # random until the next lines replace every weight
-    backbone = {
-        f"slice{k}.{i}.{part}": weights[f"features.{i}.{part}"]
-        for k, layers in enumerate(_SLICES, start=1)
-        for i in layers
-        for part in ("weight", "bias")
-    }
-    network.net.load_state_dict(backbone, strict=True)
-    return network.eval().requires_grad_(False)
 
 
 def lpips_vgg(x: Tensor, y: Tensor) -> Tensor:
@@ -58,13 +33,13 @@ def lpips_vgg(x: Tensor, y: Tensor) -> Tensor:
     Source: Zhang et al. 2018, the package lpips.
     """
     _large_enough(x)
-    return _network().to(x.device)(x, y, normalize=True).flatten()
+    return perceptual.lpips_vgg_network().to(x.device)(x, y, normalize=True).flatten()
 
 
 def vgg_l1(x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute difference of VGG16's last features: mGANprior's perceptual term. As `lpips_vgg` otherwise."""
     _large_enough(x)
-    network = _network().to(x.device)
+    network = perceptual.lpips_vgg_network().to(x.device)
     ours, theirs = (network.net(network.scaling_layer(2 * image - 1))[-1] for image in (x, y))
     return (ours - theirs).abs().mean((1, 2, 3))
 

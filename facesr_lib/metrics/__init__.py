@@ -6,9 +6,9 @@ Chapter 1 shows each metric's trap.
 
 from __future__ import annotations
 
-from facesr_lib import niqe_model
 from facesr_lib.metrics import pretrained
-from facesr_lib.metrics.per_image import MS_SSIM_WEIGHTS, lpips, luma, ms_ssim, ms_ssim_scales, niqe, psnr, ssim
+from facesr_lib.metrics.niqe import niqe, pristine
+from facesr_lib.metrics.per_image import MS_SSIM_WEIGHTS, lpips, luma, ms_ssim, ms_ssim_scales, psnr, ssim
 from facesr_lib.metrics.pretrained import MetricUnavailable
 from facesr_lib.metrics.sets import distances, embed, fid, kid, precision_recall
 
@@ -26,6 +26,7 @@ __all__ = [
     "ms_ssim_scales",
     "niqe",
     "precision_recall",
+    "pristine",
     "psnr",
     "ssim",
 ]
@@ -43,7 +44,7 @@ def available() -> dict[str, str | None]:
         dict.fromkeys(("psnr", "ssim", "ms_ssim"))
         | {
             "lpips": pretrained.reason(pretrained.alexnet_file),
-            "niqe": pretrained.reason(niqe_model.pristine),
+            "niqe": pretrained.reason(pristine),
         }
         | dict.fromkeys(of_sets, pretrained.reason(pretrained.inception_file))
         | {f"{name}-efficientnet-lite0": efficientnet for name in of_sets}

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import assets, images, niqe_model
 from facesr_lib.metrics import pretrained
-from facesr_lib.metrics.pretrained import MetricUnavailable
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = 11
@@ -120,41 +118,6 @@ def lpips(x: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[2]}×{x.shape[3]}.")
     with torch.no_grad():
         return pretrained.lpips_network().to(x.device)(x, y, normalize=True).flatten()
-
-
-def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
-    """Natural image quality evaluator (Mittal et al. 2013): lower is more natural; no reference needed.
-
-    Luminance, rounded to whole grey levels; statistics of 96×96 blocks at two scales.
-
-    Parameters
-    ----------
-    x : (N, 3, H, W)
-    crop : int
-        Border pixels to leave out.
-    resize_to : int, optional
-        Resize to this side first, after cropping (bicubic, clamped). The score then measures the resizing too: state it
-        beside the number.
-
-    Returns
-    -------
-    (N,)
-
-    Raises
-    ------
-    ValueError
-        If fewer than four blocks fit, or fewer than two of them are not flat: a covariance would say nothing. Also as
-        `psnr`.
-    MetricUnavailable
-        If the model of pristine images is not on this machine.
-    """
-    x, _ = prepared_pair(x, x, False, crop)
-    if resize_to is not None:
-        x = images.resize(x, (resize_to, resize_to)).clamp(0, 1)
-    try:
-        return niqe_model.distance(luma(x) * 255)
-    except assets.AssetMissing as missing:
-        raise MetricUnavailable(str(missing)) from missing
 
 
 def prepared_pair(x: Tensor, y: Tensor, y_channel: bool, crop: int) -> tuple[Tensor, Tensor]:

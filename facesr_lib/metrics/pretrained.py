@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facesr_lib import assets, images, unpickling
+from facesr_lib import assets, images
+from facesr_lib.assets import unpickling
 
 _INCEPTION_FEATURES = 2048
 _EFFICIENTNET_SIDE = 224

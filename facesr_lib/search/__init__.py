@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from facesr_lib.search.baselines import brgm, mganprior
+from facesr_lib.search.brgm import brgm
+from facesr_lib.search.dse import dse
 from facesr_lib.search.engine import History, SearchResult, run_search
-from facesr_lib.search.methods import dse, pulse, rls, rls_plus
+from facesr_lib.search.mganprior import mganprior
+from facesr_lib.search.pulse import pulse
+from facesr_lib.search.rls import rls, rls_plus
 
 METHODS: dict[str, Callable[..., SearchResult]] = {
     method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm, mganprior)

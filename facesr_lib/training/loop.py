@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from facesr_lib import images
+from facesr_lib import files
 
 CHECKPOINT = "last.ckpt"
 
@@ -181,7 +181,7 @@ def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def write_checkpoint(path: Path, trainee: Trainee) -> None:
     """Write a checkpoint in full or not at all, whenever the machine goes down."""
-    with images.replacing(path) as temporary, temporary.open("wb") as file:
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
         torch.save({"config": trainee.config, "state": trainee.state_dict()}, file)
         file.flush()
         os.fsync(file.fileno())

@@ -72,7 +72,7 @@ class NormHistogram(Figure):
     ):
         from scipy import stats
 
-        from facesr_lib.training.quality import Gaussianity
+        from facesr_lib.metrics.gaussianity import Gaussianity
 
         if not 1 <= len(codes) <= COLOURS:
             raise ValueError(f"expected one to {COLOURS} sets of codes, got {len(codes)}")

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from facesr_lib import randomness, unpickling
+from facesr_lib import randomness
+from facesr_lib.assets import unpickling
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
 from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
 

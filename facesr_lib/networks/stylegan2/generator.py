@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from facesr_lib.networks.stylegan2.fast import InPlace, by_channel, from_pixels, kernel_energy, modulated
 from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, ignore_filters, upsample
-from facesr_lib.networks.stylegan2.modulation import InPlace, by_channel, from_pixels, kernel_energy, modulated
 
 NOISE_MODES = ("const", "random", "none")
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from facesr_lib.training.prior import Config, PriorTraining
+from facesr_lib.training.stylegan2 import Config, PriorTraining
 
 CONFIGURATIONS = {"64×64": Config(), "128×128": Config(resolution=128)}
 _FACES = 900

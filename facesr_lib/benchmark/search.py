@@ -22,8 +22,8 @@ from facesr_lib.losses import SemanticLoss, geocross
 from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu, upsample
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.optimizers import SphericalOptimizer
-from facesr_lib.search.priors import density_and_shell
 from facesr_lib.search.starts import entrance_to
+from facesr_lib.search.terms import density_and_shell
 from facesr_lib.tables import markdown
 
 

@@ -21,10 +21,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, images, metrics, search
+from facesr_lib import assets, files, metrics, search
 from facesr_lib.degrade import Chain, Downsample, GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
+from facesr_lib.evaluation import prior as quality
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import quality
 
 COLUMNS = ("experiment", "setting", "method", "face", "metric", "value")
 FEATURES = "efficientnet-lite0"
@@ -285,7 +285,7 @@ def write(path: Path, records: list[Record], note: str = "") -> None:
     writer.writeheader()
     writer.writerows(asdict(record) | {"value": f"{record.value:.6g}"} for record in records)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with images.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 

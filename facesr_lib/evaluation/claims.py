@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facesr_lib import assets
-from facesr_lib.experiments import EXPERIMENTS
+from facesr_lib.evaluation.run import EXPERIMENTS
 
 if sys.version_info >= (3, 11):
     import tomllib

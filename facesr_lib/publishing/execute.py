@@ -1,7 +1,7 @@
-"""The book: chapters executed by papermill, then built into pages that need nothing from outside.
+"""Chapters executed by papermill.
 
 papermill is the only executor. Each chapter runs in a process of its own and is kept under a key of everything it
-could have seen (its source, the library, the data, the profile, the machine); Jupyter Book only renders the results.
+could have seen (its source, the library, the data, the profile, the machine).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,15 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facesr_lib import offline
-
 PROFILES = ("smoke", "read", "paper")
 PACKAGES = (
     *("facesr_lib", "torch", "torchvision", "numpy", "kornia", "torchmetrics", "lpips", "matplotlib"),
     *("ipywidgets", "anywidget", "papermill", "jupyter-book"),
 )
-BUILDER = ("book.py", "cli.py", "offline.py")  # no chapter's business: they may change and it stays as executed
-RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
+BUILDER = ("publishing", "cli")  # no chapter's business: they may change and it stays as executed
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class BookError(ChildProcessError):
 
 def repository() -> Path:
     """Return the checkout that holds the chapters (the library may be installed without them)."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / "book" / "_toc.yml").exists():
         raise FileNotFoundError(
             f"there is no book beside this installation of facesr_lib (looked for {root / 'book' / '_toc.yml'}); "
@@ -153,8 +149,8 @@ def execute(
 
     out = out or repository() / "_build" / "executed" / profile
     out.mkdir(parents=True, exist_ok=True)
-    surroundings = _surroundings(profile)
-    keys = {chapter: _digest(surroundings, chapter.read_bytes()) for chapter in todo}
+    around = surroundings(profile)
+    keys = {chapter: _digest(around, chapter.read_bytes()) for chapter in todo}
     runs: dict[Path, Run] = {}
     waiting = []
     for chapter in todo:
@@ -193,56 +189,6 @@ def execute(
     return [runs[chapter] for chapter in todo]
 
 
-def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path | None = None) -> Path:
-    """Execute what has changed and build the site.
-
-    Parameters
-    ----------
-    profile, jobs
-        As in `execute`.
-    strict : bool
-        Warnings of the page builder are errors.
-    out : Path, optional
-        Folder for ``source/`` and ``_build/html/``, by default the repository (``_build/html/``).
-
-    Returns
-    -------
-    Path
-        The folder of the pages.
-
-    Raises
-    ------
-    BookError
-        If a chapter failed or the pages could not be built.
-    """
-    root = repository()
-    offline.fetch(root / "_build" / "offline")
-    runs = execute(profile=profile, jobs=jobs)
-
-    out = out or root
-    source = out / "_build" / "source"
-    shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(root / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
-    for run in runs:
-        _render_chapter(run.notebook, source / run.chapter.name, profile)
-    page = source / "run-times.md"
-    text = page.read_text(encoding="utf-8")
-    for marker, table in _run_times(runs, profile).items():
-        text = text.replace(marker, table)
-    page.write_text(text, encoding="utf-8")
-    offline.unpack(root / "_build" / "offline", source / "_assets" / "offline")
-
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "-q"]
-    command += ["--config", str(root / "_config.yml"), "--path-output", str(out)]
-    command += ["-W", "--keep-going"] if strict else []
-    if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
-        raise BookError("Jupyter Book could not build the pages: see its messages above")
-    for page in (out / "_build" / "html").glob("*.html"):
-        # The theme for Python 3.10 asks for its icon font ahead of time, across origins: file:// pages may not.
-        page.write_text(re.sub('<link rel="preload" as="font"[^>]*>', "", page.read_text("utf-8")), encoding="utf-8")
-    return out / "_build" / "html"
-
-
 def _cells(notebook: Path) -> list[dict[str, Any]]:
     return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
 
@@ -258,13 +204,13 @@ def _digest(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
-def _surroundings(profile: str) -> str:
+def surroundings(profile: str) -> str:
     """Digest what any chapter could see beside its own source: the library (less `BUILDER`) and the data."""
     root = repository()
     parts: list[bytes | str] = [profile, json.dumps(machine())]
     for folder in (root / "facesr_lib", root / "data"):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and path.name not in BUILDER:
+            if path.is_file() and "__pycache__" not in path.parts and not set(BUILDER) & set(path.parts):
                 parts += [str(path.relative_to(root)), path.read_bytes()]
     if os.environ.get("FACESR_DATA"):  # gigabytes, perhaps: names and sizes stand for contents
         data = Path(os.environ["FACESR_DATA"])
@@ -311,56 +257,3 @@ def _error(chapter: Path, partial: Path) -> str:
 
 def _executed_key(notebook: Path) -> str | None:
     return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]["key"] if notebook.exists() else None
-
-
-def _render_chapter(executed: Path, target: Path, profile: str) -> None:
-    """Write a chapter as the page shows it: with its run time, without the parameters cell that papermill put in."""
-    notebook = json.loads(executed.read_text(encoding="utf-8"))
-    notebook["cells"] = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
-    here = machine()
-    on = f"{here['Cores']} processor cores" if here["GPU"] == "none" else here["GPU"]
-    seconds = f"{_papermill(executed)['duration']:.0f}"
-    sentence = (
-        f"*Run time: {seconds} seconds on {on} with* `profile={profile}` *({{doc}}`run-times`). "
-        "The profile* `paper` *is meant for a GPU.*"
-    )
-    for cell in notebook["cells"]:
-        cell["source"] = "".join(cell["source"]).replace(RUN_TIME, sentence)
-    target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
-    shutil.copystat(executed, target)  # an unchanged page is not rendered again
-
-
-def _run_times(runs: Sequence[Run], profile: str) -> dict[str, str]:
-    """Tabulate what ``book/run-times.md`` leaves open: marker → seconds per chapter, the benchmark, the machine."""
-    from facesr_lib.benchmark import table
-
-    chapters = [
-        {
-            "Chapter": f"[]({run.chapter.name})",
-            "Profile": profile,
-            "Seconds": f"{_papermill(run.notebook)['duration']:.0f}",
-            "Executed": _papermill(run.notebook)["start_time"][:10],
-        }
-        for run in runs
-    ]
-    described = [{"What": what, "This build": which} for what, which in machine().items()]
-    tables = {"chapters": chapters, "benchmark": _benchmark(), "machine": described}
-    return {f"<!-- {name} -->": table(rows) for name, rows in tables.items()}
-
-
-def _benchmark() -> list[dict[str, Any]]:
-    """Run the quick benchmark, once per state of the library and machine."""
-    from facesr_lib import benchmark
-
-    kept = repository() / "_build" / "benchmark.json"
-    key = _surroundings("benchmark")
-    if not kept.exists() or json.loads(kept.read_text())["key"] != key:
-        print("benchmark: running", flush=True)
-        fresh = kept.with_suffix(".partial")
-        fresh.write_text(json.dumps({"key": key, "rows": benchmark.run(quick=True)}))
-        fresh.replace(kept)
-    return json.loads(kept.read_text())["rows"]
-
-
-def _papermill(notebook: Path) -> dict[str, Any]:
-    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]

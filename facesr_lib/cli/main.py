@@ -149,17 +149,17 @@ def _assets_verify(arguments: argparse.Namespace) -> int:
 
 
 def _book(arguments: argparse.Namespace) -> None:
-    from facesr_lib import book
+    from facesr_lib import publishing
 
     if arguments.execute_only or arguments.chapters:
-        book.execute(arguments.chapters, profile=arguments.profile, jobs=arguments.jobs)
+        publishing.execute(arguments.chapters, profile=arguments.profile, jobs=arguments.jobs)
     else:
-        print(book.build(profile=arguments.profile, jobs=arguments.jobs))
+        print(publishing.build(profile=arguments.profile, jobs=arguments.jobs))
 
 
 def _train_prior(arguments: argparse.Namespace) -> None:
     from facesr_lib.prior import FacePrior
-    from facesr_lib.training import prior
+    from facesr_lib.training import stylegan2 as prior
 
     config = prior.Config(
         resolution=arguments.resolution, batch=arguments.batch, augment=arguments.augment, seed=arguments.seed
@@ -191,7 +191,7 @@ def _train_flow(arguments: argparse.Namespace) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    from facesr_lib import experiments
+    from facesr_lib.evaluation import run as experiments
     from facesr_lib.prior import FacePrior
     from facesr_lib.tables import markdown
 
@@ -206,8 +206,8 @@ def _table(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from facesr_lib import benchmark
-    from facesr_lib.training import throughput
+    from facesr_lib.benchmark import search as benchmark
+    from facesr_lib.benchmark import training as throughput
 
     options = {"device": arguments.device, "quick": arguments.quick}
     for measure in (benchmark.run, benchmark.methods, throughput.run):

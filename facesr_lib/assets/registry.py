@@ -28,7 +28,7 @@ else:
 
 Status = Literal["ok", "unchecked", "missing", "incomplete", "wrong checksum"]
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = _PACKAGE / "_data" if (_PACKAGE / "_data").is_dir() else _PACKAGE.parent / "data"
 
 

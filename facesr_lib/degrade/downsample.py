@@ -1,16 +1,14 @@
-"""Forward operators, HR → LR, and the corruptions that test how robust a method is."""
+"""Forward operators, HR → LR, and what of them a picture must fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from difflib import get_close_matches
-from math import inf, isfinite
 
 import torch
 from torch import Tensor, nn
 
-from facesr_lib import images, randomness
+from facesr_lib import images
 
 KERNELS = ("bicubic", "box", "bilinear")
 
@@ -34,7 +32,7 @@ class Downsample(nn.Module):
 
     def __init__(self, scale: int, kernel: str = "bicubic"):
         super().__init__()
-        _require(scale >= 1 and scale % 1 == 0, f"scale must be a whole number, at least 1; got {scale}.")
+        require(scale >= 1 and scale % 1 == 0, f"scale must be a whole number, at least 1; got {scale}.")
         if kernel not in KERNELS:
             near = get_close_matches(str(kernel), KERNELS) or KERNELS
             raise ValueError(f"there is no kernel {kernel!r}; did you mean {' or '.join(near)}?")
@@ -98,92 +96,14 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     return lowres
 
 
-@dataclass(frozen=True)
-class GaussianNoise:
-    """Additive white Gaussian noise of standard deviation ``std``; image i draws from (seed, i)."""
-
-    std: float
-    seed: int | Sequence[int] = 0
-
-    def __post_init__(self) -> None:  # noqa: D105
-        _require(0 <= self.std < inf, f"std must be finite and not negative; got {self.std}.")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
-        noise = randomness.normal(randomness.generators(self.seed, len(image)), *image.shape[1:])
-        return (image + self.std * noise.to(image)).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class SaltAndPepper:
-    """A share ``amount`` of the pixels becomes black or white; image i draws from (seed, i)."""
-
-    amount: float
-    seed: int | Sequence[int] = 0
-
-    def __post_init__(self) -> None:  # noqa: D105
-        _require(0 <= self.amount <= 1, f"amount must be a share between 0 and 1; got {self.amount}.")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H, W)."""
-        draws = randomness.generators(self.seed, len(image))
-        dice = torch.stack([torch.rand(1, *image.shape[2:], generator=g) for g in draws]).to(image)  # (N, 1, H, W)
-        image = torch.where(dice < self.amount / 2, 0.0, image)
-        return torch.where(dice > 1 - self.amount / 2, 1.0, image)
-
-
-@dataclass(frozen=True)
-class GaussianBlur:
-    """Gaussian blur of standard deviation ``sigma`` pixels (0: none), borders reflected."""
-
-    sigma: float
-
-    def __post_init__(self) -> None:  # noqa: D105
-        _require(0 <= self.sigma < inf, f"sigma must be finite and not negative; got {self.sigma}.")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H, W)."""
-        if self.sigma == 0:
-            return image
-        from kornia.filters import gaussian_blur2d
-
-        size = 2 * min(round(4 * self.sigma) or 1, min(image.shape[2:]) - 1) + 1
-        return gaussian_blur2d(image, (size, size), (self.sigma, self.sigma), "reflect")
-
-
-@dataclass(frozen=True)
-class MotionBlur:
-    """Blur along a line of ``size`` pixels (odd) at ``angle`` degrees, borders reflected."""
-
-    size: int
-    angle: float = 0.0
-
-    def __post_init__(self) -> None:  # noqa: D105
-        whole = isinstance(self.size, int)
-        _require(whole and self.size >= 3 and self.size % 2 == 1, f"size must be odd and at least 3; got {self.size}.")
-        _require(isfinite(self.angle), f"angle must be finite, in degrees; got {self.angle}.")
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H, W)."""
-        height, width = image.shape[-2:]
-        _require(
-            min(height, width) > self.size // 2,
-            f"a line of {self.size} pixels is too long for a {height}×{width} image, whose border cannot be reflected "
-            f"by {self.size // 2}: choose a smaller size.",
-        )
-        from kornia.filters import motion_blur
-
-        return motion_blur(image, self.size, float(self.angle), 0.0, "reflect")
-
-
 class Chain(nn.Module):
     """Operators one after the other, as one operator with their common ``scale``."""
 
     def __init__(self, *operators: Callable[[Tensor], Tensor]):
         super().__init__()
-        _require(len(operators) > 0, "a chain needs at least one operator.")
+        require(len(operators) > 0, "a chain needs at least one operator.")
         for operator in operators:
-            _require(callable(operator), f"a chain takes operators, Chain(first, second); got {operator!r}.")
+            require(callable(operator), f"a chain takes operators, Chain(first, second); got {operator!r}.")
         self.operators = operators
         self.scale = 1
         for operator in operators:
@@ -196,6 +116,7 @@ class Chain(nn.Module):
         return image
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raise a ``ValueError`` with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from facesr_lib import images
+from facesr_lib import files
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
-from facesr_lib.training.prior import Config, PriorTraining
+from facesr_lib.training.stylegan2 import Config, PriorTraining
 
 SMALL = Config(
     resolution=32,
@@ -97,7 +97,7 @@ def save(path: Path, recordings: dict[str, Recording]) -> None:
             state = prior.generator.state_dict()
             tensors |= {f"{variant}/{seen}/{name}": value.half().contiguous() for name, value in state.items()}
     metadata = {variant: json.dumps(recording.moments) for variant, recording in recordings.items()}
-    with images.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 

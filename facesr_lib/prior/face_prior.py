@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
 from pathlib import Path
 
 import torch
@@ -13,60 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 
 from facesr_lib import assets, data, randomness
+from facesr_lib.devices import pick_device
 from facesr_lib.networks import stylegan2
 from facesr_lib.networks.flow import Flow
-
-
-@dataclass
-class PulseGaussian:
-    r"""PULSE's Gaussianisation: undo the last leaky ReLU, then standardise each dimension.
-
-    .. math:: v = (\mathrm{LeakyReLU}_5(w / \sqrt2) - \mu) / \sigma, \qquad
-              w = \sqrt2 \, \mathrm{LeakyReLU}_{0.2}(\sigma v + \mu)
-
-    The √2 is the gain of StyleGAN2's activation (StyleGAN1's, which PULSE used, has none).
-
-    Attributes
-    ----------
-    mean, std : (d,)
-
-    Notes
-    -----
-    Source: Menon et al. 2020, section 3.2, and the official PULSE.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def fit(cls, mapping: stylegan2.MappingNetwork, count: int = 1_000_000, seed: int = 0) -> PulseGaussian:
-        """Mean and standard deviation over ``count`` draws of z."""
-        device = mapping.w_avg.device
-        generator = torch.Generator().manual_seed(seed)
-        total, squares = torch.zeros(2, len(mapping.w_avg), dtype=torch.float64, device=device)
-        for drawn in range(0, count, 10_000):
-            z = torch.randn(min(10_000, count - drawn), mapping.z_dim, generator=generator).to(device)
-            with torch.no_grad():
-                x = _before_activation(mapping(z)).double()
-            total += x.sum(0)
-            squares += x.square().sum(0)
-        mean = total / count
-        return cls(mean.float(), (squares / count - mean.square()).sqrt().float())
-
-    def forward(self, w: Tensor) -> Tensor:
-        """W → Gaussianised codes, (..., d) → (..., d)."""
-        return (_before_activation(w) - self.mean) / self.std
-
-    def inverse(self, v: Tensor) -> Tensor:
-        """Gaussianised codes → w, (..., d) → (..., d)."""
-        return stylegan2.leaky_relu(v * self.std + self.mean)
-
-
-def _before_activation(w: Tensor) -> Tensor:
-    return F.leaky_relu(w / sqrt(2), 5.0)
+from facesr_lib.prior.pulse_gaussian import PulseGaussian
 
 
 class FacePrior:
@@ -278,15 +228,3 @@ class FacePrior:
             if count <= data.TEST_FACES:
                 return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
         return self.sample(count, seed=1_000)[0], "samples of the prior"
-
-
-def pick_device(name: str) -> str:
-    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"; a ``ValueError`` if a device is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu' or 'auto'.") from error
-    return name

@@ -1,7 +1,4 @@
-"""NIQE's statistics: how far an image's patches are from those of pristine photographs (Mittal et al. 2013).
-
-`metrics.niqe` is the public name; this room holds the model of natural images.
-"""
+"""NIQE's statistics: how far an image's patches are from those of pristine photographs (Mittal et al. 2013)."""
 
 from __future__ import annotations
 
@@ -13,8 +10,45 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import assets, images
+from facesr_lib.metrics.per_image import luma, prepared_pair
+from facesr_lib.metrics.pretrained import MetricUnavailable
 
 BLOCK = 96
+
+
+def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
+    """Natural image quality evaluator (Mittal et al. 2013): lower is more natural; no reference needed.
+
+    Luminance, rounded to whole grey levels; statistics of 96×96 blocks at two scales.
+
+    Parameters
+    ----------
+    x : (N, 3, H, W)
+    crop : int
+        Border pixels to leave out.
+    resize_to : int, optional
+        Resize to this side first, after cropping (bicubic, clamped). The score then measures the resizing too: state it
+        beside the number.
+
+    Returns
+    -------
+    (N,)
+
+    Raises
+    ------
+    ValueError
+        If fewer than four blocks fit, or fewer than two of them are not flat: a covariance would say nothing. Also as
+        `psnr`.
+    MetricUnavailable
+        If the model of pristine images is not on this machine.
+    """
+    x, _ = prepared_pair(x, x, False, crop)
+    if resize_to is not None:
+        x = images.resize(x, (resize_to, resize_to)).clamp(0, 1)
+    try:
+        return distance(luma(x) * 255)
+    except assets.AssetMissing as missing:
+        raise MetricUnavailable(str(missing)) from missing
 
 
 @cache

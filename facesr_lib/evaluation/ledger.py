@@ -14,9 +14,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, get_args
 
-from facesr_lib import assets, claims, experiments, metrics
-from facesr_lib.claims import METRICS, Claim
-from facesr_lib.experiments import EXPERIMENTS, OF_ALL_FACES, Record
+from facesr_lib import assets, metrics
+from facesr_lib.evaluation import claims
+from facesr_lib.evaluation import run as experiments
+from facesr_lib.evaluation.claims import METRICS, Claim
+from facesr_lib.evaluation.run import EXPERIMENTS, OF_ALL_FACES, Record
 
 Word = Literal["reproduced", "not reproduced", "undecided", "contradictory", "not measured", "in its chapter"]
 WORDS: tuple[Word, ...] = get_args(Word)

@@ -1,0 +1,15 @@
+"""Forward operators, HR → LR, and the corruptions that test how robust a method is."""
+
+from facesr_lib.degrade.corruptions import GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
+from facesr_lib.degrade.downsample import KERNELS, Chain, Downsample, check_lowres
+
+__all__ = [
+    "KERNELS",
+    "Chain",
+    "Downsample",
+    "GaussianBlur",
+    "GaussianNoise",
+    "MotionBlur",
+    "SaltAndPepper",
+    "check_lowres",
+]

@@ -1,0 +1,91 @@
+"""The corruptions that test how robust a method is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import torch
+from torch import Tensor
+
+from facesr_lib import randomness
+from facesr_lib.degrade.downsample import require
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Additive white Gaussian noise of standard deviation ``std``; image i draws from (seed, i)."""
+
+    std: float
+    seed: int | Sequence[int] = 0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        require(0 <= self.std < inf, f"std must be finite and not negative; got {self.std}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
+        noise = randomness.normal(randomness.generators(self.seed, len(image)), *image.shape[1:])
+        return (image + self.std * noise.to(image)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class SaltAndPepper:
+    """A share ``amount`` of the pixels becomes black or white; image i draws from (seed, i)."""
+
+    amount: float
+    seed: int | Sequence[int] = 0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        require(0 <= self.amount <= 1, f"amount must be a share between 0 and 1; got {self.amount}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W)."""
+        draws = randomness.generators(self.seed, len(image))
+        dice = torch.stack([torch.rand(1, *image.shape[2:], generator=g) for g in draws]).to(image)  # (N, 1, H, W)
+        image = torch.where(dice < self.amount / 2, 0.0, image)
+        return torch.where(dice > 1 - self.amount / 2, 1.0, image)
+
+
+@dataclass(frozen=True)
+class GaussianBlur:
+    """Gaussian blur of standard deviation ``sigma`` pixels (0: none), borders reflected."""
+
+    sigma: float
+
+    def __post_init__(self) -> None:  # noqa: D105
+        require(0 <= self.sigma < inf, f"sigma must be finite and not negative; got {self.sigma}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W)."""
+        if self.sigma == 0:
+            return image
+        from kornia.filters import gaussian_blur2d
+
+        size = 2 * min(round(4 * self.sigma) or 1, min(image.shape[2:]) - 1) + 1
+        return gaussian_blur2d(image, (size, size), (self.sigma, self.sigma), "reflect")
+
+
+@dataclass(frozen=True)
+class MotionBlur:
+    """Blur along a line of ``size`` pixels (odd) at ``angle`` degrees, borders reflected."""
+
+    size: int
+    angle: float = 0.0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        whole = isinstance(self.size, int)
+        require(whole and self.size >= 3 and self.size % 2 == 1, f"size must be odd and at least 3; got {self.size}.")
+        require(isfinite(self.angle), f"angle must be finite, in degrees; got {self.angle}.")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H, W)."""
+        height, width = image.shape[-2:]
+        require(
+            min(height, width) > self.size // 2,
+            f"a line of {self.size} pixels is too long for a {height}×{width} image, whose border cannot be reflected "
+            f"by {self.size // 2}: choose a smaller size.",
+        )
+        from kornia.filters import motion_blur
+
+        return motion_blur(image, self.size, float(self.angle), 0.0, "reflect")

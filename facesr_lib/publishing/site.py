@@ -1,0 +1,120 @@
+"""Executed chapters built into pages that need nothing from outside; Jupyter Book only renders."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facesr_lib.publishing import scripts
+from facesr_lib.publishing.execute import BookError, Run, execute, machine, repository, surroundings
+
+RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
+
+
+def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path | None = None) -> Path:
+    """Execute what has changed and build the site.
+
+    Parameters
+    ----------
+    profile, jobs
+        As in `execute`.
+    strict : bool
+        Warnings of the page builder are errors.
+    out : Path, optional
+        Folder for ``source/`` and ``_build/html/``, by default the repository (``_build/html/``).
+
+    Returns
+    -------
+    Path
+        The folder of the pages.
+
+    Raises
+    ------
+    BookError
+        If a chapter failed or the pages could not be built.
+    """
+    root = repository()
+    scripts.fetch(root / "_build" / "offline")
+    runs = execute(profile=profile, jobs=jobs)
+
+    out = out or root
+    source = out / "_build" / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(root / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
+    for run in runs:
+        _render_chapter(run.notebook, source / run.chapter.name, profile)
+    page = source / "run-times.md"
+    text = page.read_text(encoding="utf-8")
+    for marker, table in _run_times(runs, profile).items():
+        text = text.replace(marker, table)
+    page.write_text(text, encoding="utf-8")
+    scripts.unpack(root / "_build" / "offline", source / "_assets" / "offline")
+
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "-q"]
+    command += ["--config", str(root / "_config.yml"), "--path-output", str(out)]
+    command += ["-W", "--keep-going"] if strict else []
+    if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
+        raise BookError("Jupyter Book could not build the pages: see its messages above")
+    for page in (out / "_build" / "html").glob("*.html"):
+        # The theme for Python 3.10 asks for its icon font ahead of time, across origins: file:// pages may not.
+        page.write_text(re.sub('<link rel="preload" as="font"[^>]*>', "", page.read_text("utf-8")), encoding="utf-8")
+    return out / "_build" / "html"
+
+
+def _render_chapter(executed: Path, target: Path, profile: str) -> None:
+    """Write a chapter as the page shows it: with its run time, without the parameters cell that papermill put in."""
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook["cells"] = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
+    here = machine()
+    on = f"{here['Cores']} processor cores" if here["GPU"] == "none" else here["GPU"]
+    seconds = f"{_papermill(executed)['duration']:.0f}"
+    sentence = (
+        f"*Run time: {seconds} seconds on {on} with* `profile={profile}` *({{doc}}`run-times`). "
+        "The profile* `paper` *is meant for a GPU.*"
+    )
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).replace(RUN_TIME, sentence)
+    target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
+    shutil.copystat(executed, target)  # an unchanged page is not rendered again
+
+
+def _run_times(runs: Sequence[Run], profile: str) -> dict[str, str]:
+    """Tabulate what ``book/run-times.md`` leaves open: marker → seconds per chapter, the benchmark, the machine."""
+    from facesr_lib.benchmark.search import table
+
+    chapters = [
+        {
+            "Chapter": f"[]({run.chapter.name})",
+            "Profile": profile,
+            "Seconds": f"{_papermill(run.notebook)['duration']:.0f}",
+            "Executed": _papermill(run.notebook)["start_time"][:10],
+        }
+        for run in runs
+    ]
+    described = [{"What": what, "This build": which} for what, which in machine().items()]
+    tables = {"chapters": chapters, "benchmark": _benchmark(), "machine": described}
+    return {f"<!-- {name} -->": table(rows) for name, rows in tables.items()}
+
+
+def _benchmark() -> list[dict[str, Any]]:
+    """Run the quick benchmark, once per state of the library and machine."""
+    from facesr_lib.benchmark import search as benchmark
+
+    kept = repository() / "_build" / "benchmark.json"
+    key = surroundings("benchmark")
+    if not kept.exists() or json.loads(kept.read_text())["key"] != key:
+        print("benchmark: running", flush=True)
+        fresh = kept.with_suffix(".partial")
+        fresh.write_text(json.dumps({"key": key, "rows": benchmark.run(quick=True)}))
+        fresh.replace(kept)
+    return json.loads(kept.read_text())["rows"]
+
+
+def _papermill(notebook: Path) -> dict[str, Any]:
+    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]
