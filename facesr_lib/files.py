@@ -1,12 +1,15 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and what tells one content from another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from torch import Tensor
 
 
 @contextmanager
@@ -23,3 +26,31 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def digest(*parts: bytes | str | Path | Tensor) -> str:
+    """Return the SHA-256 of texts, bytes, files' contents and tensors' values, in this order: 64 hexadecimal digits.
+
+    Parts are kept apart: ("ab", "c") and ("a", "bc") differ.
+    """
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(_sha256(part).digest())
+    return whole.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as other programs print it."""
+    return _sha256(path).hexdigest()
+
+
+def _sha256(part: bytes | str | Path | Tensor) -> hashlib._Hash:
+    if isinstance(part, Path):
+        content = hashlib.sha256()
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+        return content
+    if isinstance(part, Tensor):
+        part = part.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(part.encode() if isinstance(part, str) else part)

@@ -1,11 +1,51 @@
-"""Tables in plain text."""
+"""A table: the same rows in a terminal, in a notebook and on a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import html
+from collections.abc import Iterable, Mapping, Sequence
+
+
+class Table:
+    """Rows of words and numbers under named columns.
+
+    Parameters
+    ----------
+    columns : sequence of str
+    rows : iterable of sequences
+        Each as long as ``columns``.
+
+    Raises
+    ------
+    ValueError
+        If a row is not as long as ``columns``.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[object]] = ()):
+        self.columns, self.rows = list(columns), [list(row) for row in rows]
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{len(row)} cells in a row of a table with {len(self.columns)} columns: {row}.")
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, object]]) -> Table:
+        """Lay out records that all have the first one's keys."""
+        return cls(list(records[0]), (list(record.values()) for record in records))
+
+    def __str__(self) -> str:
+        """Markdown."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+    def _repr_html_(self) -> str:
+        head, *body = (
+            "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
+            for tag, row in (("th", self.columns), *(("td", row) for row in self.rows))
+        )
+        lines = "".join(f"<tr>{line}</tr>" for line in body)
+        return f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Lay rows out as a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return str(Table(columns, rows))

@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT
 
 FLOORS = [
-    {"images", "randomness", "files", "devices", "tables"},
+    {"images", "randomness", "files", "devices", "messages", "tables"},
     {"assets"},
     {"degrade"},
     {"networks"},
