@@ -38,12 +38,11 @@ class Table:
         return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
     def _repr_html_(self) -> str:
-        head, *body = (
-            "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
-            for tag, row in (("th", self.columns), *(("td", row) for row in self.rows))
-        )
-        lines = "".join(f"<tr>{line}</tr>" for line in body)
-        return f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+        def line(tag: str, cells: Sequence[object]) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(line("td", row) for row in self.rows)
+        return f'<table class="table"><thead>{line("th", self.columns)}</thead><tbody>{body}</tbody></table>'
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

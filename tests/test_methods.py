@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from facesr_lib import assets, images, losses, randomness, search
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import Entrance, SemanticLoss
+from facesr_lib.networks import perceptual
 from facesr_lib.networks.flow import Flow
 from facesr_lib.networks.stylegan2 import Discriminator, Features, Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
@@ -415,7 +416,7 @@ def test_one_code_with_equal_weights_is_plain_synthesis(prior, lowres):
 def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="at least 16×16"):
         distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    losses.perceptual._network.cache_clear()
+    perceptual.lpips_vgg_network.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
     with pytest.raises(assets.AssetMissing, match="fetch vgg16"):
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
@@ -434,7 +435,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
     assert (together > 0).all()
     (gradient,) = torch.autograd.grad(together.sum(), x)
     assert gradient.abs().sum() > 0
-    losses.perceptual._network.cache_clear()
+    perceptual.lpips_vgg_network.cache_clear()
 
 
 # --- what is refused
