@@ -35,7 +35,7 @@ class Table:
     def __str__(self) -> str:
         """Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+        return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
     def _repr_html_(self) -> str:
         def line(tag: str, cells: Sequence[object]) -> str:
