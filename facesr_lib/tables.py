@@ -34,7 +34,7 @@ class Table:
 
     def __str__(self) -> str:
         """Markdown."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        lines: list[Sequence[object]] = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
     def _repr_html_(self) -> str:
