@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from facesr_lib import assets, data, randomness
+from facesr_lib import assets, randomness
 from facesr_lib.devices import pick_device
 from facesr_lib.networks import stylegan2
 from facesr_lib.networks.flow import Flow
@@ -104,28 +103,6 @@ class FacePrior:
         if weights := {name[2:]: value.float() for name, value in held.items() if name.startswith("F.")}:
             self.flow = Flow.from_weights(weights).to(self.device).freeze()
 
-    @classmethod
-    def for_profile(cls, profile: str, device: str = "auto", *, with_flow: bool = False) -> FacePrior:
-        """Load the prior that a chapter uses: the shipped one, or in the profile "paper" the official FFHQ weights.
-
-        Where those, or the flow that the chapter needs, are not on this machine, the profile "paper" runs on the
-        shipped prior and says so.
-        """
-        official = "stylegan2-ffhq-1024"
-        if profile == "paper":
-            try:
-                prior = cls.load(official, device)
-                if prior.flow is not None or not with_flow:
-                    return prior
-                place = assets.path(official).with_suffix(".safetensors")
-                missing = (
-                    f"{official} has no flow; train one (`facesr train flow --prior {official}`), put it at {place}"
-                )
-            except assets.AssetMissing as error:
-                missing = str(error)
-            print(f"Running on the shipped prior instead: {missing}")
-        return cls.load("faces-64", device)
-
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
         """Write everything to a ``.safetensors`` file that `load` reads: networks in half precision, statistics not."""
         networks = {"G": self.generator, "D": self.discriminator}
@@ -211,20 +188,3 @@ class FacePrior:
         if kind == "random":
             return [randomness.normal(draws, *m.shape[1:]).to(self.device) for m in own]
         raise ValueError(f"noise must be 'random', 'const' or 'none'; got {kind!r}.")
-
-    def held_out(self, count: int) -> tuple[Tensor, str]:
-        """Faces that the prior was not trained on, and where they come from.
-
-        Returns
-        -------
-        faces : (count, 3, R, R)
-        origin : str
-            "held-out faces"; for a prior of more than 256², "CelebA-HQ"; or "samples of the prior" where those are not
-            on this machine or are fewer.
-        """
-        with suppress(assets.AssetMissing):
-            if self.resolution > data.FACE_SIDE:
-                return data.celeba_hq(self.resolution, count).to(self.device), "CelebA-HQ"
-            if count <= data.TEST_FACES:
-                return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
-        return self.sample(count, seed=1_000)[0], "samples of the prior"
