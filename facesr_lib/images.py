@@ -233,18 +233,10 @@ def _cubic(t: Tensor) -> Tensor:
     return near * (t <= 1) + far * ((t > 1) & (t <= 2))
 
 
-def _triangle(t: Tensor) -> Tensor:
-    return (1 - t.abs()).clamp(min=0)
-
-
-def _box(t: Tensor) -> Tensor:
-    return ((t >= -0.5) & (t < 0.5)).to(t.dtype)
-
-
-KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many pixels they are wide
     "bicubic": (_cubic, 4),
-    "bilinear": (_triangle, 2),
-    "box": (_box, 1),
+    "bilinear": (lambda t: (1 - t.abs()).clamp(min=0), 2),
+    "box": (lambda t: ((t >= -0.5) & (t < 0.5)).to(t.dtype), 1),
 }
 
 
@@ -320,15 +312,7 @@ def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
 
 
 def check_batch(x: Tensor) -> Tensor:
-    """Return ``x`` if it is a batch of pictures, a floating-point tensor (N, 3, H, W).
-
-    Raises
-    ------
-    TypeError
-        It is no tensor, but, say, a list or an array.
-    ValueError
-        It has another shape or kind of numbers.
-    """
+    """Return ``x`` if it is a float tensor (N, 3, H, W); else a ``TypeError`` or ``ValueError`` says what to do."""
     if not isinstance(x, Tensor):
         kind = type(x).__name__
         raise TypeError(f"expected pictures as a float tensor (N, 3, H, W), got {kind}: torch.as_tensor makes one.")

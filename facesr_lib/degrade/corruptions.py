@@ -44,8 +44,8 @@ class SaltAndPepper:
         """(N, 3, H, W) → (N, 3, H, W)."""
         images.check_batch(image)
         draws = randomness.generators(self.seed, len(image))
-        dice = [torch.rand(1, *image.shape[2:], generator=g, dtype=torch.float32) for g in draws]
-        dice = torch.stack(dice).to(image)  # (N, 1, H, W)
+        size, dtype = (1, *image.shape[2:]), torch.float32
+        dice = torch.stack([torch.rand(size, generator=g, dtype=dtype) for g in draws]).to(image)  # (N, 1, H, W)
         image = torch.where(dice < self.amount / 2, 0.0, image)
         return torch.where(dice > 1 - self.amount / 2, 1.0, image)
 

@@ -91,10 +91,11 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     height, width = images.check_batch(lowres).shape[2:]
     require(lowres.numel() > 0, f"expected at least one low-resolution picture; got {tuple(lowres.shape)}.")
     require(bool(lowres.isfinite().all()), "the low-resolution picture has NaN or infinite pixels; repair or drop it.")
+    low, high = (bound.item() for bound in lowres.aminmax())
     require(
-        lowres.min() >= -0.25 and lowres.max() <= 1.25,
-        f"the low-resolution picture ranges from {lowres.min():.2f} to {lowres.max():.2f}; pixels are in [0, 1]. "
-        "Divide by 255 if they are bytes.",
+        low >= -0.25 and high <= 1.25,
+        f"the low-resolution picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they "
+        "are bytes.",
     )
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
