@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from facesr_lib import files, messages
@@ -117,16 +117,13 @@ def _colour(picture: Image.Image, path: Path, head: bytes) -> np.ndarray:
 
 def _deep_grey(picture: Image.Image, path: Path) -> np.ndarray:
     """A grey picture of up to 16 bits → (H, W, 3) float32 in [0, 1]."""
-    white, negative = 65535, False  # Pillow spreads PGM's maximum over 16 bits, but leaves a TIFF's levels as they are
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        white = 2 ** picture.tag_v2[258][0] - 1  # BitsPerSample
-        most = int(
-            np.max(picture.tag_v2.get(281, white))
-        )  # MaxSampleValue: where it is a depth, 10 bits, say, lie in 16
-        white = most if most in (1023, 4095, 16383) else white
-        negative = picture.tag_v2[262] == 0  # white is zero
+    tags = getattr(picture, "tag_v2", {})  # a TIFF's; other formats are spread over 16 bits by Pillow
+    white = 2 ** tags[258][0] - 1 if tags else 65535  # BitsPerSample
+    most, negative = np.max(tags.get(281, white)), tags.get(262) == 0  # MaxSampleValue; white is zero
     key, profile = picture.info.get("transparency"), picture.info.get("icc_profile")
     levels = np.asarray(ImageOps.exif_transpose(picture)).astype(np.int32)
+    if most in (1023, 4095, 16383) and levels.max() <= most:  # 10, 12 or 14 bits that lie in 16
+        white = int(most)
     if levels.min() < 0 or levels.max() > white:
         raise ValueError(f"a level outside 0 to {white}")
     grey = levels.astype(np.float32) / white
