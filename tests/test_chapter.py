@@ -84,3 +84,34 @@ def test_the_paper_profile_needs_a_flow_only_where_the_chapter_does(prior, bare,
 def test_an_unknown_profile_is_named():
     with pytest.raises(ValueError, match=r"no profile 'papers': did you mean paper\?"):
         chapter.prior("papers")
+
+
+def sentence(here: chapter.Chapter, *conditions: object, **options: object) -> str | None:
+    shown = here.finding("It gains {gain:.1f} dB.", *conditions, gain=torch.tensor(1.25), **options)
+    return None if shown is None else shown.data
+
+
+@pytest.mark.parametrize(("profile", "origin"), [("smoke", "held-out faces"), ("read", "samples of the prior")])
+def test_a_finding_is_shown_only_where_it_holds(profile, origin):
+    here = chapter.Chapter(profile, 0, FacePrior.load("faces-64"), torch.zeros(1, 3, 64, 64), origin)
+    assert sentence(here, torch.tensor(True), 2 > 1) == "It gains 1.2 dB."
+    assert sentence(here, True, torch.tensor(False)) is None
+    with pytest.raises(AssertionError, match=r"no longer true: It gains 1\.2 dB\."):
+        sentence(here, False, always=True)
+
+
+def test_a_finding_that_no_longer_holds_stops_the_book():
+    here = chapter.Chapter("read", 0, FacePrior.load("faces-64"), torch.zeros(1, 3, 64, 64), chapter.HELD_OUT)
+    with pytest.raises(AssertionError, match="It gains"):
+        sentence(here, True, False)
+
+
+def test_a_chapter_says_which_faces_it_shows(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = chapter.open("smoke", "cpu", count=2)
+    said = capsys.readouterr().out
+    assert here.origin == "samples of the prior"
+    assert "2 samples of the prior, 64×64 pixels" in said
+    assert "HTML" in said  # the banner, as a program without a page shows it
+    assert "held-out faces are not on this machine" in " ".join(chapter.BANNER.split())
