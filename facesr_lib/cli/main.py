@@ -1,4 +1,4 @@
-"""`facesr`: which commands there are, and how each ends: with an exit code, and in words that the terminal can show."""
+"""`facesr`: its commands, and how each ends: with an exit code, and in words that the terminal can show."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ import codecs
 import io
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 
 from facesr_lib.cli import assets, book, evaluate, restore, train
 
-PLAIN = {
-    "→": "->",
-    "×": "x",
-    "−": "-",
-    "–": "-",
-    "²": "^2",
-    "·": "*",
-    "…": "...",
-    "√": "sqrt ",
-    "ℓ": "l",
-    "λ": "lambda",
-}
-"""What is written where an encoding, such as ASCII or a Windows console's, lacks a character; "?" for any other."""
+PLAIN = {"→": "->", "×": "x", "−": "-", "·": "-", "√": "sqrt"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if all went well, 1 if something could not be done, 130 after Ctrl-C."""
+    """Run a command; 0 if all went well, 1 if something could not be done, 130 after Ctrl-C, 141 if nobody reads on."""
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -36,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (restore, train, evaluate, assets, book):
         command.add(commands)
-    arguments = parser.parse_args(argv)
     try:
-        code = arguments.run(arguments)
-        sys.stdout.flush()
-        return code or 0
-    except BrokenPipeError:  # nobody reads on, as in `facesr assets list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            arguments = parser.parse_args(argv)
+            return arguments.run(arguments) or 0
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # as in `facesr assets list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
         return 141
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"facesr: {error}", file=sys.stderr)
@@ -53,5 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Write in ASCII what an encoding lacks, so that no run ends in a codec's error: "²" as "2", "β" as "?"."""
     assert isinstance(error, UnicodeEncodeError)
-    return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
+    lacking = error.object[error.start : error.end]
+    ascii_only = (unicodedata.normalize("NFKD", one).encode("ascii", "ignore").decode() for one in lacking)
+    return "".join(PLAIN.get(one, plain or "?") for one, plain in zip(lacking, ascii_only, strict=True)), error.end

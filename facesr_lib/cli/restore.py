@@ -46,10 +46,9 @@ def _restore(arguments: argparse.Namespace) -> int:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set takes name=value; got {assignment!r}.")
-        kind = types[choose(name, types, f"option of {arguments.method}")]
         try:
-            options[name] = values.value(text, kind)
-        except ValueError as error:
+            options[name] = values.value(text, types[choose(name, types, f"option of {arguments.method}")])
+        except argparse.ArgumentTypeError as error:
             raise ValueError(f"--set {name}: {error}") from error
     outcomes = restoration.restore(
         arguments.photos,
@@ -73,10 +72,7 @@ def _methods(arguments: argparse.Namespace) -> None:
     from facesr_lib.messages import choose
     from facesr_lib.restoration import METHODS
 
-    chosen = [choose(arguments.name, METHODS, "method")] if arguments.name else METHODS
-    for name in chosen:
-        needs = ", ".join(sorted(METHODS[name].needs)) or "nothing"
-        print(f"{name}: {METHODS[name].about}\n    needs {needs}")
-        if arguments.name:
-            for option, default in METHODS[name].options.items():
-                print(f"    --set {option}={values.text(default)}")
+    for name in [choose(arguments.name, METHODS, "method")] if arguments.name else METHODS:
+        print(f"{name}: {METHODS[name].about} Needs: {', '.join(sorted(METHODS[name].needs)) or 'nothing'}.")
+    for option, default in METHODS[arguments.name].options.items() if arguments.name else ():
+        print(f"    --set {option}={values.text(default)}")

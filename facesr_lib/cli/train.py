@@ -26,7 +26,7 @@ class ConfigParser(argparse.ArgumentParser):
         for field in fields(config):
             group.add_argument(
                 f"--{field.name.replace('_', '-')}",
-                type=partial(values.typed, hint=hints[field.name]),
+                type=partial(values.value, hint=hints[field.name]),
                 default=field.default,
                 metavar=getattr(hints[field.name], "__name__", "value").upper(),
                 help=f"{meanings[field.name]} ({values.text(field.default)})".lstrip().replace("%", "%%"),

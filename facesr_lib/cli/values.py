@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
-_READ: dict[type, tuple[Callable[[str], Any], str]] = {
+READ: dict[type, tuple[Callable[[str], Any], str]] = {
     NoneType: ({"none": None}.__getitem__, "none"),
     bool: ({"true": True, "false": False}.__getitem__, "true or false"),
     int: (int, "a whole number"),
     float: (float, "a number"),
     str: (str, "a word"),
 }
-"""Type → how a text is read, what is expected; in the order in which a union's are tried."""
+"""Type → how a text is read, and what is expected; a union's are tried in this order."""
 
 
 def value(text: str, hint: Any) -> Any:
@@ -24,27 +24,17 @@ def value(text: str, hint: Any) -> Any:
 
     Raises
     ------
-    ValueError
-        The text is none of these, or the type is none that can be typed, such as a function.
+    ArgumentTypeError
+        It is none of these, or the types are none that can be typed, such as a function.
     """
-    kinds = get_args(hint) if NoneType in get_args(hint) else (hint,)
-    for kind, (read, _) in _READ.items():
-        if kind in kinds:
-            with suppress(ValueError, KeyError):
-                return read(text if kind is str else text.casefold())
-    for kind in kinds:
-        if issubclass(getattr(kind, "__origin__", NoneType), Sequence):
-            return tuple(value(part, get_args(kind)[0]) for part in text.split(","))
-    expected = [words for kind, (_, words) in _READ.items() if kind in kinds]
-    raise ValueError(f"{text!r} cannot be given: expected {' or '.join(expected) or 'what only Python can give'}.")
-
-
-def typed(text: str, hint: Any) -> Any:
-    """As `value`, with an error that argparse prints."""
-    try:
-        return value(text, hint)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    if isinstance(kind := get_origin(hint), type) and issubclass(kind, Sequence):
+        return tuple(value(part, get_args(hint)[0]) for part in text.split(","))
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    expected = [READ[kind] for kind in READ if kind in kinds]
+    for read, _ in expected:
+        with suppress(ValueError, KeyError):
+            return read(text if read is str else text.casefold())
+    raise ArgumentTypeError(f"{text!r} cannot be given: expected {' or '.join(words for _, words in expected)}.")
 
 
 def text(value: Any) -> str:

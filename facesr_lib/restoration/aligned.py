@@ -124,7 +124,7 @@ def restore(
                 try:
                     images.write(image, output)
                     outcome.output, outcome.residual = output, float(residual)
-                except OSError as error:  # a full disk: what was written stays, what was not is told
+                except (ValueError, OSError) as error:  # such as a full disk
                     outcome.error = str(error)
             if result.interrupted:
                 yield from outcomes

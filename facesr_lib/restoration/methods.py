@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Protocol, get_type_hints
 
+import torch
 from torch import Tensor
 
 from facesr_lib import assets, search
@@ -73,7 +74,7 @@ class Method:
         ``prior`` is the shipped one by default. Errors are the method's own; `check` foresees what it lacks.
         """
         if prior is None and "prior" in self.needs:
-            prior = shipped_prior(str(lowres.device))
+            prior = shipped_prior(str(getattr(lowres, "device", "cpu")))
         return self.restore(prior, lowres, operator, seed=seed, **options)
 
     @property
@@ -98,6 +99,7 @@ class Method:
 
 
 def _interpolation(kernel: str) -> Callable[..., Restored]:
+    @torch.no_grad()
     def enlarge(
         prior: FacePrior | None,
         lowres: Tensor,
