@@ -7,12 +7,11 @@ import codecs
 import io
 import os
 import sys
-import unicodedata
 from collections.abc import Sequence
 
 from facesr_lib.cli import assets, book, evaluate, restore, train
 
-PLAIN = {"→": "->", "×": "x", "−": "-", "·": "-", "√": "sqrt"}
+PLAIN = {"→": "->", "×": "x", "−": "-", "·": "-", "…": "...", "²": "2"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Write in ASCII what an encoding lacks, so that no run ends in a codec's error: "²" as "2", "β" as "?"."""
+    """Write what an encoding lacks in ASCII, so that no finished run ends in a codec's error."""
     assert isinstance(error, UnicodeEncodeError)
-    lacking = error.object[error.start : error.end]
-    ascii_only = (unicodedata.normalize("NFKD", one).encode("ascii", "ignore").decode() for one in lacking)
-    return "".join(PLAIN.get(one, plain or "?") for one, plain in zip(lacking, ascii_only, strict=True)), error.end
+    return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end

@@ -21,6 +21,7 @@ from facesr_lib.messages import choose
 from facesr_lib.prior import FacePrior
 
 Operator = Callable[[Tensor], Tensor]
+Seed = int | Sequence[int]
 
 
 class Restored(Protocol):
@@ -61,13 +62,7 @@ class Method:
     unless: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(
-        self,
-        lowres: Tensor,
-        operator: Operator,
-        *,
-        prior: FacePrior | None = None,
-        seed: int | Sequence[int] = 0,
-        **options: Any,
+        self, lowres: Tensor, operator: Operator, *, prior: FacePrior | None = None, seed: Seed = 0, **options: Any
     ) -> Restored:
         """Pictures (N, 3, h, w) in [0, 1] → pictures (N, 3, H, W) that ``operator`` makes small like these.
 
@@ -101,12 +96,7 @@ class Method:
 def _interpolation(kernel: str) -> Callable[..., Restored]:
     @torch.no_grad()
     def enlarge(
-        prior: FacePrior | None,
-        lowres: Tensor,
-        operator: Operator,
-        *,
-        seed: int | Sequence[int] = 0,
-        progress: bool = True,
+        prior: FacePrior | None, lowres: Tensor, operator: Operator, *, seed: Seed = 0, progress: bool = True
     ) -> Restored:
         """Enlarge by the kernel of this name: the baseline, which looks for no face."""
         scale = getattr(operator, "scale", None)
@@ -149,18 +139,17 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
     """
     method = METHODS[choose(name, METHODS, "method")]
     given = {choose(option, method.options, f"option of {name}"): value for option, value in (options or {}).items()}
-    prior = shipped_prior() if prior is None and "prior" in method.needs else prior
     for need in sorted(method.needs):
         instead = method.unless.get(need, "")
         if instead not in given or given[instead] is method.options[instead]:
-            _require(need, name, prior)
+            _require(need, name, prior or shipped_prior())
     return method
 
 
-def _require(need: str, name: str, prior: FacePrior | None) -> None:
-    if need == "flow" and prior is not None:
+def _require(need: str, name: str, prior: FacePrior) -> None:
+    if need == "flow":
         prior.require_flow(name)
-    if need == "discriminator" and prior is not None and prior.discriminator is None:
+    if need == "discriminator" and prior.discriminator is None:
         raise ValueError(
             f"{name} needs a discriminator, and the prior {prior.name!r} has none: give a checkpoint that holds both "
             "networks, as the shipped 'faces-64' does."
