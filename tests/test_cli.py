@@ -254,6 +254,12 @@ def test_a_closed_pipe_ends_quietly(command):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_closed_output_changes_nothing():
+    program = "import sys; sys.stdout = None; from facesr_lib import cli; sys.exit(cli.main(['assets', 'list']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_help_needs_no_torch():
     program = (
         "import sys; from facesr_lib import cli\n"

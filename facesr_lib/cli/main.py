@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = parser.parse_args(argv)
             return arguments.run(arguments) or 0
         finally:
-            sys.stdout.flush()
+            print(end="", flush=True)
     except BrokenPipeError:  # as in `facesr assets list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
         return 141

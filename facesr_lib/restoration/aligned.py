@@ -111,7 +111,7 @@ def restore(
                 output = out / f"{_unused(outcome.photo.stem, names)}.png"
                 if output.exists() and _inode(output) in originals:
                     raise ValueError(f"the result would replace the photo {output}: choose another folder.")
-                if output.exists() and not overwrite:
+                if os.path.lexists(output) and not overwrite:
                     raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
                 ready.append((outcome, output, lowres))
             except (ValueError, OSError) as error:
