@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 POINTS = 68
 
@@ -35,18 +36,22 @@ class DistilledFAN(nn.Module):
 def peaks(heatmaps: Tensor) -> Tensor:
     """Where each heatmap is highest, to a fraction of a pixel: (N, P, H, W) → (x, y), (N, P, 2).
 
-    The centre of mass of the 3 × 3 pixels round the maximum; (0, 0) is the centre of the top-left pixel.
+    The top of the parabola through the logarithms of the maximum and its two neighbours, which is exact for a Gaussian;
+    (0, 0) is the centre of the top-left pixel.
     """
     height, width = heatmaps.shape[2:]
     top = heatmaps.flatten(2).argmax(2)  # (N, P)
     y, x = top // width, top % width
-    step = torch.arange(-1, 2, device=heatmaps.device)
-    rows = (y[..., None] + step).clamp(0, height - 1)  # (N, P, 3)
-    columns = (x[..., None] + step).clamp(0, width - 1)
-    n, p = (torch.arange(s, device=heatmaps.device) for s in heatmaps.shape[:2])
-    near = heatmaps[n[:, None, None, None], p[:, None, None], rows[..., :, None], columns[..., None, :]].clamp_min(0)
-    mass = near.sum((2, 3)).clamp_min(1e-12)  # (N, P)
-    return torch.stack([(near.sum(2) * columns).sum(2) / mass, (near.sum(3) * rows).sum(2) / mass], 2)
+    padded = F.pad(heatmaps.clamp_min(1e-6).log(), (1, 1, 1, 1), mode="replicate").flatten(2)
+
+    def at(down: int, right: int) -> Tensor:
+        index = (y + 1 + down) * (width + 2) + x + 1 + right
+        return padded.gather(2, index[..., None])[..., 0]
+
+    def offset(before: Tensor, after: Tensor) -> Tensor:
+        return ((after - before) / (2 * (2 * at(0, 0) - before - after).clamp_min(1e-6))).clamp(-0.5, 0.5)
+
+    return torch.stack([x + offset(at(0, -1), at(0, 1)), y + offset(at(-1, 0), at(1, 0))], 2)
 
 
 def draw(points: Tensor, size: int, sigma: float = 2.0) -> Tensor:

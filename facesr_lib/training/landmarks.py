@@ -24,10 +24,11 @@ SIDE = 64  # of the pictures that the network sees
 Teacher = Callable[[Tensor, Tensor], Tensor]
 """Faces (N, 3, 64, 64) in [0, 1] and their points (N, 68, 2) in pixels → heatmaps (N, 68, 64, 64)."""
 
-MIRRORED = torch.tensor(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1), 45, 44, 43, 42, 47, 46]
-    + [39, 38, 37, 36, 41, 40, *range(54, 47, -1), 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)
+_PAIRS = [(0, 16), (17, 26), (31, 35), (48, 54), (55, 59), (60, 64), (65, 67)]  # runs that the mirror reverses
+_EYES = {36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46}
+_SWAPPED = {i: first + last - i for first, last in _PAIRS for i in range(first, last + 1)}
+_SWAPPED |= _EYES | {right: left for left, right in _EYES.items()}
+MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(68)])
 """Which of the 68 points each becomes in the mirror."""
 
 
@@ -88,7 +89,7 @@ class Distillation:
         self._teacher = teacher or (lambda image, at: draw(at, SIDE, config.sigma))
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = DistilledFAN().to(self._device, memory_format=torch.channels_last)
+            self.network = DistilledFAN().to(self._device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
         self._random = torch.Generator().manual_seed(config.seed)
         self.images_seen = 0
