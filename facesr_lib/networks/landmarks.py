@@ -39,7 +39,7 @@ def peaks(heatmaps: Tensor) -> Tensor:
     The top of the parabola through the logarithms of the maximum and its two neighbours, which is exact for a Gaussian;
     (0, 0) is the centre of the top-left pixel.
     """
-    height, width = heatmaps.shape[2:]
+    width = heatmaps.shape[3]
     top = heatmaps.flatten(2).argmax(2)  # (N, P)
     y, x = top // width, top % width
     padded = F.pad(heatmaps.clamp_min(1e-6).log(), (1, 1, 1, 1), mode="replicate").flatten(2)
