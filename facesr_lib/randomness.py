@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+Seed = int | Sequence[int]
+"""One number for all images, or one per image."""
 
-def generators(seed: int | Sequence[int], n: int, restarts: int = 1) -> list[Generator]:
+
+def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
     """One CPU generator per image and restart, image by image.
 
     Parameters

@@ -458,6 +458,32 @@ def test_rls_plus_refines_what_rls_finds(prior, lowres):
     assert (result.residual < first.residual).all()
 
 
+def test_rls_plus_starts_at_the_anchor_that_is_named_or_given(prior, lowres):
+    bare = FacePrior("bare", prior.generator, None)  # without a flow: nothing but the first stage needs one
+    mean = search.rls_plus(bare, lowres, OPERATOR, anchor="mean", **quiet)
+    with torch.inference_mode():
+        code = prior.mean_w(3).clone()
+    for anchor in (code, code.double(), code.numpy(), prior.mean_w(3).clone().requires_grad_()):
+        given = search.rls_plus(bare, lowres, OPERATOR, anchor=anchor, **quiet)
+        assert torch.equal(given.image, mean.image)
+        assert torch.equal(given.anchor, prior.mean_w(3))
+        assert not given.anchor.requires_grad
+
+
+@pytest.mark.parametrize("options", [{"layers": 9}, {"steps": 0}, {"record_every": 0}, {"anchor": "median"}])
+def test_a_wrong_second_stage_is_refused_before_the_first_runs(prior, lowres, options):
+    steps = []
+    with pytest.raises(ValueError, match=r"layers must be|at least 1|there is no anchor"):
+        search.rls_plus(prior, lowres, OPERATOR, **quiet | options, callback=lambda *seen: steps.append(seen))
+    assert not steps
+
+
+def test_what_rls_plus_optimises_may_be_one_string(prior, lowres):
+    options = {"anchor": "mean", "lr": 1e-2} | quiet
+    listed, joined = (search.rls_plus(prior, lowres, OPERATOR, optimise=x, **options) for x in (["w", "eta"], "w,eta"))
+    assert torch.equal(listed.image, joined.image)
+
+
 @pytest.mark.parametrize("what", ["w", "theta", "eta"])
 def test_rls_plus_optimises_what_it_is_told(prior, lowres, what):
     anchor = prior.sample_w(3, seed=4)
@@ -564,8 +590,8 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("rls", {"restarts": 2}, "all be alike"),
         ("rls_plus", {"radius": 0.0}, "must be positive"),
         ("rls_plus", {"radius": -1.0}, "must be positive"),
-        ("rls_plus", {"optimise": ["w", "g"]}, "'theta' and 'eta'"),
-        ("rls_plus", {"optimise": []}, "'theta' and 'eta'"),
+        ("rls_plus", {"optimise": ["w", "g"]}, "w, theta and eta"),
+        ("rls_plus", {"optimise": []}, "w, theta and eta"),
         ("rls_plus", {"anchor": torch.zeros(2, 6, 8)}, r"\(3, 6, 8\); got \(2, 6, 8\)"),
         ("rls_plus", {"layers": 9}, "between 1 and 6"),
         ("mganprior", {"codes": 0}, "at least one code"),

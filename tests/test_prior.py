@@ -160,5 +160,5 @@ def test_what_is_not_there_is_named(name, error, message):
 
 
 def test_unknown_noise_is_refused(prior):
-    with pytest.raises(ValueError, match="there is no noise 'pink'.*random, const, none"):
+    with pytest.raises(ValueError, match=r"there is no noise 'pink'.*random, const, none"):
         prior.noise_maps("pink", [])

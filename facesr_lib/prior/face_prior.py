@@ -85,7 +85,7 @@ class FacePrior:
         if not path.suffix and not path.is_file():
             path = assets.path(str(name))
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
-        statistics = path.with_suffix(".safetensors")
+        statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
         if statistics.is_file():
             prior._read_statistics(statistics)
         return prior

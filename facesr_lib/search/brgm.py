@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from facesr_lib.losses import lpips_vgg
 from facesr_lib.prior import FacePrior
+from facesr_lib.randomness import Seed
 from facesr_lib.search.engine import Operator, SearchResult, latent_search, run_search
 from facesr_lib.search.optimizers import Adam, ramps
 from facesr_lib.search.starts import renderer
@@ -27,7 +28,7 @@ def brgm(
     lambda_pixel: float = 1e-3,
     lambda_w: float = 100.0,
     lambda_c: float = 3.0,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
     """BRGM: the most likely code under a Gaussian belief about W+ (Marinescu et al. 2021).

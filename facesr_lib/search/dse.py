@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from facesr_lib import messages, randomness
+from facesr_lib import messages
 from facesr_lib.losses import SemanticLoss, geocross
 from facesr_lib.prior import FacePrior
+from facesr_lib.randomness import Seed, generators
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
 from facesr_lib.search.optimizers import Adam, Schedule, SphericalOptimizer, linear_one_cycle_drop
 from facesr_lib.search.starts import entrance_to, sphere
@@ -35,7 +35,7 @@ def dse(
     noise: str = "random",
     trainable_noise_layers: int = 5,
     restarts: int = 1,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
     """Discriminator-semantic exploration: PULSE that asks D as well, and tunes G to each picture (Shi et al. 2022).
@@ -67,7 +67,7 @@ def dse(
     discriminator = prior.require_discriminator("dse")
     messages.choose(space, ("w+", "w", "z"), "space")
     semantic = SemanticLoss(discriminator, lowres, blocks, entrance_to(prior, operator, entrance))
-    draws = randomness.generators(seed, len(lowres) // restarts, restarts)
+    draws = generators(seed, len(lowres) // restarts, restarts)
     start, render = sphere(prior, draws, space, noise, trainable_noise_layers)
     theta = prior.theta(len(lowres)) if lr_theta else {}
 

@@ -104,17 +104,11 @@ class SearchResult:
 def latent_search(
     method: Callable[Concatenate[FacePrior, Tensor, Operator, P], SearchResult],
 ) -> Callable[Concatenate[FacePrior, Tensor, Operator, P], SearchResult]:
-    """Frame a paper's method: check and repeat what was given before it; the best and what it leaves open after it.
+    """Frame a paper's method: what is the same before and after each of them.
 
-    The method gets ``lowres`` on the prior's device, image by image as often as there are ``restarts``. It runs the same
-    whatever state torch is in, and leaves that state, the prior and the picture as they were.
-
-    Raises
-    ------
-    TypeError
-        If ``lowres`` is no tensor.
-    ValueError
-        If it does not fit prior and operator (`degrade.check_lowres`), or ``restarts`` is less than one.
+    The method gets ``lowres`` checked, as float32 on the prior's device, each image as often as there are ``restarts``,
+    of which the best is kept. It runs the same whatever state torch is in, and leaves that state, the prior and the
+    picture as they were. A ``TypeError`` says that ``lowres`` is no tensor, a ``ValueError`` that it does not fit.
     """
 
     @wraps(method)
@@ -126,16 +120,15 @@ def latent_search(
                 "low-resolution images are a tensor (N, 3, h, w) in [0, 1], as images.read(path)[None] gives them; got "
                 f"a {type(lowres).__name__}."
             )
-        numbers: dict[str, Any] = {"restarts": 1} | options
-        for name in ("restarts", "steps", "record_every"):  # also those of a second stage, before the first runs
-            if numbers.get(name, 1) < 1:
-                raise ValueError(f"{name} must be at least 1; got {numbers[name]}.")
-        restarts = numbers["restarts"]
+        counts: dict[str, Any] = {"restarts": 1} | options
+        for name in counts.keys() & {"restarts", "steps", "record_every"}:  # a second stage's, before the first runs
+            if counts[name] < 1:
+                raise ValueError(f"{name} must be at least 1; got {counts[name]}.")
         with undisturbed():
             lowres = lowres.detach().to(prior.device, torch.float32, copy=True)  # a copy is no inference tensor
             lowres = check_lowres(operator, lowres, prior.resolution)
-            result = method(prior, lowres.repeat_interleave(restarts, 0), operator, *args, **options)
-            result = result.best_of(restarts) if restarts > 1 else result
+            result = method(prior, lowres.repeat_interleave(counts["restarts"], 0), operator, *args, **options)
+            result = result.best_of(counts["restarts"])
             with torch.no_grad():
                 return replace(result, residual=(operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt())
 
@@ -159,26 +152,20 @@ def run_search(
 
     Parameters
     ----------
-    render
-        Makes codes (N, L, d) and images (N, 3, H, W) of the variables; differentiable.
-    variables
-        The start; not changed.
+    render, variables
+        How variables become codes and images; their start, which is not changed.
     objective
         ``objective(codes, images)`` → the weighted terms, each (N,).
-    optimizer
-        Makes a torch optimiser of the variables.
+    optimizer, schedule
+        Makes a torch optimiser of the variables; step → factor on its learning rates.
     steps : int
         How often the objective is evaluated.
     good_enough : float
         An image keeps the first step whose loss is at most this; when all have one, the search ends.
-    schedule
-        Step → factor on the learning rates.
     record_every : int
         How many steps lie between two codes in the history.
-    callback
-        Sees every step; ends the search by returning ``True``.
-    progress : bool
-        Show a progress bar.
+    callback, progress
+        Sees every step, and ends the search by returning ``True``; whether there is a progress bar.
 
     Returns
     -------

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facesr_lib import randomness
 from facesr_lib.losses import vgg_l1
 from facesr_lib.networks.stylegan2 import Features
 from facesr_lib.prior import FacePrior
+from facesr_lib.randomness import Seed, generators, normal
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
 
 
@@ -27,7 +27,7 @@ def mganprior(
     lambda_perceptual: float = 1e-3,
     codes: int = 20,
     at: int = 16,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
     """mGANprior: several codes, mixed half-way through the generator, channel by channel (Gu et al. 2020).
@@ -56,7 +56,7 @@ def mganprior(
         sides = ", ".join(map(str, synthesis.resolutions[:-1]))
         raise ValueError(f"at least one code, mixed at one of {sides}; got codes={codes}, at={at}.")
     middle, n = synthesis.resolutions.index(at) + 1, len(lowres)
-    z = randomness.normal(randomness.generators(seed, n), codes, prior.z_dim).to(prior.device)
+    z = normal(generators(seed, n), codes, prior.z_dim).to(prior.device)
     channels = synthesis.blocks[middle - 1].conv1.weight.shape[0]
     maps = prior.noise_maps("const", [])
 

@@ -39,14 +39,12 @@ def SphericalOptimizer(
 
     Parameters
     ----------
-    optimizer : callable
-        A torch optimiser's class, such as ``torch.optim.Adam``.
+    optimizer, **options
+        A torch optimiser's class, such as ``torch.optim.Adam``; ``lr`` and the like.
     params : iterable of (N, L, ...) tensors
         The variables, already at their start.
     *free : dict
         Further parameter groups, with rates of their own, that go where they like.
-    **options
-        For the optimiser: ``lr`` and the like.
 
     Notes
     -----
@@ -67,26 +65,9 @@ def SphericalOptimizer(
 def project_l1_ball(x: Tensor, center: Tensor, radius: float) -> Tensor:
     """Nearest point, in Euclidean distance, of the ℓ1 ball round ``center``: one ball per image.
 
-    Parameters
-    ----------
-    x, center : (N, ...)
-        All of an image's coordinates share one ball.
-    radius : float
-        In units of the ℓ1 norm; positive.
-
-    Returns
-    -------
-    (N, ...)
-        ``x`` itself where it lies inside.
-
-    Raises
-    ------
-    ValueError
-        If the radius is not positive or the shapes differ.
-
-    Notes
-    -----
-    Exact: coordinates shrink by one threshold, found by sorting (Duchi et al. 2008, figure 1).
+    Exact: coordinates shrink by one threshold, found by sorting (Duchi et al. 2008, figure 1). ``x`` and ``center`` are
+    (N, ...), and all of an image's coordinates share its ball; inside it ``x`` stays as it is. A ``ValueError`` says
+    that the radius is not positive or that the shapes differ.
     """
     if not radius > 0:
         raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from facesr_lib import messages, randomness
+from facesr_lib import messages
 from facesr_lib.losses import geocross
 from facesr_lib.prior import FacePrior
+from facesr_lib.randomness import Seed, generators
 from facesr_lib.search.engine import Operator, SearchResult, latent_search, run_search
 from facesr_lib.search.optimizers import Adam, Schedule, SphericalOptimizer, linear_one_cycle_drop
 from facesr_lib.search.starts import sphere
@@ -32,7 +32,7 @@ def pulse(
     noise: str = "random",
     trainable_noise_layers: int = 5,
     restarts: int = 1,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
     """PULSE: walk on the sphere of Gaussianised codes until the face, made small, is the picture (Menon et al. 2020).
@@ -63,15 +63,14 @@ def pulse(
     StyleGAN1's 18, which is zeroed there, has no counterpart here. Derived in chapter 3.
     """
     messages.choose(space, ("w+", "w"), "space")
-    draws = randomness.generators(seed, len(lowres) // restarts, restarts)
+    draws = generators(seed, len(lowres) // restarts, restarts)
     start, render = sphere(prior, draws, space, noise, trainable_noise_layers)
 
     # min over v ∈ S of  100 · max(‖D(G(w)) − y‖² / 3hw, ε) + λ · GEOCROSS(w),  w = LeakyReLU(σ v + μ)
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
         error = operator(image) - lowres  # (N, 3, h, w)
-        pixel = lambda_l2 * error.square().mean((1, 2, 3)).clamp_min(eps)
-        if lambda_l1:
-            pixel = pixel + lambda_l1 * 10 * error.abs().mean((1, 2, 3))
+        squared, absolute = error.square().mean((1, 2, 3)), error.abs().mean((1, 2, 3))  # (N,)
+        pixel = lambda_l2 * squared.clamp_min(eps) + lambda_l1 * 10 * absolute
         return {"pixel": pixel, "geocross": lambda_geocross * geocross(w)}
 
     return run_search(

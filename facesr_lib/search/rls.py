@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from facesr_lib import messages, randomness
+from facesr_lib import messages
 from facesr_lib.prior import FacePrior
+from facesr_lib.randomness import Seed, generators
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
 from facesr_lib.search.optimizers import Adam, project_l1_ball, projected
 from facesr_lib.search.starts import layer_count, renderer, start_codes
@@ -36,7 +37,7 @@ def rls(
     space: str = "w+",
     start: str = "mean",
     restarts: int = 1,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
     """Regularised latent search: codes that explain the picture and are likely (Gheisari and Genovesio 2023).
@@ -45,8 +46,8 @@ def rls(
     ----------
     prior, lowres, operator, seed, **run
         As for every method: see `search`. The prior needs a flow.
-    steps, lr
-        Adam's.
+    steps, lr, restarts
+        Adam's; how many random starts per image run as one batch, of which the best is kept.
     lambda_w, lambda_g, lambda_c : float
         Of the terms in `search.terms`.
     lambda_pixel : float
@@ -58,8 +59,6 @@ def rls(
         One code per layer, or one for all.
     start : {"mean", "random"}
         The mean of W, or random faces' codes.
-    restarts : int
-        Independent random starts per image, run as one batch; the best is kept.
 
     Notes
     -----
@@ -69,7 +68,7 @@ def rls(
     if restarts > 1 and start == "mean":
         raise ValueError("restarts from the mean would all be alike: set start to random.")
     searched = layer_count(prior, prior.num_ws if layers is None else layers)
-    w0 = start_codes(prior, start, randomness.generators(seed, len(lowres) // restarts, restarts))  # (N, L, d)
+    w0 = start_codes(prior, start, generators(seed, len(lowres) // restarts, restarts))  # (N, L, d)
     if messages.choose(space, ("w+", "w"), "space") == "w":  # one code for all: there is no rest that could stay
         free, codes = w0[:, :1], lambda v: v["w"].expand(-1, prior.num_ws, -1)
     else:
@@ -108,7 +107,7 @@ def rls_plus(
     optimise: Sequence[str] = ("w", "theta", "eta"),
     good_enough: float = 0.25 / 255,
     anchor: Tensor | str | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     rls_options: dict[str, Any] | None = None,
     **run: Any,
 ) -> SearchResult:
@@ -125,7 +124,8 @@ def rls_plus(
     layers : int, optional
         How many codes, from the coarsest on, the second stage changes; default: half of them, as the paper's 9 of 18.
     optimise : some of {"w", "theta", "eta"}
-        Codes, the synthesis network's parameters (a copy per image; the prior's stay as they are), noise maps.
+        Codes, the synthesis network's parameters (a copy per image; the prior's stay as they are), noise maps; a list,
+        or one string with commas.
     good_enough : float
         Early stopping: an image is left alone once its mean absolute difference is at most this. Default: the mean
         rounding error of a picture of 8 bits, below which there is nothing to explain.
@@ -139,6 +139,7 @@ def rls_plus(
     Source: equation 7; the projection is exact (`project_l1_ball`). The history is the second stage's, ``anchor`` in
     the result the first's. Derived in chapter 6.
     """
+    optimise = optimise.split(",") if isinstance(optimise, str) else optimise
     if not optimise or not {"w", "theta", "eta"}.issuperset(optimise):
         raise ValueError(f"optimise names some of w, theta and eta; got {list(optimise)}.")
     radius = sqrt(prior.w_dim) if radius is None else radius
@@ -171,7 +172,7 @@ def rls_plus(
 
     def optimizer(variables: Variables) -> Optimizer:
         ball = partial(project_l1_ball, center=centre, radius=radius)
-        bound = {} if radius == inf or "w" not in variables else {variables["w"]: ball}
+        bound = {variables["w"]: ball} if "w" in optimise else {}
         return projected(Adam(variables.values(), lr=lr), bound)
 
     result = run_search(render, start, objective, optimizer=optimizer, steps=steps, good_enough=good_enough, **run)
