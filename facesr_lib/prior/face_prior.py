@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from facesr_lib import assets, randomness
-from facesr_lib.devices import pick_device
+from facesr_lib import assets, files, messages, randomness
+from facesr_lib.devices import pick_device, undisturbed
 from facesr_lib.networks import stylegan2
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior.pulse_gaussian import PulseGaussian
@@ -58,6 +58,7 @@ class FacePrior:
         self.z_dim, self.w_dim = generator.z_dim, generator.w_dim
 
     @classmethod
+    @undisturbed()
     def load(cls, name: str | Path, device: str = "cpu", *, precision: torch.dtype = torch.float32) -> FacePrior:
         """Load a prior.
 
@@ -83,7 +84,7 @@ class FacePrior:
         if not path.suffix and not path.is_file():
             path = assets.path(str(name))
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
-        statistics = path.with_suffix(".safetensors")
+        statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
         if statistics.is_file():
             prior._read_statistics(statistics)
         return prior
@@ -115,9 +116,8 @@ class FacePrior:
         if self.flow is not None:
             tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
-        temporary = Path(path).with_suffix(".partial")
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
+        with files.replacing(Path(path).expanduser()) as temporary:
+            save_file(tensors, temporary, metadata)
 
     @cached_property
     def pulse_gaussian(self) -> PulseGaussian:
@@ -132,12 +132,18 @@ class FacePrior:
             )
         return self.flow
 
+    def require_discriminator(self, method: str) -> stylegan2.Discriminator:
+        """Return the discriminator; a ``ValueError`` says that ``method`` needs one."""
+        if self.discriminator is None:
+            raise ValueError(f"{method} asks the discriminator; the prior {self.name!r} has none: load one with it.")
+        return self.discriminator
+
+    @undisturbed()
+    @torch.no_grad()
     def sample_w(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> Tensor:
         """Codes of random faces, the same for all layers: (n, L, d)."""
         z = randomness.normal(randomness.generators(seed, n), self.z_dim).to(self.device)
-        with torch.no_grad():
-            w = self.generator.mapping(z, truncation_psi)
-        return w[:, None].repeat(1, self.num_ws, 1)
+        return self.generator.mapping(z, truncation_psi)[:, None].repeat(1, self.num_ws, 1)
 
     def sample(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> tuple[Tensor, Tensor]:
         """Random faces: images (n, 3, R, R) in [0, 1] and their codes (n, L, d)."""
@@ -169,22 +175,17 @@ class FacePrior:
         own = self.generator.synthesis.named_parameters()
         return {name: value.detach().expand(n, *value.shape) for name, value in own}
 
+    @undisturbed()
     @torch.no_grad()
     def synthesise(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """Codes (N, L, d) → images (N, 3, R, R) in [0, 1]: what a reader sees."""
-        return (
-            torch.cat([self.render(part).clamp(0, 1) for part in w.split(32)])
-            if noise is None
-            else self.render(w, noise).clamp(0, 1)
-        )
+        if noise is not None:
+            return self.render(w, noise).clamp(0, 1)
+        return torch.cat([self.render(part).clamp(0, 1) for part in w.split(32)])
 
     def noise_maps(self, kind: str, draws: list[torch.Generator]) -> list[Tensor]:
         """One map per layer, coarse to fine, (1 or N, 1, r, r): "random" (from ``draws``), "const" or "none"."""
         own = [layer.noise_const[None, None] for layer in self.generator.synthesis.layers]
-        if kind == "const":
-            return own
-        if kind == "none":
-            return [torch.zeros_like(m) for m in own]
-        if kind == "random":
+        if messages.choose(kind, ("random", "const", "none"), "noise") == "random":
             return [randomness.normal(draws, *m.shape[1:]).to(self.device) for m in own]
-        raise ValueError(f"noise must be 'random', 'const' or 'none'; got {kind!r}.")
+        return own if kind == "const" else [torch.zeros_like(m) for m in own]
