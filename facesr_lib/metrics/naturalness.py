@@ -42,7 +42,7 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     MetricUnavailable
         If the model of pristine images is not on this machine.
     """
-    x, _ = prepared_pair(x, x, False, crop)
+    x, _ = prepared_pair(x, x, crop=crop)
     if resize_to is not None:
         x = images.resize(x, (resize_to, resize_to)).clamp(0, 1)
     try:
