@@ -440,6 +440,12 @@ def test_kid_leaves_the_global_random_state_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("options", [{"subsets": 0}, {"subset_size": 1}])
+def test_kid_refuses_subsets_that_say_nothing(options):
+    with pytest.raises(ValueError, match="one subset of two images"):
+        metrics.kid(torch.rand(5, 3), torch.rand(5, 3), **options)
+
+
 # --- EfficientNet-Lite0: a network that comes with its weights
 
 

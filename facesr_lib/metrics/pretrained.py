@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from facesr_lib import assets, files, images
 from facesr_lib.assets import unpickling
 
-_INCEPTION_FEATURES = 2048
 _EFFICIENTNET_SIDE = 224
-_EFFICIENTNET_PAIRS = (
-    ("_conv_stem", "_bn0"),
-    ("_expand_conv", "_bn0"),
-    ("_depthwise_conv", "_bn1"),
-    ("_project_conv", "_bn2"),
-    ("_conv_head", "_bn1"),
-)
 
 
 class MetricUnavailable(RuntimeError):
@@ -88,7 +81,7 @@ def inception() -> nn.Module:
     torch.save(weights, safe)
     safe.seek(0)
     with torch.random.fork_rng():
-        return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_FEATURES)], safe)
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"], safe)
 
 
 def packaged(package: str, file: str, sha256: str, *, reader: str, install: str) -> Path:
@@ -126,11 +119,10 @@ def efficientnet() -> nn.Module:
     network.eval().requires_grad_(False)
     # Each normalisation becomes part of the convolution before it: the same numbers in half the time.
     for layer in list(network.modules()):
-        for convolution, norm in _EFFICIENTNET_PAIRS:
-            if hasattr(layer, convolution):
-                fused = fuse_conv_bn_eval(getattr(layer, convolution), getattr(layer, norm))
-                setattr(layer, convolution, fused)
-                setattr(layer, norm, nn.Identity())
+        for (before, convolution), (name, norm) in pairwise(list(layer.named_children())):
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(layer, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(layer, name, nn.Identity())
         if isinstance(layer, nn.ReLU6):
             layer.inplace = True
     return network.to(memory_format=torch.channels_last)

@@ -113,6 +113,8 @@ def kid(
     codes = _two_sets(real, fake, features)
     if subsets is None:
         return _all_pairs(*codes)
+    if subsets < 1 or subset_size < 2:
+        raise ValueError(f"at least one subset of two images is drawn; got {subsets} of {subset_size}.")
     size, generator = min(*map(len, codes), subset_size), torch.Generator().manual_seed(seed)
     values = [
         _discrepancy(*_kernels(*(code[torch.randperm(len(code), generator=generator)[:size]] for code in codes)))
@@ -148,7 +150,7 @@ def pseudo_values(real: Tensor, fake: Tensor, features: Features = "inception") 
     Raises
     ------
     MetricUnavailable, ValueError
-        As `fid`; or if the sets are not equally large, or have fewer than three images.
+        As `fid`; or if there are no pairs, or fewer than three.
     """
     a, b = _two_sets(real, fake, features)
     n = len(a)
