@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor
 
 from facesr_lib import images
+from facesr_lib.messages import choose
 from facesr_lib.tables import Table
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -236,6 +239,20 @@ def histogram(
 def table(columns: Sequence[str], *rows: Sequence[object]) -> Table:
     """Rows of words and numbers, shown as a table in a notebook and on a page; errors as `Table`."""
     return Table(columns, rows)
+
+
+def diagram(name: str) -> HTML:
+    """Show a drawing of how data flows: "generator", "pulse", "dse" or "rls"; its colours follow the page's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such drawing.
+    """
+    from IPython.display import HTML
+
+    drawings = {path.stem: path for path in sorted((Path(__file__).parent / "diagrams").glob("*.svg"))}
+    return HTML(drawings[choose(name, drawings, "diagram")].read_text(encoding="utf-8"))
 
 
 def spread(x: Tensor, digits: int = 2) -> str:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from facesr_lib import assets, data, degrade, files, images, metrics
+from facesr_lib import assets, data, degrade, images, metrics
 from facesr_lib.metrics import naturalness, pretrained
 from facesr_lib.metrics.per_image import MS_SSIM_WEIGHTS
+from facesr_lib.networks import perceptual
 
 PER_IMAGE = [metrics.psnr, metrics.ssim, metrics.ms_ssim]
 
@@ -235,7 +236,7 @@ def test_ssim_refuses_images_smaller_than_its_window():
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without weights and without a network."""
-    for cached in (pretrained.lpips_network, pretrained.inception, naturalness.pristine):
+    for cached in (perceptual.lpips_network, pretrained.inception, naturalness.pristine):
         cached.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -246,7 +247,7 @@ def nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr(urllib.request, "urlopen", forbidden)
     yield tmp_path
-    for cached in (pretrained.lpips_network, pretrained.inception, naturalness.pristine):
+    for cached in (perceptual.lpips_network, pretrained.inception, naturalness.pristine):
         cached.cache_clear()
 
 
@@ -265,9 +266,8 @@ def test_without_weights_metrics_are_unavailable_not_approximated(nowhere):
             metric(x, y)
 
 
-@pytest.mark.parametrize("folder", ["torch/hub/checkpoints", "data/models"])
-def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere, folder):
-    place = nowhere / folder / "alexnet-owt-7be5be79.pth"
+def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere):
+    place = nowhere / "data" / assets.entry("alexnet").path
     place.parent.mkdir(parents=True)
     torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, place)
     with pytest.raises(metrics.MetricUnavailable, match="checksum"):
@@ -294,22 +294,21 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
     from torchvision.models import alexnet
 
     torch.manual_seed(0)
-    place = nowhere / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    place.parent.mkdir(parents=True)
+    place = nowhere / "alexnet.pth"
     weights = alexnet(weights=None).features.state_dict(prefix="features.")
 
-    monkeypatch.setattr(files, "sha256", lambda file: "7be5be79")
+    monkeypatch.setattr(assets, "checked", lambda name: place)
     x, y = pair()
     before = torch.random.get_rng_state()
     values = []
     for changed in (None, *weights):
-        pretrained.lpips_network.cache_clear()
+        perceptual.lpips_network.cache_clear()
         torch.save({k: v * 1.5 + 0.1 if k == changed else v for k, v in weights.items()}, place)
         values.append(metrics.lpips(x, y))
         assert_close(metrics.lpips(x, x), torch.zeros(2), atol=1e-6, rtol=0)
     assert all(not torch.equal(values[0], value) for value in values[1:])
     assert_close(metrics.lpips(x[:1], y[:1]), values[-1][:1], atol=1e-5, rtol=1e-4)
-    assert_close(pretrained.lpips_network()(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
+    assert_close(perceptual.lpips_network("alex")(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
     assert metrics.lpips(*pair(1, 31)).isfinite()
     assert torch.equal(before, torch.random.get_rng_state())
 

@@ -12,6 +12,7 @@ from facesr_lib.metrics.per_image import lpips, luma, ms_ssim, ms_ssim_scales, p
 from facesr_lib.metrics.pretrained import MetricUnavailable
 from facesr_lib.metrics.recognition import embed_faces, identity, identity_distance
 from facesr_lib.metrics.sets import distances, embed, fid, kid, precision_recall, pseudo_values
+from facesr_lib.networks import perceptual
 
 __all__ = [
     "MetricUnavailable",
@@ -46,7 +47,7 @@ def available() -> dict[str, str | None]:
     return (
         dict.fromkeys(("psnr", "ssim", "ms_ssim"))
         | {
-            "lpips": pretrained.reason(pretrained.alexnet_file),
+            "lpips": pretrained.reason(lambda: perceptual.lpips_file("alex")),
             "id": pretrained.reason(recognition.model_files),
             "niqe": pretrained.reason(naturalness.pristine),
         }

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib.metrics import pretrained
+from facesr_lib import assets
+from facesr_lib.metrics.pretrained import MetricUnavailable
+from facesr_lib.networks import perceptual
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = 11
@@ -119,8 +121,12 @@ def lpips(x: Tensor, y: Tensor) -> Tensor:
     x, y = prepared_pair(x, y)
     if min(x.shape[2:]) < _ALEXNET_SMALLEST:
         raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[2]}×{x.shape[3]}.")
+    try:
+        network = perceptual.lpips_network("alex").to(x.device)
+    except assets.AssetMissing as missing:
+        raise MetricUnavailable(str(missing)) from missing
     with torch.no_grad():
-        return pretrained.lpips_network().to(x.device)(x, y, normalize=True).flatten()
+        return network(x, y, normalize=True).flatten()
 
 
 def prepared_pair(x: Tensor, y: Tensor, y_channel: bool = False, crop: int = 0) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import warnings
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -32,36 +31,6 @@ def reason(find: Callable[[], Any]) -> str | None:
     except (assets.AssetMissing, MetricUnavailable) as missing:
         return str(missing)
     return None
-
-
-def alexnet_file() -> Path:
-    """AlexNet's weights: the registry's, or torchvision's own download."""
-    try:
-        file = assets.path("alexnet")
-    except assets.AssetMissing:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-        if not file.is_file():
-            raise
-    # nobody else checks a file that is already there; torchvision's names carry the beginning of the hash
-    if not files.sha256(file).startswith("7be5be79"):
-        raise MetricUnavailable(f"{file} does not hold AlexNet's published weights (wrong checksum): delete it.")
-    return file
-
-
-@cache
-def lpips_network() -> nn.Module:
-    """LPIPS on AlexNet."""
-    weights = _load(alexnet_file)
-    from lpips import LPIPS
-
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")  # torchvision, on how lpips calls it
-        network = LPIPS(net="alex", pnet_rand=True, verbose=False)  # random until the next lines replace every weight
-    backbone = {
-        f"slice{k}.{i}.{p}": (i, p) for k, i in enumerate((0, 3, 6, 8, 10), start=1) for p in ("weight", "bias")
-    }
-    network.net.load_state_dict({name: weights[f"features.{i}.{p}"] for name, (i, p) in backbone.items()}, strict=True)
-    return network.eval().requires_grad_(False)
 
 
 def inception_file() -> Path:
