@@ -80,11 +80,11 @@ class FacePrior:
         ValueError
             If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
         """
-        path = Path(name)
-        if not path.suffix and not path.is_file():
+        path = Path(name).expanduser()
+        if not path.suffix and not path.is_file() and path.name == str(name):
             path = assets.path(str(name))
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
-        statistics = path.with_suffix(".safetensors")
+        statistics = path if path.suffix.lower() == ".safetensors" else path.with_suffix(".safetensors")
         if statistics.is_file():
             prior._read_statistics(statistics)
         return prior
