@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, files, images
+from facesr_lib import assets, files, images, messages
 
 FACE_SIDE = 256
 TEST_FACES = 50
 
 
-def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count: int | None = None) -> Tensor:
+def faces(split: str = "train", resolution: int = 64, count: int | None = None) -> Tensor:
     """Load the prepared OMI faces, shrunk by the mean over blocks (as the shipped prior was trained).
 
     Parameters
@@ -46,14 +43,11 @@ def faces(split: Literal["train", "test"] = "train", resolution: int = 64, count
     ValueError
         Unknown split, a resolution that does not divide 256, more faces asked for than there are.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"unknown split {split!r}: choose 'train' or 'test'")
+    messages.choose(split, ("train", "test"), "split")
     if resolution < 1 or FACE_SIDE % resolution:
-        raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ...")
-    paths = _pictures(assets.path("faces") / split)
-    if count is not None and not 1 <= count <= len(paths):
-        raise ValueError(f"asked for {count} faces, but split {split!r} has 1 to {len(paths)}")
-    return _to_images(prepared(assets.path("faces") / split, resolution, skip_damaged=False)[:count])
+        raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ….")
+    pixels = prepared(assets.path("faces") / split, resolution, skip_damaged=False)
+    return _to_images(pixels[: _at_most(count, len(pixels), f"split {split!r}")])
 
 
 def celeba_hq(resolution: int, count: int) -> Tensor:
@@ -71,10 +65,29 @@ def celeba_hq(resolution: int, count: int) -> Tensor:
     ValueError
         Fewer than ``count``, or a picture that cannot be read.
     """
-    paths = _pictures(assets.path("celeba-hq"))
-    if not 1 <= count <= len(paths):
-        raise ValueError(f"asked for {count} faces, but CelebA-HQ has 1 to {len(paths)} here")
-    return torch.cat([square(images.read(p), resolution) for p in paths[:count]])
+    paths = pictures(assets.path("celeba-hq"))
+    return torch.cat([square(images.read(p), resolution) for p in paths[: _at_most(count, len(paths), "CelebA-HQ")]])
+
+
+def held_out(resolution: int, count: int) -> tuple[Tensor, str]:
+    """Load faces that no prior of this resolution was trained on, and say where they come from.
+
+    Returns
+    -------
+    faces : (count, 3, resolution, resolution)
+    origin : str
+        "held-out faces", which are `faces`' 50 of "test"; above 256² "CelebA-HQ".
+
+    Raises
+    ------
+    AssetMissing
+        They are not on this machine.
+    ValueError
+        There are fewer, or the resolution does not divide 256.
+    """
+    if resolution > FACE_SIDE:
+        return celeba_hq(resolution, count), "CelebA-HQ"
+    return faces("test", resolution, count), "held-out faces"
 
 
 def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
@@ -83,15 +96,14 @@ def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
 
 
 def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: bool = True) -> np.ndarray:
-    """Prepare every picture of a folder for training: cropped to the central square, resized, kept in the cache.
+    """Prepare the pictures of a folder for training: cropped to the central square, resized, kept in the cache.
 
     Pictures that cannot be read are skipped, and one warning counts and names them; or they are errors.
 
     Returns
     -------
     (N, resolution, resolution, 3)
-        uint8, in the order of the numbers in the pictures' names; mapped from the cache's file, which may be larger
-        than memory.
+        uint8, in the order of `pictures`; mapped from the cache's file, which may be larger than memory.
 
     Raises
     ------
@@ -100,38 +112,36 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
     ValueError
         No picture in it can be read, or a resolution below 1.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path}: check the path")
+    path = Path(path).expanduser()
     if resolution < 1:
-        raise ValueError(f"resolution must be at least 1 pixel, got {resolution}")
-    paths = _pictures(path)
-    cached = assets.cache() / "prepared" / f"{path.name}-{resolution}-{_fingerprint(paths)}.npy"
-    try:
+        raise ValueError(f"resolution must be at least 1 pixel, got {resolution}.")
+    paths = pictures(path)
+    states = [(p.relative_to(path), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
+    key = files.digest(repr((states, len(paths))))[:16]
+    cached = assets.cache() / "prepared" / f"{path.resolve().name}-{resolution}-{key}.npy"
+    with suppress(OSError, ValueError, EOFError):  # not there, or damaged
         return np.load(cached, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        pass  # not there, or damaged
-    squares, skipped = [], []
+    pixels = np.empty((len(paths), resolution, resolution, 3), np.uint8)
+    kept, skipped = 0, []
     for p in paths:
         try:
-            squares.append(images.to_uint8(square(images.read(p), resolution)))
-        except ValueError as error:
+            pixels[kept] = images.to_uint8(square(images.read(p), resolution))[0]
+            kept += 1
+        except (ValueError, OSError) as error:
             if not skip_damaged:
                 raise
             skipped.append(str(error))
     if skipped:
-        warnings.warn(f"skipped {len(skipped)} of {len(paths)} pictures: {'; '.join(skipped)}", stacklevel=3)
-    if not squares:
-        raise ValueError(
-            f"no picture in {path} can be read: it should hold files ending in {', '.join(images.SUFFIXES)}"
-        )
-    pixels = np.concatenate(squares)
+        named = [*skipped[:10], f"and {len(skipped) - 10} more."][: len(skipped)]
+        warnings.warn(f"skipped {len(skipped)} of {len(paths)} pictures: {' '.join(named)}", stacklevel=3)
+    if not kept:
+        raise ValueError(f"no picture in {path} can be read: names should end in {', '.join(images.SUFFIXES)}.")
     if not skipped:  # a damaged picture is named every time, until it is mended or gone
         with suppress(OSError):  # a cache that cannot be written costs time, nothing else
             cached.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(cached) as temporary, temporary.open("wb") as file:
                 np.save(file, pixels)
-    return pixels
+    return pixels[:kept]
 
 
 def _to_images(pixels: np.ndarray) -> Tensor:
@@ -139,8 +149,8 @@ def _to_images(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def benchmark_images(name: Literal["set5", "set14", "bsd100", "bsd200"]) -> list[Tensor]:
-    """Load a super-resolution benchmark: pictures (3, H, W) of different sizes.
+def benchmark_images(name: str) -> list[Tensor]:
+    """Load a super-resolution benchmark, "set5", "set14", "bsd100" or "bsd200": pictures (3, H, W) of different sizes.
 
     Raises
     ------
@@ -150,20 +160,33 @@ def benchmark_images(name: Literal["set5", "set14", "bsd100", "bsd200"]) -> list
         There is no such benchmark.
     """
     known = ("set5", "set14", "bsd100", "bsd200")
-    if name not in known:
-        raise ValueError(f"unknown benchmark {name!r}: choose one of {', '.join(known)}")
-    return [images.read(p) for p in _pictures(assets.path(name))]
+    return [images.read(p) for p in pictures(assets.path(messages.choose(name, known, "benchmark")))]
 
 
-def _pictures(path: Path) -> list[Path]:
-    """List a folder's pictures, 2.jpg before 10.jpg."""
-    found = (p for p in path.iterdir() if p.suffix.lower() in images.SUFFIXES and not p.name.startswith("."))
-    return sorted(found, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+def pictures(path: Path) -> list[Path]:
+    """List what has a picture's name in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}: check the path.")
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        shown = (Path(folder, name) for name in names if not name.startswith("."))
+        found += [p for p in shown if p.suffix.lower() in images.SUFFIXES]
+    named = {p: p.relative_to(path).with_suffix("").as_posix() for p in found}
+    return sorted(found, key=lambda p: ([int(n) for n in re.findall(r"\d+", named[p])], p))
 
 
-def _fingerprint(paths: Iterable[Path]) -> str:
-    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+def _at_most(count: int | None, there: int, source: str) -> int:
+    """Return ``count`` if there are so many (None: all)."""
+    if count is not None and not 1 <= count <= there:
+        raise ValueError(f"asked for {count} faces, but {source} has 1 to {there} here.")
+    return there if count is None else count
 
 
 def square(image: Tensor, resolution: int) -> Tensor:

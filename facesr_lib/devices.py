@@ -1,6 +1,11 @@
-"""Which device to compute on."""
+"""Where to compute, in which state of torch, and with whose memory."""
 
 from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -15,3 +20,35 @@ def pick_device(name: str) -> str:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu' or 'auto'.") from error
     return name
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Give torch the state that it starts with, whatever the caller's, which is put back.
+
+    That is: gradients, no inference mode, no autocast, float32 and the CPU for tensors of which nothing else is said.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if (default := torch.get_default_dtype()) != torch.float32:
+            stack.callback(torch.set_default_dtype, default)
+            torch.set_default_dtype(torch.float32)
+        yield
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, on Linux: the next step needs as much, and new pages cost time.
+
+    glibc's ``mallopt``, for the whole process and for good: for programs whose only work is a search or a training (the
+    command line, the benchmark, a chapter), not for a library to decide. Elsewhere nothing happens.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(mmap_max, 0)

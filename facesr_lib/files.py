@@ -9,23 +9,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what was written there takes its place only if all went well.
 
     Whatever interrupts the block (full disk, Ctrl-C, an error), the old file stays and no half of a new one does.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist.
+    FileExistsError
+        Something has this name, at first or at the end, and is not to be overwritten.
     """
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first.")
+    if not overwrite:
+        check_free(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield temporary
+        if not overwrite:
+            check_free(path)
+            path.touch(exist_ok=False)  # of two runs at once, one gets the name
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_free(path: Path) -> None:
+    """Raise a ``FileExistsError`` that says what to do if anything has this name."""
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists: give another name, or say so: --overwrite (in Python overwrite=True).")
 
 
 def digest(*parts: bytes | str | Path | Tensor) -> str:
@@ -52,5 +71,5 @@ def _sha256(part: bytes | str | Path | Tensor) -> hashlib._Hash:
                 content.update(block)
         return content
     if isinstance(part, Tensor):
-        part = part.detach().cpu().contiguous().numpy().tobytes()
+        part = part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(part.encode() if isinstance(part, str) else part)

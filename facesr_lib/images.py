@@ -1,42 +1,43 @@
-"""Reading, writing, resizing and tiling pictures: float32 ``(N, 3, H, W)``, RGB, [0, 1].
-
-Floor 0: nothing here imports another room of the library.
-"""
+"""Reading, writing, resizing and tiling pictures: float32 ``(N, 3, H, W)``, RGB, [0, 1]."""
 
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from facesr_lib import files
+from facesr_lib import files, messages
 
-# What Pillow decodes by itself; EPS, for one, would start an external program.
-_READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+# What Pillow decodes by itself (HEIF: with pillow-heif); EPS, for one, would start an external program.
+_READABLE = {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF"}
 _WRITABLE: dict[str, tuple[str, dict[str, object]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95}),
     ".jpeg": ("JPEG", {"quality": 95}),
     ".webp": ("WEBP", {"lossless": True}),
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm")
+SUFFIXES = (*_WRITABLE, ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif", ".heic", ".heif")
 
 
 def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tensor:
-    """Read a picture: turned as its EXIF says, alpha composited on white, grey spread over RGB.
+    """Read a picture as sRGB: turned as its EXIF says, alpha composited on white, grey spread over RGB.
 
     Parameters
     ----------
     path
-        PNG, JPEG, WebP, TIFF, BMP, GIF (first frame) or PPM; 8 or 16 bits, grey, palette, RGB, CMYK, with or
-        without alpha. Pillow keeps all 16 bits of grey pictures and the upper 8 of colour ones.
+        PNG, JPEG, WebP, TIFF, BMP, GIF (first frame), PPM, AVIF, or, with the package pillow-heif, HEIC; grey, palette,
+        RGB, CMYK, with or without alpha or a colour profile. Pillow keeps all 16 bits of grey pictures and the upper 8
+        of colour ones.
     max_megapixels
         A larger picture is refused before it is decoded (50 megapixels are 600 MB as float32, and twice that while they
         are read).
@@ -51,51 +52,107 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is empty, truncated, no picture, or too large.
+        The file is empty, truncated, no picture, too large, or its white is not known. A damaged colour profile is only
+        a warning: the picture is taken for sRGB.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no picture at {path}: check the path")
-    if not path.stat().st_size:
-        raise ValueError(f"{path} is empty (0 bytes): copy or download it again")
+        raise FileNotFoundError(f"there is no picture at {path}: check the path.")
     with path.open("rb") as file:
+        head = file.read(32)
+        if not head:
+            raise ValueError(f"{path} is empty (0 bytes): copy or download it again.")
         try:
-            picture = Image.open(file, formats=_READABLE)
+            picture = Image.open(file, formats=_formats())
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{path} is too large to be decoded safely ({error}): shrink it first") from error
+            raise ValueError(f"{path} is too large to be decoded safely ({error}): shrink it first.") from error
         except Exception as error:  # a decoder raises nearly anything on foreign bytes
-            raise ValueError(f"{path} is no picture that can be read here: give a PNG, JPEG, WebP or TIFF") from error
+            way = "give a PNG, JPEG, WebP or TIFF."
+            if head[4:8] == b"ftyp":  # the family of HEIC and AVIF
+                way = "HEIC needs `pip install pillow-heif`, AVIF Pillow 11.3 or later; or save it as JPEG."
+            raise ValueError(f"{path} is no picture that can be read here: {way}") from error
         with picture:
             width, height = picture.size
             if width * height > max_megapixels * 1e6:
                 raise ValueError(
-                    f"{path} has {width} x {height} pixels ({width * height / 1e6:.0f} megapixels), more than "
-                    f"{max_megapixels:g}: shrink it, or pass a larger max_megapixels"
+                    f"{path} has {width}×{height} pixels ({width * height / 1e6:.0f} megapixels), more than "
+                    f"{max_megapixels:g}: shrink it, or pass a larger max_megapixels."
                 )
-            if picture.mode == "F":
-                raise ValueError(f"{path} has floating-point pixels, whose white is not known: convert it to 16 bits")
+            if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
+                kind = "floating-point pixels" if picture.mode == "F" else "pixels of 32 or of signed bits"
+                raise ValueError(f"{path} has {kind}, whose white is not known: convert it to 16 bits.")
             try:
-                rgb = _rgb(ImageOps.exif_transpose(picture))
+                rgb = _deep_grey(picture, path) if picture.mode.startswith("I") else _colour(picture, path, head)
             except Exception as error:
-                raise ValueError(f"{path} is damaged or cut short ({error}): copy or download it again") from error
+                raise ValueError(f"{path} is damaged or cut short ({error}): copy or download it again.") from error
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
-    """Any Pillow mode -> (H, W, 3) float32 in [0, 1]."""
-    if picture.mode.startswith("I"):  # 16-bit grey; "I" is how older Pillows call it
-        grey = np.asarray(picture).astype(np.float32) / 65535
-        if grey.min() < 0 or grey.max() > 1:
-            raise ValueError("whole numbers beyond 16 bits")
-        return np.repeat(grey[..., None], 3, axis=2)
-    if not picture.has_transparency_data:
-        return np.asarray(picture.convert("RGB"), np.float32) / 255
-    rgba = np.asarray(picture.convert("RGBA"), np.float32) / 255
-    alpha = rgba[..., 3:]
-    return rgba[..., :3] * alpha + (1 - alpha)
+@functools.cache
+def _formats() -> list[str]:
+    """List what can be read on this machine."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return sorted(_READABLE & Image.OPEN.keys())
 
 
-def write(image: Tensor, path: str | os.PathLike[str]) -> None:
+def _colour(picture: Image.Image, path: Path, head: bytes) -> np.ndarray:
+    """A picture of 8 bits a channel, in any mode of Pillow's → (H, W, 3) float32 in [0, 1]."""
+    key = picture.info.get("transparency")  # a PNG's transparent colour, still of the file's depth
+    if picture.format == "PNG" and isinstance(key, (int, tuple)) and picture.mode != "P":
+        depth = head[24]
+        levels = [k >> 8 if depth == 16 else min(k, 2**depth - 1) * 255 // (2**depth - 1) for k in np.atleast_1d(key)]
+        picture.info["transparency"] = levels[0] if isinstance(key, int) else tuple(levels)
+    transparent = picture.has_transparency_data
+    picture = ImageOps.exif_transpose(picture)
+    if not transparent:
+        return np.asarray(_srgb(picture, path), np.float32) / 255
+    picture = picture.convert("RGBA")
+    alpha = np.asarray(picture.getchannel("A"), np.float32)[..., None] / 255
+    return np.asarray(_srgb(picture, path), np.float32) / 255 * alpha + (1 - alpha)
+
+
+def _deep_grey(picture: Image.Image, path: Path) -> np.ndarray:
+    """A grey picture of up to 16 bits → (H, W, 3) float32 in [0, 1]."""
+    tags = getattr(picture, "tag_v2", {})  # a TIFF's; other formats are spread over 16 bits by Pillow
+    white = 2 ** tags[258][0] - 1 if tags else 65535  # BitsPerSample
+    most, negative = np.max(tags.get(281, white)), tags.get(262) == 0  # MaxSampleValue; white is zero
+    key, profile = picture.info.get("transparency"), picture.info.get("icc_profile")
+    levels = np.asarray(ImageOps.exif_transpose(picture)).astype(np.int32)
+    if most in (1023, 4095, 16383) and levels.max() <= most:  # 10, 12 or 14 bits that lie in 16
+        white = int(most)
+    if levels.min() < 0 or levels.max() > white:
+        raise ValueError(f"a level outside 0 to {white}")
+    grey = levels.astype(np.float32) / white
+    grey = 1 - grey if negative else grey
+    if profile:  # colour management works on 8 bits: its curve is applied instead
+        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        ramp.info["icc_profile"] = profile
+        curve = np.asarray(_srgb(ramp, path))[0, :, 0] / 255
+        grey = np.interp(grey, np.linspace(0, 1, 256), curve).astype(np.float32)
+    if key is not None:
+        grey[levels == key] = 1
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _srgb(picture: Image.Image, path: Path) -> Image.Image:
+    """Convert from the picture's own colour profile, as telephones and cameras write one, to sRGB."""
+    if profile := picture.info.get("icc_profile"):
+        try:
+            own = ImageCms.getOpenProfile(io.BytesIO(profile))
+            if not ImageCms.getProfileDescription(own).startswith("sRGB"):
+                mode = {"GRAY": "L", "CMYK": "CMYK"}.get(own.profile.xcolor_space.strip(), "RGB")
+                srgb = ImageCms.createProfile("sRGB")
+                picture = ImageCms.profileToProfile(picture.convert(mode), own, srgb, outputMode="RGB") or picture
+        except ImageCms.PyCMSError as error:
+            warnings.warn(f"{path}: the colour profile is damaged ({error}); taken for sRGB.", stacklevel=4)
+    return picture.convert("RGB")
+
+
+def write(image: Tensor, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
     """Write one picture, clamped to [0, 1] and rounded to 8 bits; whole or not at all.
 
     Parameters
@@ -103,33 +160,39 @@ def write(image: Tensor, path: str | os.PathLike[str]) -> None:
     image : (3, H, W) or (1, 3, H, W)
         float, RGB.
     path
-        Its suffix chooses the format: .png, .jpg (quality 95), .webp (lossless). An existing file is replaced.
+        Its suffix chooses the format: .png, .jpg (quality 95), .webp (lossless).
+    overwrite
+        Whether an existing file is replaced.
 
     Raises
     ------
     ValueError
         Wrong shape, NaN or infinite pixels, unknown suffix.
+    TypeError
+        No tensor.
     FileNotFoundError
         The folder does not exist.
+    FileExistsError
+        The file does, and is not to be overwritten.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() not in _WRITABLE:
-        raise ValueError(f"cannot tell a format from {path.name!r}: end the name in one of {', '.join(_WRITABLE)}")
-    if image.ndim not in (3, 4) or (image.ndim == 4 and len(image) != 1):
-        raise ValueError(f"expected one picture (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}")
-    pixels = to_uint8(image if image.ndim == 4 else image[None])[0]
+        raise ValueError(f"cannot tell a format from {path.name!r}: end the name in one of {', '.join(_WRITABLE)}.")
+    pixels = to_uint8(image[None] if isinstance(image, Tensor) and image.ndim == 3 else image)
+    if len(pixels) != 1:
+        raise ValueError(f"expected one picture (3, H, W) or (1, 3, H, W), got {len(pixels)}: see `grid`.")
     file_format, options = _WRITABLE[path.suffix.lower()]
-    with files.replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, file_format, **options)
+    with files.replacing(path, overwrite=overwrite) as temporary:
+        Image.fromarray(pixels[0]).save(temporary, file_format, **options)
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """(N, 3, H, W) in [0, 1] -> (N, H, W, 3) uint8 on the CPU, clamped and rounded; ValueError where not finite."""
-    _check_batch(x)
+    """(N, 3, H, W) in [0, 1] → (N, H, W, 3) uint8 on the CPU, clamped and rounded; ValueError where not finite."""
+    check_batch(x)
     x = x.detach()
     if not x.isfinite().all():
         bad = (~x.isfinite()).sum().item()
-        raise ValueError(f"{bad} of {x.numel()} pixel values are NaN or infinite: they have no colour")
+        raise ValueError(f"{bad} of {x.numel()} pixel values are NaN or infinite: they have no colour.")
     return x.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
@@ -146,11 +209,11 @@ def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
     -------
     (3, rows * (H + pad) - pad, columns * (W + pad) - pad)
     """
-    _check_batch(x)
+    check_batch(x)
     n, _, height, width = x.shape
     columns = math.ceil(math.sqrt(n)) if columns is None else min(columns, n)
     if columns < 1 or pad < 0:
-        raise ValueError(f"expected at least one picture and column and pad >= 0, got {n}, {columns} and {pad}")
+        raise ValueError(f"expected at least one picture and column and pad >= 0, got {n}, {columns} and {pad}.")
     rows = math.ceil(n / columns)
     canvas = x.new_ones(3, rows * (height + pad) - pad, columns * (width + pad) - pad)
     for i, picture in enumerate(x):
@@ -167,18 +230,10 @@ def _cubic(t: Tensor) -> Tensor:
     return near * (t <= 1) + far * ((t > 1) & (t <= 2))
 
 
-def _triangle(t: Tensor) -> Tensor:
-    return (1 - t.abs()).clamp(min=0)
-
-
-def _box(t: Tensor) -> Tensor:
-    return ((t >= -0.5) & (t < 0.5)).to(t.dtype)
-
-
-_KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many pixels they are wide
     "bicubic": (_cubic, 4),
-    "bilinear": (_triangle, 2),
-    "box": (_box, 1),
+    "bilinear": (lambda t: (1 - t.abs()).clamp(min=0), 2),
+    "box": (lambda t: ((t >= -0.5) & (t < 0.5)).to(t.dtype), 1),
 }
 
 
@@ -213,10 +268,8 @@ def resize_matrix(
         A size below 1 or an unknown kernel.
     """
     if n_in < 1 or n_out < 1:
-        raise ValueError(f"sizes must be at least 1 pixel, got {n_in} -> {n_out}")
-    if kernel not in _KERNELS:
-        raise ValueError(f"unknown kernel {kernel!r}: choose one of {', '.join(_KERNELS)}")
-    function, width = _KERNELS[kernel]
+        raise ValueError(f"sizes must be at least 1 pixel, got {n_in} → {n_out}.")
+    function, width = KERNELS[messages.choose(kernel, KERNELS, "kernel")]
     scale = n_out / n_in
     shrink = min(scale, 1.0)
     with torch.inference_mode(False), torch.no_grad():  # a cached inference tensor would break later gradients
@@ -248,13 +301,19 @@ def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
     (N, 3, h, w)
         Of x's dtype and device. Not clamped: a cubic over- and undershoots.
     """
-    _check_batch(x)
+    check_batch(x)
     (height, width), (h, w) = x.shape[-2:], size
     rows = resize_matrix(height, h, kernel, x.dtype, x.device)
     columns = resize_matrix(width, w, kernel, x.dtype, x.device)
     return rows @ x @ columns.T
 
 
-def _check_batch(x: Tensor) -> None:
+def check_batch(x: Tensor) -> Tensor:
+    """Return ``x`` if it is a float tensor (N, 3, H, W); else a ``TypeError`` or ``ValueError`` says what to do."""
+    if not isinstance(x, Tensor):
+        kind = type(x).__name__
+        raise TypeError(f"expected pictures as a float tensor (N, 3, H, W), got {kind}: torch.as_tensor makes one.")
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
-        raise ValueError(f"expected float pictures (N, 3, H, W), got {x.dtype} of shape {tuple(x.shape)}")
+        came = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
+        raise ValueError(f"expected float pictures (N, 3, H, W), got {came}; bytes are to be divided by 255.")
+    return x

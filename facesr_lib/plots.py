@@ -11,6 +11,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib import images
+from facesr_lib.messages import choose
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -254,6 +256,20 @@ def table(columns: Sequence[str], *rows: Sequence[object]) -> HTML:
     )
     lines = "".join(f"<tr>{line}</tr>" for line in body)
     return HTML(f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
+
+
+def diagram(name: str) -> HTML:
+    """Show a drawing of how data flows: "generator", "pulse", "dse" or "rls"; its colours follow the page's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such drawing.
+    """
+    from IPython.display import HTML
+
+    drawings = {path.stem: path for path in sorted((Path(__file__).parent / "diagrams").glob("*.svg"))}
+    return HTML(drawings[choose(name, drawings, "diagram")].read_text(encoding="utf-8"))
 
 
 def spread(x: Tensor, digits: int = 2) -> str:

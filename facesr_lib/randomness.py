@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+Seed = int | Sequence[int]
+"""One number for all images, or one per image."""
 
-def generators(seed: int | Sequence[int], n: int, restarts: int = 1) -> list[Generator]:
+
+def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
     """One CPU generator per image and restart, image by image.
 
     Parameters
@@ -37,9 +40,9 @@ def generators(seed: int | Sequence[int], n: int, restarts: int = 1) -> list[Gen
     states = [
         np.random.SeedSequence([*key, r]).generate_state(1, np.uint64)[0] for key in keys for r in range(restarts)
     ]
-    return [Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
+    return [Generator("cpu").manual_seed(int(state >> np.uint64(1))) for state in states]
 
 
 def normal(draws: Sequence[Generator], *shape: int) -> Tensor:
     """Standard Gaussian numbers, (len(draws), *shape), each row from its own generator."""
-    return torch.stack([torch.randn(shape, generator=generator) for generator in draws])
+    return torch.stack([torch.randn(shape, generator=each, dtype=torch.float32, device="cpu") for each in draws])

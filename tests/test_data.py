@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ def home(tmp_path, monkeypatch):
     common = {"purpose": "a test", "licence": "none", "size": 1, "source": "nowhere", "without": "the rest still works"}
     registry = {
         "faces": Entry("faces", "faces", count=13, **common),
+        "celeba-hq": Entry("celeba-hq", "celeba-hq", count=2, **common),
         "set5": Entry("set5", "sr/set5", count=2, **common),
     }
     monkeypatch.setattr(assets.registry, "entries", lambda: registry)
@@ -45,9 +48,9 @@ def test_faces_are_block_means_in_numerical_order(home, resolution):
     torch.testing.assert_close(x * 255, (x * 255).round(), atol=1e-4, rtol=0)
 
 
-def test_faces_come_from_the_cache_and_follow_the_folder(home, tmp_path, monkeypatch):
+def test_faces_come_from_the_cache_and_follow_the_folder(home, monkeypatch):
     first = data.faces("test", 32)
-    (cached,) = (tmp_path / "cache" / "prepared").iterdir()
+    (cached,) = (assets.cache() / "prepared").iterdir()
     assert np.load(cached).shape == (2, 32, 32, 3)
     with monkeypatch.context() as patch:
         patch.setattr(images, "read", lambda _: pytest.fail("was decoded again"))
@@ -58,9 +61,9 @@ def test_faces_come_from_the_cache_and_follow_the_folder(home, tmp_path, monkeyp
     assert not torch.equal(data.faces("test", 32)[1], first[1])
 
 
-def test_a_damaged_cache_is_made_again(home, tmp_path):
+def test_a_damaged_cache_is_made_again(home):
     first = data.faces("test", 32)
-    (cached,) = (tmp_path / "cache" / "prepared").iterdir()
+    (cached,) = (assets.cache() / "prepared").iterdir()
     cached.write_bytes(cached.read_bytes()[:200])
     torch.testing.assert_close(data.faces("test", 32), first)
     assert np.load(cached).shape == (2, 32, 32, 3)
@@ -74,7 +77,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(home, tmp_path):
 def test_faces_refuse(home):
     with pytest.raises(ValueError, match="resolution 48 does not divide 256"):
         data.faces("train", 48)
-    with pytest.raises(ValueError, match="unknown split 'validation'"):
+    with pytest.raises(ValueError, match="there is no split 'validation': choose one of train, test"):
         data.faces("validation")
     for count in (0, 3):
         with pytest.raises(ValueError, match=rf"asked for {count} faces.*1 to 2"):
@@ -119,6 +122,75 @@ def test_folder_crops_resizes_and_names_what_it_skips(tmp_path):
     torch.testing.assert_close(x, torch.stack(expected), atol=0.51 / 255, rtol=0)  # kept as bytes
 
 
+def test_held_out_faces_say_where_they_come_from(home):
+    faces, origin = data.held_out(64, 2)
+    assert origin == "held-out faces"
+    assert torch.equal(faces, data.faces("test", 64))
+    with pytest.raises(ValueError, match="asked for 3 faces"):
+        data.held_out(64, 3)
+    with pytest.raises(AssetMissing, match="'celeba-hq'"):
+        data.held_out(512, 1)
+    for folder, i in (("0", 10), ("1", 2)):
+        (home / "celeba-hq" / folder).mkdir(parents=True)
+        images.write(torch.full((3, 8, 8), i / 255), home / "celeba-hq" / folder / f"{i}.jpg")
+    faces, origin = data.held_out(512, 2)
+    assert (origin, faces.shape) == ("CelebA-HQ", (2, 3, 512, 512))
+    torch.testing.assert_close(faces.mean((1, 2, 3)) * 255, torch.tensor([10.0, 2.0]), atol=0.1, rtol=0)
+    (home / "faces" / "test" / "90.png").unlink()
+    with pytest.raises(AssetMissing, match="'faces' is incomplete"):
+        data.held_out(64, 1)
+
+
+def grey(level: int) -> torch.Tensor:
+    return torch.full((3, 8, 8), level / 255)
+
+
+def levels(x: torch.Tensor) -> list[int]:
+    return (x[:, 0, 0, 0] * 255).round().int().tolist()
+
+
+def test_sub_folders_are_read_in_the_order_of_their_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    places = ["00000/00002.png", "00000/00010.PNG", "01000/00001.png", "odd.png/7.jpg", ".hidden/3.png", "00000/.4.png"]
+    for level, place in enumerate(places):
+        (tmp_path / "faces" / place).parent.mkdir(parents=True, exist_ok=True)
+        images.write(grey(level), tmp_path / "faces" / place)
+    images.write(grey(9), tmp_path / "faces" / "2.jpg")
+    (tmp_path / "faces" / "2.jpg").rename(tmp_path / "faces" / "2.jfif")
+    assert levels(data.folder(tmp_path / "faces", 4)) == [0, 1, 9, 3, 2]
+    images.write(grey(77), tmp_path / "faces" / "01000" / "00001.png")
+    assert levels(data.folder(tmp_path / "faces", 4))[-1] == 77  # and not what the cache held
+    (tmp_path / "faces" / "00000" / "00010.PNG").rename(tmp_path / "faces" / "00000" / "00001.PNG")
+    assert levels(data.folder(tmp_path / "faces", 4))[0] == 1
+
+
+def test_what_is_no_picture_is_skipped_and_counted_once(tmp_path):
+    images.write(grey(5), tmp_path / "1.png")
+    (tmp_path / "2.png").mkdir()
+    (tmp_path / "3.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "4.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    for i in range(5, 20):
+        (tmp_path / f"{i}.jpg").write_text("no picture")
+    with pytest.warns(UserWarning, match=r"skipped 17 of 18 pictures: .*3\.png.*4\.heic.*pillow-heif.*7 more") as told:
+        assert levels(data.folder(tmp_path, 4)) == [5]
+    assert len(told) == 1
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "faces").mkdir()
+    images.write(grey(5), tmp_path / "faces" / "1.png")
+    assert levels(data.folder("~/faces", 4)) == [5]
+
+
+def test_processes_may_prepare_one_folder_at_once(home):
+    code = "from facesr_lib import data; print(data.prepared({!r}, 8).sum())".format(str(home / "faces" / "train"))
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    sums = [int(process.communicate()[0]) for process in running]
+    assert sums == [int(data.prepared(home / "faces" / "train", 8).sum())] * 2
+    assert [p.suffix for p in (assets.cache() / "prepared").iterdir()] == [".npy"]
+
+
 def test_folder_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         data.folder(tmp_path / "nothing", 32)
@@ -137,5 +209,5 @@ def test_benchmark_images_keep_their_sizes(home):
     first, second = data.benchmark_images("set5")
     torch.testing.assert_close(first, picture(1, 10, 20))
     assert second.shape == (3, 30, 8)
-    with pytest.raises(ValueError, match=r"unknown benchmark 'urban100'"):
-        data.benchmark_images("urban100")
+    with pytest.raises(ValueError, match=r"there is no benchmark 'set15': did you mean set5 or set14"):
+        data.benchmark_images("set15")

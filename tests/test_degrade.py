@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -136,8 +137,12 @@ def test_a_chain_is_one_operator_with_the_common_scale():
         (lambda: Downsample(0), "at least 1; got 0"),
         (lambda: Downsample(2.5), "whole number"),
         (lambda: Downsample(float("inf")), "whole number"),
+        (lambda: Downsample(float("nan")), "whole number.*got nan"),
+        (lambda: Downsample(0.5), "at least 1; got 0.5"),
+        (lambda: Downsample(-2), "at least 1; got -2"),
+        (lambda: Downsample("8"), "whole number, at least 1; got '8'"),
         (lambda: Downsample(4, "bicubik"), r"did you mean bicubic\?"),
-        (lambda: Downsample(4, "lanczos"), "bicubic or box or bilinear"),
+        (lambda: Downsample(4, "lanczos"), "choose one of bicubic, bilinear, box"),
         (lambda: Downsample(4)(torch.zeros(1, 3, 30, 32)), "30×32 image cannot be made 4 times smaller: crop it to"),
         (lambda: Downsample(4)(torch.zeros(1, 3, 32, 30)), "multiples of 4, or choose a scale that divides both sides"),
         (lambda: Downsample(4)(torch.zeros(3, 32, 32)), r"\(N, 3, H, W\).*\(3, 32, 32\)"),
@@ -160,28 +165,36 @@ def test_impossible_operators_are_refused(make, message):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "ways"),
+    ("scale", "height", "width", "message"),
     [
-        (16, 20, "resize it to 8×8, or choose scale=4 for 16×16."),
-        (16, 16, "resize it to 8×8, or choose scale=4 for 16×16."),
-        (8, 10, "resize it to 8×8."),
-        (13, 13, "resize it to 8×8."),
+        (4, 8, 8, "pictures of 16×16: choose scale 8 for 8×8, or crop it square and resize it to 16×16."),
+        (8, 16, 20, "pictures of 8×8: choose scale 4 for 16×16, or crop it square and resize it to 8×8."),
+        (8, 8, 10, "pictures of 8×8: crop it square and resize it to 8×8."),
+        (8, 13, 13, "pictures of 8×8: crop it square and resize it to 8×8."),
+        (8, 512, 512, "pictures of 8×8: crop it square and resize it to 8×8."),
+        (3, 8, 8, "nothing: choose scale 8 for 8×8, or choose a scale that divides 64."),
+        (128, 7, 7, "nothing: choose a scale that divides 64."),
     ],
 )
-def test_a_wrong_size_is_met_with_the_ways_out(height, width, ways):
-    message = (
-        f"the low-resolution image is {height}×{width}, but Downsample(scale=8) of a 64×64 generator gives 8×8. "
-        f"Crop it square and {ways}"
-    )
+def test_a_wrong_size_is_met_with_the_pictures_size_and_the_ways_out(scale, height, width, message):
+    message = f"the picture is {height}×{width}; at scale {scale} a 64×64 prior explains {message}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        check_lowres(Downsample(8), torch.zeros(1, 3, height, width), 64)
+        check_lowres(Downsample(scale), torch.zeros(1, 3, height, width), 64)
+
+
+def test_an_operator_without_a_scale_is_met_in_the_same_words():
+    with pytest.raises(
+        ValueError, match="picture is 8×8; through this operator a 64×64 prior explains pictures of 16×16"
+    ):
+        check_lowres(lambda image: image[..., ::4, ::4], torch.zeros(1, 3, 8, 8), 64)
 
 
 @pytest.mark.parametrize(
     ("lowres", "message"),
     [
-        (torch.zeros(3, 8, 8), r"\(N, 3, h, w\), at least one; got \(3, 8, 8\)"),
-        (torch.zeros(1, 1, 8, 8), r"got \(1, 1, 8, 8\)"),
+        (torch.zeros(3, 8, 8), r"\(N, 3, H, W\), got float32 of shape \(3, 8, 8\)"),
+        (torch.zeros(1, 1, 8, 8), r"of shape \(1, 1, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "got uint8.*divided by 255"),
         (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
         (torch.full((1, 3, 8, 8), float("inf")), "infinite"),
         (torch.full((1, 3, 8, 8), 128.0), "Divide by 255"),
@@ -192,6 +205,36 @@ def test_a_wrong_size_is_met_with_the_ways_out(height, width, ways):
 def test_low_resolution_images_that_cannot_be_are_refused(lowres, message):
     with pytest.raises(ValueError, match=message):
         check_lowres(Downsample(8), lowres, 64)
+
+
+@pytest.mark.parametrize("given", [[[0.5]], np.zeros((1, 3, 16, 16), np.float32), None])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Downsample(4),
+        Downsample(4).upsample,
+        GaussianNoise(0.1),
+        SaltAndPepper(0.1),
+        GaussianBlur(0.0),
+        MotionBlur(3),
+        Chain(GaussianBlur(1.0), Downsample(4)),
+        lambda lowres: check_lowres(Downsample(4), lowres, 64),
+    ],
+)
+def test_what_is_no_tensor_is_told_how_to_become_one(operator, given):
+    with pytest.raises(TypeError, match=rf"float tensor .* got {type(given).__name__}: torch.as_tensor makes one"):
+        operator(given)
+
+
+@pytest.mark.parametrize("corruption", [SaltAndPepper(0.2), GaussianBlur(1.5), MotionBlur(5, 30), Downsample(4)])
+def test_the_default_precision_changes_nothing(corruption):
+    x = image(2, 16)
+    plain = corruption(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(corruption(x), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_good_batch_passes_through():

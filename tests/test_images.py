@@ -1,5 +1,7 @@
 import errno
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms, ImageFile, features
 from safetensors.torch import load_file
 
 from facesr_lib import images
@@ -49,17 +51,192 @@ def test_16_bit_grey_keeps_its_levels(tmp_path, suffix):
 
 
 def test_16_bit_rgb_png_is_read(tmp_path):
-    import struct
-    import zlib
+    (tmp_path / "w.png").write_bytes(png(np.array([[[65535, 0, 32768]]]), depth=16, colour=2))
+    x = images.read(tmp_path / "w.png").flatten()
+    torch.testing.assert_close(x, torch.tensor([1.0, 0.0, 0.5]), atol=1 / 255, rtol=0)
+
+
+def png(levels: np.ndarray, depth: int, colour: int, key: tuple[int, ...] = ()) -> bytes:
+    """Write a PNG by hand: levels (H, W, channels) of ``depth`` bits, grey (0) or RGB (2), perhaps one transparent."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    row = b"\0" + np.array([65535, 0, 32768], ">u2").tobytes()
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
-    (tmp_path / "w.png").write_bytes(png + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b""))
-    x = images.read(tmp_path / "w.png").flatten()
-    torch.testing.assert_close(x, torch.tensor([1.0, 0.0, 0.5]), atol=1 / 255, rtol=0)
+    height, width, _ = levels.shape
+    bits = levels.reshape(height, -1, 1) >> np.arange(depth - 1, -1, -1) & 1
+    rows = np.packbits(bits.reshape(height, -1).astype(np.uint8), axis=1)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b""
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + transparent + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_is_white(tmp_path, depth):
+    most = 2**depth - 1
+    levels = np.array([[[0], [most // 2], [most]]])
+    for key in {0, most // 2}:
+        (tmp_path / "key.png").write_bytes(png(levels, depth, 0, (key,)))
+        expected = np.where(levels == key, 1, levels / most)[..., 0]
+        np.testing.assert_allclose(images.read(tmp_path / "key.png")[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("depth", "key"), [(8, (0, 255, 0)), (8, (1, 2, 3)), (16, (0, 65535, 0)), (16, (0, 300, 0))])
+def test_a_transparent_colour_is_white(tmp_path, depth, key):
+    most = 2**depth - 1
+    (tmp_path / "key.png").write_bytes(png(np.array([[key, (most, 0, 0), (0, 0, most)]]), depth, 2, key))
+    x = images.read(tmp_path / "key.png")
+    assert x[:, 0].T.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("most", [1, 100, 255, 256, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+def test_a_pgm_or_ppm_is_read_by_its_own_maximum(tmp_path, kind, most):
+    levels = np.array([0, most // 2, most])
+    body = levels.astype(">u2" if most > 255 else "u1").tobytes()
+    (tmp_path / "a.pgm").write_bytes(f"{kind} {3 if kind == 'P5' else 1} 1 {most}\n".encode() + body)
+    x = images.read(tmp_path / "a.pgm")
+    x = x[0, 0] if kind == "P5" else x[:, 0, 0]
+    np.testing.assert_allclose(x, levels / most, atol=1e-5 if kind == "P5" and most > 255 else 0.51 / 255)
+
+
+def tiff(levels: list[int], bits: int, tags: dict[int, int]) -> bytes:
+    """Write one row of a grey TIFF by hand: white is the largest level, unless tag 262 says that it is zero."""
+    binary = np.array(levels)[:, None] >> np.arange(bits - 1, -1, -1) & 1
+    packed = (np.array(levels, "<u2") if bits == 16 else np.packbits(binary.astype(np.uint8))).tobytes()
+    packed += b"\0" * (len(packed) % 2)
+    required = {256: len(levels), 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(packed)}
+    entries = sorted((required | tags).items())
+    directory = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in entries)
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    return start + packed + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("levels", "bits", "tags", "expected"),
+    [
+        ([0, 4660, 65535], 16, {}, [0, 4660 / 65535, 1]),
+        ([0, 2048, 4095], 12, {}, [0, 2048 / 4095, 1]),
+        ([0, 512, 1023], 16, {281: 1023}, [0, 512 / 1023, 1]),  # ten bits in sixteen
+        ([0, 512, 65535], 16, {281: 1023}, [0, 512 / 65535, 1]),  # said so wrongly
+        ([0, 512, 1024], 16, {281: 1024}, [0, 512 / 65535, 1024 / 65535]),  # just its brightest pixel
+        ([0, 4660, 65535], 16, {262: 0}, [1, 1 - 4660 / 65535, 0]),
+    ],
+)
+def test_a_tiff_is_read_by_its_own_white(tmp_path, levels, bits, tags, expected):
+    (tmp_path / "a.tif").write_bytes(tiff(levels, bits, tags))
+    np.testing.assert_allclose(images.read(tmp_path / "a.tif")[1, 0], expected, atol=1e-6)
+
+
+def test_whole_numbers_whose_white_is_not_known_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 4), 200, np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"deep\.tif has pixels of 32 .* white is not known"):
+        images.read(tmp_path / "deep.tif")
+
+
+# colour profiles
+
+D50 = np.array([0.9642, 1.0, 0.8249])
+SRGB = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])  # RGB to XYZ at D50
+DISPLAY_P3 = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
+ADOBE_RGB = np.array([[0.6097, 0.2053, 0.1492], [0.3111, 0.6257, 0.0632], [0.0195, 0.0609, 0.7446]])
+
+
+def profile(space: str, gamma: float, to_xyz: np.ndarray | None = None) -> bytes:
+    """Write a colour profile of version 2 by hand: primaries (none: grey) and one exponent."""
+
+    def xyz(values: np.ndarray) -> bytes:
+        return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(65536 * v) for v in values))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * gamma)) + bytes(2)
+    name = f"a {space.strip().lower()} space".encode() + b"\0"
+    text = b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78 + -(12 + len(name) + 78) % 4)
+    tags = {b"desc": text, b"cprt": b"text" + bytes(4) + b"free", b"wtpt": xyz(D50)}
+    if to_xyz is None:
+        tags[b"kTRC"] = curve
+    else:
+        for i, letter in enumerate((b"r", b"g", b"b")):
+            tags |= {letter + b"XYZ": xyz(to_xyz[:, i]), letter + b"TRC": curve}
+    table, body = b"", b""
+    for key, value in tags.items():
+        table += struct.pack(">4sII", key, 132 + 12 * len(tags) + len(body), len(value))
+        body += value
+    size = 132 + len(table) + len(body)
+    header = struct.pack(">I4xI4s4s4s", size, 0x02400000, b"mntr", space.encode(), b"XYZ ") + bytes(12) + b"acsp"
+    return (
+        header.ljust(68, b"\0")
+        + struct.pack(">3i", *(round(65536 * v) for v in D50)).ljust(60, b"\0")
+        + (struct.pack(">I", len(tags)) + table + body)
+    )
+
+
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+COLOURS = np.array([[[200, 120, 90], [60, 90, 60], [128, 128, 128], [255, 255, 255]]], np.uint8)  # within sRGB
+
+
+@pytest.mark.parametrize("to_xyz", [DISPLAY_P3, ADOBE_RGB], ids=["Display P3", "Adobe RGB"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_a_colour_profile_is_converted_to_srgb(tmp_path, suffix, to_xyz):
+    flat = np.repeat(np.repeat(COLOURS, 16, 0), 16, 1)  # blocks, which JPEG keeps
+    options = {"quality": 100} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    path = save(tmp_path / f"p.{suffix}", flat, icc_profile=profile("RGB ", 2.2, to_xyz), **options)
+    expected = to_srgb((COLOURS[0] / 255) ** 2.2 @ to_xyz.T @ np.linalg.inv(SRGB).T)
+    assert np.abs(expected[0] - COLOURS[0, 0] / 255).max() > 0.03
+    np.testing.assert_allclose(images.read(path)[:, 8, 8::16].T, expected, atol=2.5 / 255)
+
+
+def test_transparency_survives_a_colour_profile(tmp_path):
+    alpha = np.array([[[255], [0], [51], [255]]], np.uint8)
+    icc = profile("RGB ", 2.2, DISPLAY_P3)
+    clear = images.read(save(tmp_path / "a.png", np.concatenate([COLOURS, alpha], 2), icc_profile=icc))
+    solid = images.read(save(tmp_path / "b.png", COLOURS, icc_profile=icc))
+    opacity = torch.from_numpy(alpha[..., 0] / np.float32(255))
+    torch.testing.assert_close(clear, solid * opacity + 1 - opacity)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_grey_profile_is_converted_too(tmp_path, dtype):
+    levels = (np.array([[0.0, 0.1, 0.5, 1.0]]) * np.iinfo(dtype).max).astype(dtype)
+    x = images.read(save(tmp_path / "g.png", levels, icc_profile=profile("GRAY", 1.0)))  # linear light
+    np.testing.assert_allclose(x[0], to_srgb(levels / np.iinfo(dtype).max), atol=2 / 255)
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert torch.equal(images.read(save(tmp_path / "s.png", GRADIENT, icc_profile=icc)), as_tensor(GRADIENT))
+
+
+@pytest.mark.parametrize("damage", [lambda icc: b"no profile", lambda icc: icc[:200], lambda icc: icc[:-24]])
+def test_a_damaged_profile_is_ignored_and_named(tmp_path, damage):
+    path = save(tmp_path / "p.png", GRADIENT, icc_profile=damage(profile("RGB ", 2.2, DISPLAY_P3)))
+    with pytest.warns(UserWarning, match=r"p\.png: the colour profile is damaged"):
+        x = images.read(path)
+    torch.testing.assert_close(x, as_tensor(GRADIENT))
+
+
+# what telephones make
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_avif_is_read(tmp_path):
+    Image.fromarray(np.repeat(COLOURS, 32, 0).repeat(32, 1)).save(tmp_path / "a.avif", quality=100)
+    np.testing.assert_allclose(images.read(tmp_path / "a.avif")[:, 16, 16::32].T, COLOURS[0] / 255, atol=4 / 255)
+
+
+def test_heic_is_read_by_an_extra(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    picture = Image.fromarray(np.repeat(COLOURS, 32, 0).repeat(32, 1))
+    heif.from_pillow(picture).save(tmp_path / "a.HEIC", quality=100)
+    np.testing.assert_allclose(images.read(tmp_path / "a.HEIC")[:, 16, 16::32].T, COLOURS[0] / 255, atol=4 / 255)
+
+
+def test_without_the_extra_heic_is_named(tmp_path):
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(ValueError, match=r"IMG_1\.HEIC.*pip install pillow-heif"):
+        images.read(tmp_path / "IMG_1.HEIC")
 
 
 def test_alpha_is_composited_on_white(tmp_path):
@@ -116,8 +293,8 @@ def test_missing_file_is_named(tmp_path):
 def test_too_large_pictures_are_refused_before_decoding(tmp_path, monkeypatch):
     path = tmp_path / "big.png"
     Image.new("1", (9000, 9000)).save(path)
-    monkeypatch.setattr(images, "_rgb", lambda _: pytest.fail("was decoded"))
-    with pytest.raises(ValueError, match=r"big\.png has 9000 x 9000 pixels \(81 megapixels\)"):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("was decoded"))
+    with pytest.raises(ValueError, match=r"big\.png has 9000×9000 pixels \(81 megapixels\)"):
         images.read(path)
     bomb = tmp_path / "bomb.png"
     Image.new("1", (20000, 20000)).save(bomb)
@@ -184,6 +361,36 @@ def test_write_refuses_shapes_suffixes_and_folders(tmp_path):
             images.write(torch.zeros(shape), tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match="make it first"):
         images.write(torch.zeros(3, 2, 2), tmp_path / "no" / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_replaces_unless_told_otherwise(tmp_path):
+    images.write(torch.zeros(3, 2, 2), tmp_path / "a.png")
+    images.write(torch.ones(3, 2, 2), tmp_path / "a.png")
+    with pytest.raises(FileExistsError, match=r"a\.png exists: .* --overwrite"):
+        images.write(torch.zeros(3, 2, 2), tmp_path / "a.png", overwrite=False)
+    assert images.read(tmp_path / "a.png").min() == 1
+    assert os.listdir(tmp_path) == ["a.png"]
+    images.write(torch.zeros(3, 2, 2), tmp_path / "b.png", overwrite=False)
+    assert images.read(tmp_path / "b.png").max() == 0
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    images.write(torch.ones(3, 2, 2), "~/a.png")
+    assert images.read("~/a.png").shape == images.read(tmp_path / "a.png").shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize("given", [np.zeros((1, 3, 4, 4), np.float32), [[0.0]], None, 1.0])
+def test_what_is_no_tensor_is_told_how_to_become_one(tmp_path, given):
+    for use in (
+        lambda x: images.write(x, tmp_path / "a.png"),
+        lambda x: images.resize(x, (2, 2)),
+        images.grid,
+        images.to_uint8,
+    ):
+        with pytest.raises(TypeError, match=rf"got {type(given).__name__}: torch.as_tensor makes one"):
+            use(given)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """dse, RLS, RLS+ and BRGM: each term against its equation, what each may change, and what must not go wrong."""
 
+from contextlib import contextmanager
 from functools import partial
 from math import inf, sqrt
 
@@ -24,7 +25,14 @@ from facesr_lib.search.terms import cosine, cross, density_and_shell, standard_n
 OPERATOR = Downsample(2)
 brgm = partial(search.brgm, perceptual=None)
 mganprior = partial(search.mganprior, perceptual=None, at=8, codes=3)
-ALL = search.METHODS | {"brgm": brgm, "mganprior": mganprior}
+ALL = {
+    "pulse": search.pulse,
+    "dse": search.dse,
+    "rls": search.rls,
+    "rls_plus": search.rls_plus,
+    "brgm": brgm,
+    "mganprior": mganprior,
+}
 every_method = pytest.mark.parametrize("method", ALL.values(), ids=ALL)
 quiet = {"steps": 5, "progress": False}
 
@@ -54,13 +62,114 @@ def lowres(prior):
     return OPERATOR(prior.sample(3, seed=7)[0]).clamp(0, 1)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+# --- in somebody's program
+
+
+def weights_with_gradients(prior):
+    return [p.requires_grad_() for network in (prior.generator, prior.discriminator) for p in network.parameters()]
+
+
+@contextmanager
+def default_dtype(dtype):
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+SURROUNDINGS = {
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
+    "float64": partial(default_dtype, torch.float64),
+    "float16": partial(default_dtype, torch.float16),
+    "a default device": partial(torch.device, "meta"),
+    "deterministic": deterministic,
+}
+
+
+@pytest.fixture(scope="module")
+def expected(prior, lowres):
+    return {name: method(prior, lowres, OPERATOR, **quiet) for name, method in ALL.items()}
+
+
+def state():
+    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    return *modes, torch.get_default_dtype(), torch.get_default_device(), torch.random.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
+@pytest.mark.parametrize("name", ALL)
+def test_a_search_is_the_same_in_any_surroundings_and_leaves_them_alone(prior, lowres, expected, name, surroundings):
+    with surroundings():
+        before = state()
+        found = ALL[name](prior, lowres, OPERATOR, **quiet)
+        assert state() == before
+    assert torch.equal(found.image, expected[name].image)
+    assert torch.equal(found.latent, expected[name].latent)
+    assert torch.equal(found.residual, expected[name].residual)
+
+
+def test_an_error_leaves_the_surroundings_alone_too(prior, lowres):
+    with default_dtype(torch.float64):
+        before = state()
+        with pytest.raises(ValueError, match="there is no space"):
+            search.pulse(prior, lowres, OPERATOR, space="q", **quiet)
+        assert state() == before
+
+
+@pytest.mark.parametrize("surroundings", ["inference", "float64", "autocast"])
+@pytest.mark.parametrize("name", ["dse", "rls_plus"])  # between them they use all of a prior
+def test_a_prior_loaded_in_any_surroundings_can_be_searched(prior, lowres, expected, name, surroundings, tmp_path):
+    prior.save(tmp_path / "prior.safetensors")
+    plain = ALL[name](FacePrior.load(tmp_path / "prior.safetensors"), lowres, OPERATOR, **quiet)
+    with SURROUNDINGS[surroundings]():
+        loaded = FacePrior.load(tmp_path / "prior.safetensors")
+        picture = OPERATOR(prior.sample(3, seed=7)[0]).clamp(0, 1)
+    assert torch.equal(ALL[name](loaded, lowres, OPERATOR, **quiet).image, plain.image)
+    ALL[name](loaded, picture, OPERATOR, **quiet)
+
+
 @every_method
-def test_a_search_differentiates_whatever_mode_it_is_called_in(prior, lowres, method, mode):
-    plain = method(prior, lowres, OPERATOR, **quiet)
-    with mode():
-        found = method(prior, OPERATOR(prior.sample(3, seed=7)[0]).clamp(0, 1), OPERATOR, **quiet)
-    assert_close(found.image, plain.image, atol=1e-4, rtol=0)
+def test_a_picture_with_a_graph_gets_no_gradient(method, prior, lowres):
+    leaf = lowres.clone().requires_grad_()
+    plain, found = (method(prior, picture, OPERATOR, **quiet) for picture in (lowres, leaf * 1))
+    assert torch.equal(found.image, plain.image)
+    assert not found.loss.requires_grad
+    assert not found.residual.requires_grad
+    method(prior, leaf, OPERATOR, **quiet)
+    assert leaf.grad is None
+
+
+@every_method
+def test_a_prior_that_asks_for_gradients_gets_none(method, lowres):
+    prior = small_prior()
+    weights = weights_with_gradients(prior)
+    assert method(prior, lowres, OPERATOR, **quiet).loss.isfinite().all()
+    assert all(p.grad is None for p in weights)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_picture_may_be_of_any_floating_point_type(method, prior, lowres, dtype):
+    picture = lowres.to(dtype)
+    plain, found = (method(prior, each, OPERATOR, **quiet) for each in (picture.float(), picture))
+    assert torch.equal(found.image, plain.image)
+    assert found.image.dtype == torch.float32
+
+
+@every_method
+@pytest.mark.parametrize("make", [lambda x: x.numpy(), lambda x: x.tolist()], ids=["numpy", "list"])
+def test_what_is_no_tensor_is_named(method, prior, lowres, make):
+    kind = type(make(lowres)).__name__
+    with pytest.raises(TypeError, match=rf"a tensor \(N, 3, h, w\).*got a {kind}"):
+        method(prior, make(lowres), OPERATOR, **quiet)
 
 
 def test_options_of_the_first_stage_go_before_those_of_both(prior, lowres):
@@ -349,6 +458,32 @@ def test_rls_plus_refines_what_rls_finds(prior, lowres):
     assert (result.residual < first.residual).all()
 
 
+def test_rls_plus_starts_at_the_anchor_that_is_named_or_given(prior, lowres):
+    bare = FacePrior("bare", prior.generator, None)  # without a flow: nothing but the first stage needs one
+    mean = search.rls_plus(bare, lowres, OPERATOR, anchor="mean", **quiet)
+    with torch.inference_mode():
+        code = prior.mean_w(3).clone()
+    for anchor in (code, code.double(), code.numpy(), prior.mean_w(3).clone().requires_grad_()):
+        given = search.rls_plus(bare, lowres, OPERATOR, anchor=anchor, **quiet)
+        assert torch.equal(given.image, mean.image)
+        assert torch.equal(given.anchor, prior.mean_w(3))
+        assert not given.anchor.requires_grad
+
+
+@pytest.mark.parametrize("options", [{"layers": 9}, {"steps": 0}, {"record_every": 0}, {"anchor": "median"}])
+def test_a_wrong_second_stage_is_refused_before_the_first_runs(prior, lowres, options):
+    steps = []
+    with pytest.raises(ValueError, match=r"layers must be|at least 1|there is no anchor"):
+        search.rls_plus(prior, lowres, OPERATOR, **quiet | options, callback=lambda *seen: steps.append(seen))
+    assert not steps
+
+
+def test_what_rls_plus_optimises_may_be_one_string(prior, lowres):
+    options = {"anchor": "mean", "lr": 1e-2} | quiet
+    listed, joined = (search.rls_plus(prior, lowres, OPERATOR, optimise=x, **options) for x in (["w", "eta"], "w,eta"))
+    assert torch.equal(listed.image, joined.image)
+
+
 @pytest.mark.parametrize("what", ["w", "theta", "eta"])
 def test_rls_plus_optimises_what_it_is_told(prior, lowres, what):
     anchor = prior.sample_w(3, seed=4)
@@ -416,7 +551,7 @@ def test_one_code_with_equal_weights_is_plain_synthesis(prior, lowres):
 def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="at least 16×16"):
         distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    perceptual.lpips_vgg_network.cache_clear()
+    perceptual.lpips_network.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
     with pytest.raises(assets.AssetMissing, match="fetch vgg16"):
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
@@ -435,7 +570,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
     assert (together > 0).all()
     (gradient,) = torch.autograd.grad(together.sum(), x)
     assert gradient.abs().sum() > 0
-    perceptual.lpips_vgg_network.cache_clear()
+    perceptual.lpips_network.cache_clear()
 
 
 # --- what is refused
@@ -444,19 +579,19 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("dse", {"space": "v"}, "space must be"),
-        ("dse", {"entrance": "door"}, "entrance must be"),
+        ("dse", {"space": "v"}, "there is no space"),
+        ("dse", {"entrance": "door"}, "there is no entrance"),
         ("dse", {"blocks": 0}, "at least one block"),
         ("dse", {"restarts": 0}, "restarts must be"),
         ("rls", {"layers": 0}, "between 1 and 6"),
         ("rls", {"layers": 7}, "between 1 and 6.*got 7"),
-        ("rls", {"space": "z"}, "space must be"),
-        ("rls", {"start": "zero"}, "start must be"),
+        ("rls", {"space": "z"}, "there is no space"),
+        ("rls", {"start": "zero"}, "there is no start"),
         ("rls", {"restarts": 2}, "all be alike"),
         ("rls_plus", {"radius": 0.0}, "must be positive"),
         ("rls_plus", {"radius": -1.0}, "must be positive"),
-        ("rls_plus", {"optimise": ["w", "g"]}, "'theta' and 'eta'"),
-        ("rls_plus", {"optimise": []}, "'theta' and 'eta'"),
+        ("rls_plus", {"optimise": ["w", "g"]}, "w, theta and eta"),
+        ("rls_plus", {"optimise": []}, "w, theta and eta"),
         ("rls_plus", {"anchor": torch.zeros(2, 6, 8)}, r"\(3, 6, 8\); got \(2, 6, 8\)"),
         ("rls_plus", {"layers": 9}, "between 1 and 6"),
         ("mganprior", {"codes": 0}, "at least one code"),

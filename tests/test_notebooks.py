@@ -96,7 +96,7 @@ def test_chapter_without_parameters_cell_is_refused(write_chapter, tmp_path) -> 
 
 
 def test_unknown_profile_and_chapter_are_named() -> None:
-    with pytest.raises(ValueError, match=r"'full'.*smoke, read, paper"):
+    with pytest.raises(ValueError, match=r"no profile 'full': choose one of smoke, read, paper"):
         publishing.execute([], "full")
     with pytest.raises(ValueError, match=r"'99'.*01-problem"):
         publishing.chapters(["99"])
@@ -115,3 +115,20 @@ def test_failure_does_not_stop_the_other_chapters(write_chapter, tmp_path) -> No
         publishing.execute([failing, sound], "smoke", 1, tmp_path / "out")
     assert [bool(run.error) for run in failure.value.runs] == [True, False]
     assert "to the end" in (tmp_path / "out" / "chapter.ipynb").read_text()
+
+
+def test_another_notebook_in_the_folder_of_results_is_never_replaced(write_chapter, tmp_path) -> None:
+    chapter = write_chapter("profile = 'read'")
+    (out := tmp_path / "out").mkdir()
+    (out / "chapter.ipynb").write_text("somebody's own")
+    with pytest.raises(FileExistsError, match="is no executed chapter: move it away"):
+        publishing.execute([chapter], "smoke", 1, out)
+    assert (out / "chapter.ipynb").read_text() == "somebody's own"
+
+
+def test_a_site_is_not_built_into_another_build_folder(tmp_path) -> None:
+    (other := tmp_path / "_build" / "source" / "main.c").parent.mkdir(parents=True)
+    other.write_text("int main;")
+    with pytest.raises(FileExistsError, match="was not made by `facesr book`"):
+        publishing.build("smoke", out=tmp_path)
+    assert other.read_text() == "int main;"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -144,3 +145,21 @@ def test_a_table_holds_its_cells_as_text():
     assert "2.00 ± 1.41" in shown
     with pytest.raises(ValueError, match="3 cells in a row of a table with 2 columns"):
         plots.table(("a", "b"), (1, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["generator", "pulse", "dse", "rls"])
+def test_diagrams_are_drawings_with_words_for_those_who_cannot_see_them(name):
+    root = ElementTree.fromstring(plots.diagram(name).data)
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(root.find(f"{space}desc").text) > 100
+    assert root.get("fill") == "currentColor"  # light on a dark page, dark on a light one
+    _, _, width, height = map(float, root.get("viewBox").split())
+    for box in root.iter(f"{space}rect"):
+        x, y, w, h = (float(box.get(side)) for side in ("x", "y", "width", "height"))
+        assert 0 <= x <= x + w <= width
+        assert 0 <= y <= y + h <= height
+
+
+def test_an_unknown_diagram_is_told():
+    with pytest.raises(ValueError, match="no diagram 'puls': did you mean pulse"):
+        plots.diagram("puls")

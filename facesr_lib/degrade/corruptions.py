@@ -9,7 +9,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
-from facesr_lib import randomness
+from facesr_lib import images, randomness
 from facesr_lib.degrade.downsample import require
 
 
@@ -25,6 +25,7 @@ class GaussianNoise:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
+        images.check_batch(image)
         noise = randomness.normal(randomness.generators(self.seed, len(image)), *image.shape[1:])
         return (image + self.std * noise.to(image)).clamp(0, 1)
 
@@ -41,8 +42,10 @@ class SaltAndPepper:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
+        images.check_batch(image)
         draws = randomness.generators(self.seed, len(image))
-        dice = torch.stack([torch.rand(1, *image.shape[2:], generator=g) for g in draws]).to(image)  # (N, 1, H, W)
+        size, dtype = (1, *image.shape[2:]), torch.float32
+        dice = torch.stack([torch.rand(size, generator=g, dtype=dtype) for g in draws]).to(image)  # (N, 1, H, W)
         image = torch.where(dice < self.amount / 2, 0.0, image)
         return torch.where(dice > 1 - self.amount / 2, 1.0, image)
 
@@ -58,6 +61,7 @@ class GaussianBlur:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
+        images.check_batch(image)
         if self.sigma == 0:
             return image
         from kornia.filters import gaussian_blur2d
@@ -80,7 +84,7 @@ class MotionBlur:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
-        height, width = image.shape[-2:]
+        height, width = images.check_batch(image).shape[-2:]
         require(
             min(height, width) > self.size // 2,
             f"a line of {self.size} pixels is too long for a {height}×{width} image, whose border cannot be reflected "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from facesr_lib import images
+from facesr_lib import images, messages
 
-KERNELS = ("bicubic", "box", "bilinear")
+KERNELS = tuple(images.KERNELS)
 
 
 class Downsample(nn.Module):
@@ -20,7 +20,7 @@ class Downsample(nn.Module):
     ----------
     scale : int
         How many times smaller.
-    kernel : {"bicubic", "box", "bilinear"}
+    kernel : {"bicubic", "bilinear", "box"}
         The filter, widened by ``scale``.
 
     Raises
@@ -32,30 +32,46 @@ class Downsample(nn.Module):
 
     def __init__(self, scale: int, kernel: str = "bicubic"):
         super().__init__()
-        require(scale >= 1 and scale % 1 == 0, f"scale must be a whole number, at least 1; got {scale}.")
-        if kernel not in KERNELS:
-            near = get_close_matches(str(kernel), KERNELS) or KERNELS
-            raise ValueError(f"there is no kernel {kernel!r}; did you mean {' or '.join(near)}?")
-        self.scale, self.kernel = int(scale), kernel
+        whole = isinstance(scale, Real) and scale >= 1 and scale % 1 == 0
+        require(whole, f"scale must be a whole number, at least 1; got {scale!r}.")
+        self.scale, self.kernel = int(scale), messages.choose(kernel, KERNELS, "kernel")
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H / scale, W / scale), not clamped."""
-        height, width = image.shape[-2:]
-        if height % self.scale or width % self.scale:
-            raise ValueError(
-                f"a {height}×{width} image cannot be made {self.scale} times smaller: crop it to multiples of "
-                f"{self.scale}, or choose a scale that divides both sides."
-            )
+        height, width = images.check_batch(image).shape[-2:]
+        require(
+            height % self.scale == 0 and width % self.scale == 0,
+            f"a {height}×{width} image cannot be made {self.scale} times smaller: crop it to multiples of "
+            f"{self.scale}, or choose a scale that divides both sides.",
+        )
         return images.resize(image, (height // self.scale, width // self.scale), self.kernel)
 
     def upsample(self, image: Tensor) -> Tensor:
         """(N, 3, h, w) → (N, 3, h · scale, w · scale) by the same kernel: the baseline that every method must beat."""
-        height, width = image.shape[-2:]
+        height, width = images.check_batch(image).shape[-2:]
         return images.resize(image, (height * self.scale, width * self.scale), self.kernel)
 
     def extra_repr(self) -> str:
         """Scale and kernel."""
         return f"scale={self.scale}, kernel={self.kernel!r}"
+
+
+class Chain(nn.Module):
+    """Operators one after the other, as one operator with their common ``scale``."""
+
+    def __init__(self, *operators: Callable[[Tensor], Tensor]):
+        super().__init__()
+        require(len(operators) > 0, "a chain needs at least one operator.")
+        self.operators, self.scale = operators, 1
+        for operator in operators:
+            require(callable(operator), f"a chain takes operators, Chain(first, second); got {operator!r}.")
+            self.scale *= getattr(operator, "scale", 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, H / scale, W / scale)."""
+        for operator in self.operators:
+            image = operator(image)
+        return image
 
 
 def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolution: int) -> Tensor:
@@ -72,48 +88,31 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
         If its shape is not what the operator gives, or a pixel is NaN, infinite or outside [0, 1] by more than 0.25: a
         bicubic kernel overshoots by up to 0.21, at scale 2.
     """
-    if lowres.ndim != 4 or lowres.shape[1] != 3 or not lowres.numel():
-        raise ValueError(f"low-resolution images are (N, 3, h, w), at least one; got {tuple(lowres.shape)}.")
-    if not lowres.isfinite().all():
-        raise ValueError("the low-resolution image has NaN or infinite pixels; repair or drop it.")
-    if lowres.min() < -0.25 or lowres.max() > 1.25:
-        raise ValueError(
-            f"the low-resolution image ranges from {lowres.min():.2f} to {lowres.max():.2f}; pixels are in [0, 1]. "
-            "Divide by 255 if they are bytes."
-        )
+    height, width = images.check_batch(lowres).shape[2:]
+    require(lowres.numel() > 0, f"expected at least one low-resolution picture; got {tuple(lowres.shape)}.")
+    require(bool(lowres.isfinite().all()), "the low-resolution picture has NaN or infinite pixels; repair or drop it.")
+    low, high = (bound.item() for bound in lowres.aminmax())
+    require(
+        low >= -0.25 and high <= 1.25,
+        f"the low-resolution picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they "
+        "are bytes.",
+    )
+    scale, side = getattr(operator, "scale", None), min(height, width)
+    through = "through this operator" if scale is None else f"at scale {scale}"
+    explains = f"the picture is {height}×{width}; {through} a {resolution}×{resolution} prior explains"
+    better = (
+        f"choose scale {resolution // side} for {side}×{side}, or "
+        if side < resolution and resolution % side == 0
+        else ""
+    )
+    if scale and resolution % scale:
+        raise ValueError(f"{explains} nothing: {better}choose a scale that divides {resolution}.")
     with torch.no_grad():
-        expected = operator(lowres.new_zeros(1, 3, resolution, resolution)).shape[2:]
-    if lowres.shape[2:] != expected:
-        (h, w), (eh, ew), side = lowres.shape[2:], expected, min(lowres.shape[2:])
-        name = f"Downsample(scale={operator.scale})" if isinstance(operator, Downsample) else "the operator"
-        ways = f"Crop it square and resize it to {eh}×{ew}"
-        if resolution % side == 0 and side != eh:
-            ways += f", or choose scale={resolution // side} for {side}×{side}"
-        raise ValueError(
-            f"the low-resolution image is {h}×{w}, but {name} of a {resolution}×{resolution} generator gives "
-            f"{eh}×{ew}. {ways}."
-        )
+        h, w = operator(lowres.new_zeros(1, 3, resolution, resolution)).shape[2:]
+    if (height, width) != (h, w):
+        better = better if side != min(h, w) else ""
+        raise ValueError(f"{explains} pictures of {h}×{w}: {better}crop it square and resize it to {h}×{w}.")
     return lowres
-
-
-class Chain(nn.Module):
-    """Operators one after the other, as one operator with their common ``scale``."""
-
-    def __init__(self, *operators: Callable[[Tensor], Tensor]):
-        super().__init__()
-        require(len(operators) > 0, "a chain needs at least one operator.")
-        for operator in operators:
-            require(callable(operator), f"a chain takes operators, Chain(first, second); got {operator!r}.")
-        self.operators = operators
-        self.scale = 1
-        for operator in operators:
-            self.scale *= getattr(operator, "scale", 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H / scale, W / scale)."""
-        for operator in self.operators:
-            image = operator(image)
-        return image
 
 
 def require(condition: bool, message: str) -> None:

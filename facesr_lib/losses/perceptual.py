@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from facesr_lib.networks import perceptual
-
-_SMALLEST = 16
 
 
 def lpips_vgg(x: Tensor, y: Tensor) -> Tensor:
@@ -23,30 +23,27 @@ def lpips_vgg(x: Tensor, y: Tensor) -> Tensor:
 
     Raises
     ------
-    assets.AssetMissing
-        If VGG16's weights are not on this machine.
-    ValueError
-        If the images are too small.
+    assets.AssetMissing, ValueError
+        If VGG16's weights are not on this machine; if the images are too small.
 
     Notes
     -----
     Source: Zhang et al. 2018, the package lpips.
     """
-    _large_enough(x)
-    return perceptual.lpips_vgg_network().to(x.device)(x, y, normalize=True).flatten()
+    return _network_for(x)(x, y, normalize=True).flatten()
 
 
 def vgg_l1(x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute difference of VGG16's last features: mGANprior's perceptual term. As `lpips_vgg` otherwise."""
-    _large_enough(x)
-    network = perceptual.lpips_vgg_network().to(x.device)
+    network = _network_for(x)
     ours, theirs = (network.net(network.scaling_layer(2 * image - 1))[-1] for image in (x, y))
     return (ours - theirs).abs().mean((1, 2, 3))
 
 
-def _large_enough(x: Tensor) -> None:
-    if min(x.shape[2:]) < _SMALLEST:
+def _network_for(x: Tensor) -> Any:
+    if min(x.shape[2:]) < 16:
         raise ValueError(
-            f"VGG16 needs at least {_SMALLEST}×{_SMALLEST} pixels; got {x.shape[2]}×{x.shape[3]}. A search with "
-            "perceptual=None goes without it, which is another method."
+            f"VGG16 needs at least 16×16 pixels; got {x.shape[2]}×{x.shape[3]}. Set perceptual to None to search "
+            "without it, which is another method."
         )
+    return perceptual.lpips_network("vgg").to(x.device)

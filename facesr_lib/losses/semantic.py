@@ -17,10 +17,8 @@ class SemanticLoss:
 
     Parameters
     ----------
-    discriminator : networks.stylegan2.Discriminator
-        D, frozen.
-    lowres : (N, 3, h, w)
-        x, in [0, 1].
+    discriminator, lowres
+        D, frozen; x, (N, 3, h, w) in [0, 1].
     blocks : int
         b, counted from the coarse end; at least 1. Where a picture passes fewer, those count.
     enter : callable
@@ -55,7 +53,7 @@ class SemanticLoss:
         return self._discriminator.features(2 * x - 1)[-self._blocks :]
 
     def __call__(self, lowres: Tensor) -> Tensor:
-        """(N, 3, h, w) → (N,)."""
+        """(N, 3, h, w) → (N,): Σ_{i≤b} ‖D⁽ⁱ⁾(ỹ↓) − D⁽ⁱ⁾(x)‖₁."""
         pairs = zip(self.features(lowres), self._target, strict=True)
         return torch.stack([(ours - theirs).abs().sum((1, 2, 3)) for ours, theirs in pairs]).sum(0)
 
@@ -68,23 +66,13 @@ class Entrance:
 
     Parameters
     ----------
-    discriminator : networks.stylegan2.Discriminator
-    faces : (M, 3, R, R)
-        To fit on, in [0, 1].
-    lowres : (M, 3, h, h)
-        The same faces, made small.
+    discriminator, faces, lowres
+        D; faces to fit on, (M, 3, R, R) in [0, 1]; these made small, (M, 3, h, h). A ``ValueError`` says what D takes.
 
     Attributes
     ----------
-    resolution : int
-        h.
-    explained : float
-        Share of the feature map's variance that colour explains: 1 would mean that nothing is lost.
-
-    Raises
-    ------
-    ValueError
-        If no block takes feature maps of h × h.
+    resolution, explained
+        h; the share of the feature map's variance that colour explains, 1 if nothing is lost.
     """
 
     def __init__(self, discriminator: Discriminator, faces: Tensor, lowres: Tensor):

@@ -20,12 +20,8 @@ class Flow(nn.Module):
 
     Parameters
     ----------
-    d : int
-        Dimensions of w.
-    hidden : int
-        Width of each block's masked network.
-    blocks : int
-        Autoregressive blocks; the paper has 5.
+    d, hidden, blocks : int
+        Dimensions of w; width of each block's masked network; autoregressive blocks, of which the paper has 5.
 
     Notes
     -----
@@ -55,6 +51,7 @@ class Flow(nn.Module):
         """Codes w (..., d) → Gaussian vectors v (..., d) and the log density of w (...); differentiable."""
         v, log_determinant = self.transform(((w - self.mean) / self.std).reshape(-1, w.shape[-1]))
         v, log_determinant = v.view_as(w), log_determinant.view(w.shape[:-1]) - self.std.log().sum()
+        # log p(w) = log |∂v/∂w| + log N(v; 0, 1)
         return v, log_determinant - 0.5 * (v.square() + log(2 * pi)).sum(-1)
 
     def gaussianise(self, w: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from facesr_lib import assets, data, randomness
-from facesr_lib.devices import pick_device
+from facesr_lib import assets, files, messages, randomness
+from facesr_lib.devices import pick_device, undisturbed
 from facesr_lib.networks import stylegan2
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior.pulse_gaussian import PulseGaussian
@@ -59,6 +58,7 @@ class FacePrior:
         self.z_dim, self.w_dim = generator.z_dim, generator.w_dim
 
     @classmethod
+    @undisturbed()
     def load(cls, name: str | Path, device: str = "cpu", *, precision: torch.dtype = torch.float32) -> FacePrior:
         """Load a prior.
 
@@ -84,7 +84,7 @@ class FacePrior:
         if not path.suffix and not path.is_file() and path.name == str(name):
             path = assets.path(str(name))
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
-        statistics = path if path.suffix.lower() == ".safetensors" else path.with_suffix(".safetensors")
+        statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
         if statistics.is_file():
             prior._read_statistics(statistics)
         return prior
@@ -104,28 +104,6 @@ class FacePrior:
         if weights := {name[2:]: value.float() for name, value in held.items() if name.startswith("F.")}:
             self.flow = Flow.from_weights(weights).to(self.device).freeze()
 
-    @classmethod
-    def for_profile(cls, profile: str, device: str = "auto", *, with_flow: bool = False) -> FacePrior:
-        """Load the prior that a chapter uses: the shipped one, or in the profile "paper" the official FFHQ weights.
-
-        Where those, or the flow that the chapter needs, are not on this machine, the profile "paper" runs on the
-        shipped prior and says so.
-        """
-        official = "stylegan2-ffhq-1024"
-        if profile == "paper":
-            try:
-                prior = cls.load(official, device)
-                if prior.flow is not None or not with_flow:
-                    return prior
-                place = assets.path(official).with_suffix(".safetensors")
-                missing = (
-                    f"{official} has no flow; train one (`facesr train flow --prior {official}`), put it at {place}"
-                )
-            except assets.AssetMissing as error:
-                missing = str(error)
-            print(f"Running on the shipped prior instead: {missing}")
-        return cls.load("faces-64", device)
-
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
         """Write everything to a ``.safetensors`` file that `load` reads: networks in half precision, statistics not."""
         networks = {"G": self.generator, "D": self.discriminator}
@@ -138,9 +116,8 @@ class FacePrior:
         if self.flow is not None:
             tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
-        temporary = Path(path).with_suffix(".partial")
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
+        with files.replacing(Path(path).expanduser()) as temporary:
+            save_file(tensors, temporary, metadata)
 
     @cached_property
     def pulse_gaussian(self) -> PulseGaussian:
@@ -155,12 +132,18 @@ class FacePrior:
             )
         return self.flow
 
+    def require_discriminator(self, method: str) -> stylegan2.Discriminator:
+        """Return the discriminator; a ``ValueError`` says that ``method`` needs one."""
+        if self.discriminator is None:
+            raise ValueError(f"{method} asks the discriminator; the prior {self.name!r} has none: load one with it.")
+        return self.discriminator
+
+    @undisturbed()
+    @torch.no_grad()
     def sample_w(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> Tensor:
         """Codes of random faces, the same for all layers: (n, L, d)."""
         z = randomness.normal(randomness.generators(seed, n), self.z_dim).to(self.device)
-        with torch.no_grad():
-            w = self.generator.mapping(z, truncation_psi)
-        return w[:, None].repeat(1, self.num_ws, 1)
+        return self.generator.mapping(z, truncation_psi)[:, None].repeat(1, self.num_ws, 1)
 
     def sample(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> tuple[Tensor, Tensor]:
         """Random faces: images (n, 3, R, R) in [0, 1] and their codes (n, L, d)."""
@@ -192,39 +175,17 @@ class FacePrior:
         own = self.generator.synthesis.named_parameters()
         return {name: value.detach().expand(n, *value.shape) for name, value in own}
 
+    @undisturbed()
     @torch.no_grad()
     def synthesise(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """Codes (N, L, d) → images (N, 3, R, R) in [0, 1]: what a reader sees."""
-        return (
-            torch.cat([self.render(part).clamp(0, 1) for part in w.split(32)])
-            if noise is None
-            else self.render(w, noise).clamp(0, 1)
-        )
+        if noise is not None:
+            return self.render(w, noise).clamp(0, 1)
+        return torch.cat([self.render(part).clamp(0, 1) for part in w.split(32)])
 
     def noise_maps(self, kind: str, draws: list[torch.Generator]) -> list[Tensor]:
         """One map per layer, coarse to fine, (1 or N, 1, r, r): "random" (from ``draws``), "const" or "none"."""
         own = [layer.noise_const[None, None] for layer in self.generator.synthesis.layers]
-        if kind == "const":
-            return own
-        if kind == "none":
-            return [torch.zeros_like(m) for m in own]
-        if kind == "random":
+        if messages.choose(kind, ("random", "const", "none"), "noise") == "random":
             return [randomness.normal(draws, *m.shape[1:]).to(self.device) for m in own]
-        raise ValueError(f"noise must be 'random', 'const' or 'none'; got {kind!r}.")
-
-    def held_out(self, count: int) -> tuple[Tensor, str]:
-        """Faces that the prior was not trained on, and where they come from.
-
-        Returns
-        -------
-        faces : (count, 3, R, R)
-        origin : str
-            "held-out faces"; for a prior of more than 256², "CelebA-HQ"; or "samples of the prior" where those are not
-            on this machine or are fewer.
-        """
-        with suppress(assets.AssetMissing):
-            if self.resolution > data.FACE_SIDE:
-                return data.celeba_hq(self.resolution, count).to(self.device), "CelebA-HQ"
-            if count <= data.TEST_FACES:
-                return data.faces("test", self.resolution, count).to(self.device), "held-out faces"
-        return self.sample(count, seed=1_000)[0], "samples of the prior"
+        return own if kind == "const" else [torch.zeros_like(m) for m in own]

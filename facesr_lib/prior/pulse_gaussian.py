@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from facesr_lib.devices import undisturbed
 from facesr_lib.networks import stylegan2
 
 
@@ -34,15 +35,15 @@ class PulseGaussian:
     std: Tensor
 
     @classmethod
+    @undisturbed()
+    @torch.no_grad()
     def fit(cls, mapping: stylegan2.MappingNetwork, count: int = 1_000_000, seed: int = 0) -> PulseGaussian:
         """Mean and standard deviation over ``count`` draws of z."""
-        device = mapping.w_avg.device
         generator = torch.Generator().manual_seed(seed)
-        total, squares = torch.zeros(2, len(mapping.w_avg), dtype=torch.float64, device=device)
+        total, squares = mapping.w_avg.new_zeros(2, len(mapping.w_avg), dtype=torch.float64)
         for drawn in range(0, count, 10_000):
-            z = torch.randn(min(10_000, count - drawn), mapping.z_dim, generator=generator).to(device)
-            with torch.no_grad():
-                x = _before_activation(mapping(z)).double()
+            z = torch.randn(min(10_000, count - drawn), mapping.z_dim, generator=generator).to(total.device)
+            x = _before_activation(mapping(z)).double()
             total += x.sum(0)
             squares += x.square().sum(0)
         mean = total / count

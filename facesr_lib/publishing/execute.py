@@ -6,7 +6,6 @@ could have seen (its source, the library, the data, the profile, the machine).
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -16,9 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from facesr_lib import assets
+from facesr_lib.files import digest, replacing
+from facesr_lib.messages import choose
 
 PROFILES = ("smoke", "read", "paper")
 PACKAGES = (
@@ -107,7 +111,7 @@ def machine() -> dict[str, str]:
 
 
 def execute(
-    notebooks: Sequence[str | Path] = (), profile: str = "read", jobs: int = 2, out: Path | None = None
+    notebooks: Sequence[str | Path] = (), profile: str = "read", jobs: int | None = None, out: Path | None = None
 ) -> list[Run]:
     """Execute chapters side by side with papermill; one whose key has not changed is not run again.
 
@@ -118,8 +122,8 @@ def execute(
         chapters.
     profile : {"smoke", "read", "paper"}
         Handed to the chapter as its parameter ``profile``.
-    jobs : int
-        Chapters at a time; the cores are divided among them unless ``OMP_NUM_THREADS`` is set.
+    jobs : int, optional
+        Chapters at a time, by default as many as cores, which they share out unless ``OMP_NUM_THREADS`` is set.
     out : Path, optional
         Folder of the results, by default ``_build/executed/<profile>``.
 
@@ -136,57 +140,51 @@ def execute(
         If a chapter failed, after the others have ended. Each failure's cell, source and traceback are printed when it
         occurs and stand in the ``error`` of its run.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
+    choose(profile, PROFILES, "profile")
+    jobs = _cores() if jobs is None else jobs
     if jobs < 1:
-        raise ValueError(f"jobs must be at least 1; got {jobs}")
-    todo = [
-        path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))
-    ] or chapters()
+        raise ValueError(f"jobs must be at least 1; got {jobs}.")
+    named = [path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))]
+    todo = named or chapters()
     for chapter in todo:
         if not any("parameters" in cell["metadata"].get("tags", ()) for cell in _cells(chapter)):
-            raise ValueError(f"{chapter.name} has no cell tagged `parameters`: papermill could not set its profile")
+            raise ValueError(f"{chapter.name} has no cell tagged `parameters`: papermill could not set its profile.")
 
     out = out or repository() / "_build" / "executed" / profile
     out.mkdir(parents=True, exist_ok=True)
     around = surroundings(profile)
-    keys = {chapter: _digest(around, chapter.read_bytes()) for chapter in todo}
-    runs: dict[Path, Run] = {}
-    waiting = []
-    for chapter in todo:
-        if _executed_key(out / chapter.name) == keys[chapter]:
-            print(f"{chapter.stem}: unchanged", flush=True)
-            runs[chapter] = Run(chapter, out / chapter.name)
-        else:
-            waiting.append(chapter)
-
-    share = str(max(1, _cores() // max(1, min(jobs, len(waiting)))))
-    threads = os.environ.get("OMP_NUM_THREADS", share)
+    keys = {chapter: digest(around, chapter) for chapter in todo}
+    waiting = [chapter for chapter in todo if _executed_key(out / chapter.name) != keys[chapter]]
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, _cores() // max(1, min(jobs, len(waiting))))))
     environment = {"MKL_NUM_THREADS": threads, **os.environ, "OMP_NUM_THREADS": threads}
-    running: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                chapter = waiting.pop(0)
-                print(f"{chapter.stem}: running with profile={profile}", flush=True)
-                running[chapter] = (_start(chapter, out, profile, environment), time.monotonic())
-            for chapter, (process, start) in list(running.items()):
-                if process.poll() is not None:
-                    del running[chapter]
-                    runs[chapter] = _finish(chapter, out, process.returncode, keys[chapter])
-                    state = "FAILED" if runs[chapter].error else "done"
-                    print(f"{chapter.stem}: {state} after {time.monotonic() - start:.0f} s", flush=True)
-                    if runs[chapter].error:
-                        print(runs[chapter].error, file=sys.stderr, flush=True)
-            time.sleep(0.1)
-    finally:  # Ctrl-C, or a fault of our own: no kernel stays behind
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.wait()
-    if failed := [chapter.stem for chapter in todo if runs[chapter].error]:
-        raise BookError(f"{', '.join(failed)} failed: see the traceback above", [runs[chapter] for chapter in todo])
-    return [runs[chapter] for chapter in todo]
+    running: list[subprocess.Popen[bytes]] = []
+
+    def one(chapter: Path) -> Run:
+        place = f"{chapter.stem} ({todo.index(chapter) + 1} of {len(todo)})"
+        if chapter not in waiting:
+            print(f"{place}: unchanged", flush=True)
+            return Run(chapter, out / chapter.name)
+        print(f"{place}: running with profile={profile}", flush=True)
+        start = time.monotonic()
+        process = _start(chapter, out, profile, environment)
+        running.append(process)
+        run = _finish(chapter, out, process.wait(), keys[chapter])
+        print(f"{place}: {'FAILED' if run.error else 'done'} after {time.monotonic() - start:.0f} s", flush=True)
+        if run.error:
+            print(run.error, file=sys.stderr, flush=True)
+        return run
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            runs = list(pool.map(one, todo))
+        except BaseException:  # Ctrl-C, or a fault of our own: no kernel stays behind, nothing more begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
+    if failed := [run.chapter.stem for run in runs if run.error]:
+        raise BookError(f"{', '.join(failed)} failed: see the traceback above.", runs)
+    return runs
 
 
 def _cells(notebook: Path) -> list[dict[str, Any]]:
@@ -197,27 +195,20 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _digest(*parts: bytes | str) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
-    return digest.hexdigest()
-
-
 def surroundings(profile: str) -> str:
     """Digest what any chapter could see beside its own source: the library (less `BUILDER`) and the data."""
     root = repository()
-    parts: list[bytes | str] = [profile, json.dumps(machine())]
+    parts: list[str | Path] = [profile, json.dumps(machine())]
     for folder in (root / "facesr_lib", root / "data"):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and not set(BUILDER) & set(path.parts):
-                parts += [str(path.relative_to(root)), path.read_bytes()]
+            inside = path.relative_to(root)
+            if path.is_file() and "__pycache__" not in inside.parts and not set(BUILDER) & set(inside.parts):
+                parts += [inside.as_posix(), path]
     if os.environ.get("FACESR_DATA"):  # gigabytes, perhaps: names and sizes stand for contents
-        data = Path(os.environ["FACESR_DATA"])
-        parts += [
-            f"{path.relative_to(data)} {path.stat().st_size}" for path in sorted(data.rglob("*")) if path.is_file()
-        ]
-    return _digest(*parts)
+        data = assets.home()
+        files = sorted(path for path in data.rglob("*") if path.is_file())
+        parts += [f"{path.relative_to(data)} {path.stat().st_size}" for path in files]
+    return digest(*parts)
 
 
 def _start(chapter: Path, out: Path, profile: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -235,8 +226,9 @@ def _finish(chapter: Path, out: Path, returncode: int, key: str) -> Run:
         return Run(chapter, partial, _error(chapter, partial))
     notebook = json.loads(partial.read_text(encoding="utf-8"))
     notebook["metadata"]["facesr"] = {"key": key}
-    partial.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(target)
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.unlink()
     partial.with_suffix(".log").unlink()
     return Run(chapter, target)
 
@@ -256,4 +248,10 @@ def _error(chapter: Path, partial: Path) -> str:
 
 
 def _executed_key(notebook: Path) -> str | None:
-    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]["key"] if notebook.exists() else None
+    """Return the key that a chapter was executed under; ``None`` where it was not; never take another's file for it."""
+    if not notebook.exists():
+        return None
+    try:
+        return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]["key"]
+    except (ValueError, KeyError, TypeError):
+        raise FileExistsError(f"{notebook} is no executed chapter: move it away, or choose another folder.") from None

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facesr_lib.files import replacing
 from facesr_lib.publishing import scripts
 from facesr_lib.publishing.execute import BookError, Run, execute, machine, repository, surroundings
+from facesr_lib.tables import Table
 
 RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
 
 
-def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path | None = None) -> Path:
+def build(profile: str = "read", jobs: int | None = None, strict: bool = True, out: Path | None = None) -> Path:
     """Execute what has changed and build the site.
 
     Parameters
@@ -38,13 +40,19 @@ def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path |
     ------
     BookError
         If a chapter failed or the pages could not be built.
+    FileExistsError
+        If ``out`` holds a ``_build`` that this function did not make.
     """
     root = repository()
+    out = out or root
+    source, ours = out / "_build" / "source", out / "_build" / ".facesr-book"
+    if out != root and source.parent.exists() and not ours.exists():
+        raise FileExistsError(f"{source.parent} was not made by `facesr book`: choose another folder.")
     scripts.fetch(root / "_build" / "offline")
     runs = execute(profile=profile, jobs=jobs)
 
-    out = out or root
-    source = out / "_build" / "source"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    ours.touch()
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for run in runs:
@@ -52,7 +60,7 @@ def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path |
     page = source / "run-times.md"
     text = page.read_text(encoding="utf-8")
     for marker, table in _run_times(runs, profile).items():
-        text = text.replace(marker, table)
+        text = text.replace(marker, str(table))
     page.write_text(text, encoding="utf-8")
     scripts.unpack(root / "_build" / "offline", source / "_assets" / "offline")
 
@@ -60,7 +68,7 @@ def build(profile: str = "read", jobs: int = 2, strict: bool = True, out: Path |
     command += ["--config", str(root / "_config.yml"), "--path-output", str(out)]
     command += ["-W", "--keep-going"] if strict else []
     if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
-        raise BookError("Jupyter Book could not build the pages: see its messages above")
+        raise BookError("Jupyter Book could not build the pages: see its messages above.")
     for page in (out / "_build" / "html").glob("*.html"):
         # The theme for Python 3.10 asks for its icon font ahead of time, across origins: file:// pages may not.
         page.write_text(re.sub('<link rel="preload" as="font"[^>]*>', "", page.read_text("utf-8")), encoding="utf-8")
@@ -84,36 +92,27 @@ def _render_chapter(executed: Path, target: Path, profile: str) -> None:
     shutil.copystat(executed, target)  # an unchanged page is not rendered again
 
 
-def _run_times(runs: Sequence[Run], profile: str) -> dict[str, str]:
+def _run_times(runs: Sequence[Run], profile: str) -> dict[str, Table]:
     """Tabulate what ``book/run-times.md`` leaves open: marker → seconds per chapter, the benchmark, the machine."""
-    from facesr_lib.benchmark.search import table
-
-    chapters = [
-        {
-            "Chapter": f"[]({run.chapter.name})",
-            "Profile": profile,
-            "Seconds": f"{_papermill(run.notebook)['duration']:.0f}",
-            "Executed": _papermill(run.notebook)["start_time"][:10],
-        }
-        for run in runs
-    ]
-    described = [{"What": what, "This build": which} for what, which in machine().items()]
-    tables = {"chapters": chapters, "benchmark": _benchmark(), "machine": described}
-    return {f"<!-- {name} -->": table(rows) for name, rows in tables.items()}
+    chapters = Table(("Chapter", "Profile", "Seconds", "Executed"))
+    for run in runs:
+        times = _papermill(run.notebook)
+        row = [f"[]({run.chapter.name})", profile, f"{times['duration']:.0f}", times["start_time"][:10]]
+        chapters.rows.append(row)
+    described = Table(("What", "This build"), machine().items())
+    return {"<!-- chapters -->": chapters, "<!-- benchmark -->": _benchmark(), "<!-- machine -->": described}
 
 
-def _benchmark() -> list[dict[str, Any]]:
+def _benchmark() -> Table:
     """Run the quick benchmark, once per state of the library and machine."""
-    from facesr_lib.benchmark import search as benchmark
+    from facesr_lib.benchmark import search
 
-    kept = repository() / "_build" / "benchmark.json"
-    key = surroundings("benchmark")
+    kept, key = repository() / "_build" / "benchmark.json", surroundings("benchmark")
     if not kept.exists() or json.loads(kept.read_text())["key"] != key:
         print("benchmark: running", flush=True)
-        fresh = kept.with_suffix(".partial")
-        fresh.write_text(json.dumps({"key": key, "rows": benchmark.run(quick=True)}))
-        fresh.replace(kept)
-    return json.loads(kept.read_text())["rows"]
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps({"key": key, "rows": search.run(quick=True)}))
+    return Table.of(json.loads(kept.read_text())["rows"])
 
 
 def _papermill(notebook: Path) -> dict[str, Any]:

@@ -1,9 +1,20 @@
-"""Latent searches: find a face whose small version is the picture that was given."""
+"""Latent searches: find a face whose small version is the picture that was given.
 
-from __future__ import annotations
+Every method is called as ``search.pulse(prior, lowres, operator, **options)``, with options of its own and these:
 
-from collections.abc import Callable
-from difflib import get_close_matches
+prior : FacePrior
+    Where the faces live; left as it was.
+lowres : (N, 3, h, w)
+    What is given, in [0, 1]; any floating-point type, on any device.
+operator : callable
+    HR → LR, differentiable, such as `degrade.Downsample`.
+seed : int or N ints
+    Image i draws from (seed, i), or from a seed of its own.
+steps, record_every, callback, progress
+    Of the loop: see `run_search`.
+
+It returns a `SearchResult`, whatever mode, default type or autocast torch is in, and leaves those as they were.
+"""
 
 from facesr_lib.search.brgm import brgm
 from facesr_lib.search.dse import dse
@@ -12,29 +23,6 @@ from facesr_lib.search.mganprior import mganprior
 from facesr_lib.search.pulse import pulse
 from facesr_lib.search.rls import rls, rls_plus
 
-METHODS: dict[str, Callable[..., SearchResult]] = {
-    method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm, mganprior)
-}
-"""Name → method, as the command line and the tables know them."""
+METHODS = {method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm, mganprior)}
 
-__all__ = [
-    "METHODS",
-    "History",
-    "SearchResult",
-    "brgm",
-    "dse",
-    "method",
-    "mganprior",
-    "pulse",
-    "rls",
-    "rls_plus",
-    "run_search",
-]
-
-
-def method(name: str) -> Callable[..., SearchResult]:
-    """Look a method up by its name; a ``ValueError`` names the nearest ones if there is none."""
-    if name not in METHODS:
-        near = get_close_matches(name, METHODS) or sorted(METHODS)
-        raise ValueError(f"there is no method {name!r}; did you mean {' or '.join(near)}?")
-    return METHODS[name]
+__all__ = ["History", "SearchResult", "brgm", "dse", "mganprior", "pulse", "rls", "rls_plus", "run_search"]

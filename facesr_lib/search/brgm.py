@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from facesr_lib.losses import lpips_vgg
 from facesr_lib.prior import FacePrior
-from facesr_lib.search.engine import SearchResult, Variables, run_search
+from facesr_lib.randomness import Seed
+from facesr_lib.search.engine import Operator, SearchResult, latent_search, run_search
 from facesr_lib.search.optimizers import Adam, ramps
-from facesr_lib.search.starts import Operator, given
+from facesr_lib.search.starts import renderer
 from facesr_lib.search.terms import cosine, standard_normal
 
 
-@torch.inference_mode(False)
+@latent_search
 def brgm(
     prior: FacePrior,
     lowres: Tensor,
@@ -28,7 +28,7 @@ def brgm(
     lambda_pixel: float = 1e-3,
     lambda_w: float = 100.0,
     lambda_c: float = 3.0,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
     """BRGM: the most likely code under a Gaussian belief about W+ (Marinescu et al. 2021).
@@ -36,7 +36,7 @@ def brgm(
     Parameters
     ----------
     prior, lowres, operator, seed, **run
-        As for every method: see `methods`. BRGM made its pictures small by a box filter.
+        As for every method: see `search`. BRGM made its pictures small by a box filter.
     perceptual
         ``perceptual(x, y)`` → (N,), a distance between images in [0, 1]. ``None`` goes without, which is another
         method: say so.
@@ -50,13 +50,10 @@ def brgm(
     -----
     Source: the official code. It starts at the mean of W and draws nothing, so ``seed`` changes nothing.
     """
-    lowres = given(prior, lowres, operator, 1)
     sample = prior.sample_w(10_000)[:, 0]  # the prior's, whatever the image
     mean, std = sample.mean(0), sample.std()
 
-    def render(variables: Variables) -> tuple[Tensor, Tensor]:
-        return variables["w"], prior.render(variables["w"])
-
+    # LPIPS(D(x), y) + 10⁻³ ‖·‖² on the scale 0…255 + λ_w mean((w − μ)/σ)² + λ_c mean(1 − cos(w_i, w_j))
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
         small = operator(image)
         terms = {
@@ -66,8 +63,8 @@ def brgm(
         }
         return terms | ({} if perceptual is None else {"perceptual": perceptual(small, lowres)})
 
-    result = run_search(
-        render,
+    return run_search(
+        renderer(prior, lambda variables: variables["w"]),
         {"w": prior.mean_w(len(lowres))},
         objective,
         optimizer=lambda variables: Adam(variables.values(), lr=lr),
@@ -75,4 +72,3 @@ def brgm(
         schedule=lambda step: ramps((step + 1) / steps),
         **run,
     )
-    return result.against(lowres, operator)

@@ -1,4 +1,4 @@
-"""The only search loop: every method is an objective, a start and an optimiser that this loop runs.
+"""The only search loop, and the frame round it: every method is an objective, a start and an optimiser.
 
 Each image of a batch keeps its own best result, whatever its batch-mates do; an image whose loss is no longer a number,
 or small enough, stops there while the others go on; Ctrl-C ends the search with the best so far.
@@ -6,30 +6,33 @@ or small enough, stops there while the others go on; Ctrl-C ends the search with
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
+
+from facesr_lib.degrade import check_lowres
+from facesr_lib.devices import undisturbed
+from facesr_lib.prior import FacePrior
 
 Variables = dict[str, Tensor]
 """What is optimised: name → (N, ...), one row per image."""
 
+Render = Callable[[Variables], tuple[Tensor, Tensor]]
+"""Variables → codes (N, L, d) and images (N, 3, H, W); differentiable."""
+
+Operator = Callable[[Tensor], Tensor]
+"""HR → LR, differentiable: (N, 3, H, W) → (N, 3, h, w)."""
+
 Callback = Callable[[int, Tensor, Tensor], Any]
 """Called as ``callback(step, image (N, 3, H, W), loss (N,))``; returning ``True`` ends the search."""
 
-
-class Optimizer(Protocol):
-    """What the loop needs of an optimiser."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]: ...  # noqa: D102
-    def zero_grad(self) -> None: ...  # noqa: D102
-    def step(self) -> Any: ...  # noqa: D102
+P = ParamSpec("P")
 
 
 @dataclass
@@ -46,9 +49,9 @@ class History:
         Step numbers of ``latents``.
     """
 
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    latents: Tensor = field(default_factory=lambda: torch.empty(0))
-    latent_steps: list[int] = field(default_factory=list)
+    losses: dict[str, Tensor]
+    latents: Tensor
+    latent_steps: list[int]
 
     @property
     def total(self) -> Tensor:
@@ -88,15 +91,8 @@ class SearchResult:
     residual: Tensor = field(default_factory=lambda: torch.empty(0))
     anchor: Tensor | None = None
 
-    def against(self, lowres: Tensor, operator: Callable[[Tensor], Tensor]) -> SearchResult:
-        """Fill in what the images leave unexplained of ``lowres``."""
-        with torch.no_grad():
-            return replace(self, residual=(operator(self.image) - lowres).square().mean((1, 2, 3)).sqrt())
-
     def best_of(self, restarts: int) -> SearchResult:
         """Keep each image's best of ``restarts`` consecutive tries."""
-        if restarts == 1:
-            return self
         n = len(self.loss) // restarts
         pick = self.loss.view(n, restarts).argmin(1) + restarts * torch.arange(n, device=self.loss.device)
         losses = {name: values[:, pick] for name, values in self.history.losses.items()}
@@ -105,8 +101,42 @@ class SearchResult:
         return SearchResult(**rows, history=history, interrupted=self.interrupted)
 
 
+def latent_search(
+    method: Callable[Concatenate[FacePrior, Tensor, Operator, P], SearchResult],
+) -> Callable[Concatenate[FacePrior, Tensor, Operator, P], SearchResult]:
+    """Frame a paper's method: what is the same before and after each of them.
+
+    The method gets ``lowres`` checked, as float32 on the prior's device, each image as often as there are ``restarts``,
+    of which the best is kept. It runs the same whatever state torch is in, and leaves that state, the prior and the
+    picture as they were. A ``TypeError`` says that ``lowres`` is no tensor, a ``ValueError`` that it does not fit.
+    """
+
+    @wraps(method)
+    def framed(
+        prior: FacePrior, lowres: Tensor, operator: Operator, *args: P.args, **options: P.kwargs
+    ) -> SearchResult:
+        if not isinstance(lowres, Tensor):
+            raise TypeError(
+                "low-resolution images are a tensor (N, 3, h, w) in [0, 1], as images.read(path)[None] gives them; got "
+                f"a {type(lowres).__name__}."
+            )
+        counts: dict[str, Any] = {"restarts": 1} | options
+        for name in counts.keys() & {"restarts", "steps", "record_every"}:  # a second stage's, before the first runs
+            if counts[name] < 1:
+                raise ValueError(f"{name} must be at least 1; got {counts[name]}.")
+        with undisturbed():
+            lowres = lowres.detach().to(prior.device, torch.float32, copy=True)  # a copy is no inference tensor
+            lowres = check_lowres(operator, lowres, prior.resolution)
+            result = method(prior, lowres.repeat_interleave(counts["restarts"], 0), operator, *args, **options)
+            result = result.best_of(counts["restarts"])
+            with torch.no_grad():
+                return replace(result, residual=(operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+    return framed
+
+
 def run_search(
-    render: Callable[[Variables], tuple[Tensor, Tensor]],
+    render: Render,
     variables: Variables,
     objective: Callable[[Tensor, Tensor], dict[str, Tensor]],
     *,
@@ -122,43 +152,33 @@ def run_search(
 
     Parameters
     ----------
-    render
-        Variables → codes (N, L, d) and images (N, 3, H, W); differentiable.
-    variables
-        The start; not changed.
+    render, variables
+        How variables become codes and images; their start, which is not changed.
     objective
         ``objective(codes, images)`` → the weighted terms, each (N,).
-    optimizer
-        Makes an optimiser of the variables.
+    optimizer, schedule
+        Makes a torch optimiser of the variables; step → factor on its learning rates.
     steps : int
         How often the objective is evaluated.
     good_enough : float
         An image keeps the first step whose loss is at most this; when all have one, the search ends.
-    schedule
-        Step → factor on the learning rate.
     record_every : int
         How many steps lie between two codes in the history.
-    callback
-        Sees every step; ends the search by returning ``True``.
-    progress : bool
-        Show a progress bar.
+    callback, progress
+        Sees every step, and ends the search by returning ``True``; whether there is a progress bar.
 
     Returns
     -------
     SearchResult
+        Without a residual: the loop does not know what was given.
 
     Raises
     ------
     ValueError
         If ``steps`` or ``record_every`` is less than one.
-
-    Notes
-    -----
-    From its first search on, a process on Linux keeps the memory that it frees (glibc's mallopt).
     """
     if steps < 1 or record_every < 1:
         raise ValueError(f"steps and record_every must be at least 1; got {steps} and {record_every}.")
-    _keep_freed_memory()
     variables = {name: start.detach().clone().requires_grad_() for name, start in variables.items()}
     optimise = optimizer(variables)
     rates = [group["lr"] for group in optimise.param_groups]
@@ -202,7 +222,7 @@ def run_search(
                 break
             optimise.zero_grad()
             # Rows do not mix: a NaN in one image's loss reaches that image's variables only.
-            total.sum().backward()
+            total.sum().backward(inputs=list(variables.values()))
             optimise.step()
     except KeyboardInterrupt:
         if not terms_seen:
@@ -219,11 +239,3 @@ def run_search(
 
 def _rows(mask: Tensor, like: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (like.ndim - 1))
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc to keep what is freed, large blocks too: the next step needs as much again, and new pages cost time."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_max = -1, -4
-        libc.mallopt(trim_threshold, -1)
-        libc.mallopt(mmap_max, 0)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facesr_lib import randomness
 from facesr_lib.losses import vgg_l1
 from facesr_lib.networks.stylegan2 import Features
 from facesr_lib.prior import FacePrior
-from facesr_lib.search.engine import SearchResult, Variables, run_search
-from facesr_lib.search.starts import Operator, given
+from facesr_lib.randomness import Seed, generators, normal
+from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
 
 
-@torch.inference_mode(False)
+@latent_search
 def mganprior(
     prior: FacePrior,
     lowres: Tensor,
@@ -28,17 +27,15 @@ def mganprior(
     lambda_perceptual: float = 1e-3,
     codes: int = 20,
     at: int = 16,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
-    r"""mGANprior: several codes, mixed half-way through the generator, channel by channel (Gu et al. 2020).
-
-    .. math:: x = G_2\Bigl(\sum_{k=1}^{K} G_1(z_k) \odot \alpha_k\Bigr)
+    """mGANprior: several codes, mixed half-way through the generator, channel by channel (Gu et al. 2020).
 
     Parameters
     ----------
     prior, lowres, operator, seed, **run
-        As for every method: see `methods`. mGANprior made its pictures small by a bilinear filter.
+        As for every method: see `search`. mGANprior made its pictures small by a bilinear filter.
     perceptual
         As for `brgm`.
     steps, lr
@@ -58,12 +55,12 @@ def mganprior(
     if codes < 1 or at not in synthesis.resolutions[:-1]:
         sides = ", ".join(map(str, synthesis.resolutions[:-1]))
         raise ValueError(f"at least one code, mixed at one of {sides}; got codes={codes}, at={at}.")
-    lowres = given(prior, lowres, operator, 1)
     middle, n = synthesis.resolutions.index(at) + 1, len(lowres)
-    z = randomness.normal(randomness.generators(seed, n), codes, prior.z_dim).to(prior.device)
+    z = normal(generators(seed, n), codes, prior.z_dim).to(prior.device)
     channels = synthesis.blocks[middle - 1].conv1.weight.shape[0]
     maps = prior.noise_maps("const", [])
 
+    # x = G₂(Σ_k G₁(z_k) ⊙ α_k)
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
         w = prior.generator.mapping(variables["z"].flatten(0, 1))  # (N·K, d)
         features = synthesis.start(w)
@@ -79,12 +76,13 @@ def mganprior(
         assert features.image is not None
         return mean[:, None].expand(-1, prior.num_ws, -1), (features.image + 1) / 2
 
+    # mean (2 (D(x) − y))² + λ · perceptual(D(x), y)
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
         small = operator(image)
         terms = {"pixel": (2 * (small - lowres)).square().mean((1, 2, 3))}
         return terms | ({} if perceptual is None else {"perceptual": lambda_perceptual * perceptual(small, lowres)})
 
-    result = run_search(
+    return run_search(
         render,
         {"z": z, "alpha": torch.full((n, codes, channels), 1 / codes, device=prior.device)},
         objective,
@@ -92,4 +90,3 @@ def mganprior(
         steps=steps,
         **run,
     )
-    return result.against(lowres, operator)

@@ -1,141 +1,73 @@
-"""Optimisers that keep their variables on a set (PULSE's sphere, the ℓ1 ball of RLS+), several at once, schedules."""
+"""Optimisers whose variables stay on a set (PULSE's spheres, the ℓ1 ball of RLS+), and learning-rate schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import cos, pi
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 Adam = partial(torch.optim.Adam, fused=True)
 """Adam that reads and writes every variable once a step."""
 
+Schedule = Callable[[int, int], float]
+"""``schedule(step, steps)`` → factor on the learning rates."""
 
-class SphericalOptimizer:
-    """A torch optimiser whose variables go back to their sphere after every step.
+
+def projected(optimizer: Optimizer, sets: Mapping[Tensor, Callable[[Tensor], Tensor]]) -> Optimizer:
+    """Projected gradient descent: after each step of the optimiser, variables go to the nearest point of their sets."""
+
+    @torch.no_grad()
+    def put_back(*_: Any) -> None:
+        for variable, nearest in sets.items():
+            variable.copy_(nearest(variable))
+
+    optimizer.register_step_post_hook(put_back)
+    return optimizer
+
+
+def SphericalOptimizer(
+    optimizer: Callable[..., Optimizer], params: Iterable[Tensor], *free: dict[str, Any], **options: Any
+) -> Optimizer:
+    """Make a torch optimiser whose variables go back to their sphere after every step.
 
     Each row (all dimensions from the third on: one layer's code, one noise map) keeps the norm that it started with.
 
     Parameters
     ----------
-    optimizer : callable
-        A torch optimiser's class, such as ``torch.optim.Adam``.
+    optimizer, **options
+        A torch optimiser's class, such as ``torch.optim.Adam``; ``lr`` and the like.
     params : iterable of (N, L, ...) tensors
         The variables, already at their start.
-    **options
-        For the inner optimiser: ``lr`` and the like.
+    *free : dict
+        Further parameter groups, with rates of their own, that go where they like.
 
     Notes
     -----
-    Source: Menon et al. 2020, section 3.2, and the official PULSE.
+    Source: Menon et al. 2020, section 3.2, and the official PULSE, whose class has this name.
     """
 
-    def __init__(self, optimizer: Callable[..., torch.optim.Optimizer], params: Iterable[Tensor], **options: Any):
-        self.params = list(params)
-        self.inner = optimizer(self.params, **options)
-        self.radii = [_row_norm(p.detach()) for p in self.params]
+    def norm(p: Tensor) -> Tensor:
+        return (p.detach().square().sum(tuple(range(2, p.ndim)), keepdim=True) + 1e-9).sqrt()
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The inner optimiser's groups, whose ``lr`` a schedule sets."""
-        return self.inner.param_groups
+    def to_sphere(p: Tensor, radius: Tensor) -> Tensor:
+        return p * (radius / norm(p))
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        self.inner.zero_grad()
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One step of the inner optimiser, then back onto the sphere."""
-        self.inner.step()
-        for p, radius in zip(self.params, self.radii, strict=True):
-            p.mul_(radius / _row_norm(p))
-
-
-class ProjectedOptimizer:
-    """Projected gradient descent: after every step the variables are put back onto a set.
-
-    Parameters
-    ----------
-    inner : torch.optim.Optimizer
-    params : iterable of tensors
-        Those that are projected.
-    project : callable
-        Nearest point of the set.
-    """
-
-    def __init__(self, inner: torch.optim.Optimizer, params: Iterable[Tensor], project: Callable[[Tensor], Tensor]):
-        self.inner, self.params, self.project = inner, list(params), project
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The inner optimiser's groups."""
-        return self.inner.param_groups
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        self.inner.zero_grad()
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One step of the inner optimiser, then back onto the set."""
-        self.inner.step()
-        for p in self.params:
-            p.copy_(self.project(p))
-
-
-class Together:
-    """Several optimisers that step as one, each with its own variables."""
-
-    def __init__(self, *optimizers: Any):
-        self.optimizers = optimizers
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """All groups."""
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-
-    def step(self) -> None:
-        """One step of each."""
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-
-def _row_norm(p: Tensor) -> Tensor:
-    return (p.square().sum(tuple(range(2, p.ndim)), keepdim=True) + 1e-9).sqrt()
+    params = list(params)
+    spheres = {p: partial(to_sphere, radius=norm(p)) for p in params}
+    return projected(optimizer([{"params": params}, *free], **options), spheres)
 
 
 def project_l1_ball(x: Tensor, center: Tensor, radius: float) -> Tensor:
     """Nearest point, in Euclidean distance, of the ℓ1 ball round ``center``: one ball per image.
 
-    Parameters
-    ----------
-    x, center : (N, ...)
-        All of an image's coordinates share one ball.
-    radius : float
-        In units of the ℓ1 norm; positive.
-
-    Returns
-    -------
-    (N, ...)
-        ``x`` itself where it lies inside.
-
-    Raises
-    ------
-    ValueError
-        If the radius is not positive or the shapes differ.
-
-    Notes
-    -----
-    Exact: coordinates shrink by one threshold, found by sorting (Duchi et al. 2008, figure 1).
+    Exact: coordinates shrink by one threshold, found by sorting (Duchi et al. 2008, figure 1). ``x`` and ``center`` are
+    (N, ...), and all of an image's coordinates share its ball; inside it ``x`` stays as it is. A ``ValueError`` says
+    that the radius is not positive or that the shapes differ.
     """
     if not radius > 0:
         raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")

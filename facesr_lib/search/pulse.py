@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from facesr_lib import messages
 from facesr_lib.losses import geocross
 from facesr_lib.prior import FacePrior
-from facesr_lib.search.engine import SearchResult, Variables, run_search
-from facesr_lib.search.optimizers import (
-    Adam,
-    SphericalOptimizer,
-    linear_one_cycle_drop,
-)
-from facesr_lib.search.starts import Operator, given, sphere
-
-Schedule = Callable[[int, int], float]
-"""``schedule(step, steps)`` → factor on the learning rate."""
+from facesr_lib.randomness import Seed, generators
+from facesr_lib.search.engine import Operator, SearchResult, latent_search, run_search
+from facesr_lib.search.optimizers import Adam, Schedule, SphericalOptimizer, linear_one_cycle_drop
+from facesr_lib.search.starts import sphere
 
 
-@torch.inference_mode(False)
+@latent_search
 def pulse(
     prior: FacePrior,
     lowres: Tensor,
@@ -30,7 +23,7 @@ def pulse(
     *,
     steps: int = 100,
     lr: float = 0.4,
-    schedule: Schedule | None = None,
+    schedule: Schedule = linear_one_cycle_drop,
     lambda_l2: float = 100.0,
     lambda_l1: float = 0.0,
     lambda_geocross: float = 0.05,
@@ -39,26 +32,21 @@ def pulse(
     noise: str = "random",
     trainable_noise_layers: int = 5,
     restarts: int = 1,
-    seed: int | Sequence[int] = 0,
+    seed: Seed = 0,
     **run: Any,
 ) -> SearchResult:
-    r"""PULSE: walk on the sphere of Gaussianised codes until the face, made small, is the picture (Menon et al. 2020).
-
-    .. math:: \min_{v \in S} \; 100 \, \max\Bigl(\tfrac{1}{3hw} \lVert D(G(w)) - y \rVert_2^2,\, \varepsilon\Bigr)
-              + \lambda \, \mathrm{GEOCROSS}(w), \qquad w = \mathrm{LeakyReLU}(\sigma v + \mu)
+    """PULSE: walk on the sphere of Gaussianised codes until the face, made small, is the picture (Menon et al. 2020).
 
     Parameters
     ----------
     prior, lowres, operator, seed, **run
-        As for every method: see this module.
-    steps, lr
+        As for every method: see `search`.
+    steps, lr, schedule
         Adam's, within the spherical optimiser.
-    schedule
-        Default: `linear_one_cycle_drop`.
     lambda_l2, lambda_l1, lambda_geocross
         Weights of the clamped mean squared error, of the official code's other pixel loss, 10 · mean absolute error,
         and of the cross term.
-    eps
+    eps : float
         The mean squared error under which a match counts as perfect.
     space : {"w+", "w"}
         One code per layer, or one for all.
@@ -74,30 +62,23 @@ def pulse(
     As in the official code, but each image keeps its own best step, any residual is returned, and noise layer 17 of
     StyleGAN1's 18, which is zeroed there, has no counterpart here. Derived in chapter 3.
     """
-    if space not in ("w+", "w"):
-        raise ValueError(f"space must be 'w+' or 'w'; got {space!r}.")
-    lowres = given(prior, lowres, operator, restarts)
-    start, codes, maps = sphere(prior, len(lowres), space, noise, trainable_noise_layers, restarts, seed)
+    messages.choose(space, ("w+", "w"), "space")
+    draws = generators(seed, len(lowres) // restarts, restarts)
+    start, render = sphere(prior, draws, space, noise, trainable_noise_layers)
 
-    def render(variables: Variables) -> tuple[Tensor, Tensor]:
-        w = codes(variables["v"])
-        return w, prior.render(w, maps(variables))
-
+    # min over v ∈ S of  100 · max(‖D(G(w)) − y‖² / 3hw, ε) + λ · GEOCROSS(w),  w = LeakyReLU(σ v + μ)
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:
-        error = operator(image) - lowres
-        pixel = lambda_l2 * error.square().mean((1, 2, 3)).clamp_min(eps)
-        if lambda_l1:
-            pixel = pixel + lambda_l1 * 10 * error.abs().mean((1, 2, 3))
+        error = operator(image) - lowres  # (N, 3, h, w)
+        squared, absolute = error.square().mean((1, 2, 3)), error.abs().mean((1, 2, 3))  # (N,)
+        pixel = lambda_l2 * squared.clamp_min(eps) + lambda_l1 * 10 * absolute
         return {"pixel": pixel, "geocross": lambda_geocross * geocross(w)}
 
-    factor = schedule or linear_one_cycle_drop
-    result = run_search(
+    return run_search(
         render,
         start,
         objective,
         optimizer=lambda variables: SphericalOptimizer(Adam, variables.values(), lr=lr),
         steps=steps,
-        schedule=lambda step: factor(step, steps),
+        schedule=lambda step: schedule(step, steps),
         **run,
     )
-    return result.against(lowres, operator).best_of(restarts)

@@ -15,19 +15,8 @@ def density_and_shell(flow: Flow, w: Tensor) -> tuple[Tensor, Tensor]:
     .. math:: P_w = \frac1L \sum_{i=1}^L \log p_F(w_i), \qquad
               P_{gaussian} = -\frac1L \sum_{i=1}^L (\lVert F(w_i) \rVert_2 - \sqrt d)^2
 
-    Parameters
-    ----------
-    flow : networks.flow.Flow
-        F.
-    w : (N, L, d)
-
-    Returns
-    -------
-    P_w, P_gaussian : (N,)
-
-    Notes
-    -----
-    Source: Gheisari and Genovesio 2023, equation 5. Derived in chapters 5 and 6.
+    F is the flow, w (N, L, d); both terms are (N,). Source: Gheisari and Genovesio 2023, equation 5. Derived in
+    chapters 5 and 6.
     """
     v, log_prob = flow(w)
     return log_prob.mean(1), -(v.norm(dim=-1) - sqrt(v.shape[-1])).square().mean(1)
@@ -38,17 +27,8 @@ def cross(w: Tensor) -> Tensor:
 
     .. math:: P_{cross} = -\sum_{i=1}^{L-1} \sum_{j=i+1}^{L} \lVert w_i - w_j \rVert_2^2
 
-    Parameters
-    ----------
-    w : (N, L, d)
-
-    Returns
-    -------
-    (N,)
-
-    Notes
-    -----
-    Source: Gheisari and Genovesio 2023, equation 5. The sum over all pairs is L times the spread round the mean code.
+    (N, L, d) → (N,), where the sum over all pairs is L times the spread round the mean code. Source: Gheisari and
+    Genovesio 2023, equation 5.
     """
     return -w.shape[1] * (w - w.mean(1, keepdim=True)).square().sum((1, 2))
 

@@ -1,0 +1,124 @@
+"""What every chapter opens with: a prior and faces, as good as this machine has them, and findings that hold there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from facesr_lib import assets, data, messages
+from facesr_lib.prior import FacePrior
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+PROFILES = ("smoke", "read", "paper")
+HELD_OUT = "held-out faces"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What a chapter works with; `open` makes it.
+
+    Attributes
+    ----------
+    profile : {"smoke", "read", "paper"}
+    seed : int
+    prior : FacePrior
+    truth : (N, 3, R, R)
+        Faces in [0, 1].
+    origin : str
+        Where they come from, as labels should say: "held-out faces", or "samples of the prior" where those are not
+        here.
+    """
+
+    profile: str
+    seed: int
+    prior: FacePrior
+    truth: Tensor
+    origin: str
+
+    def finding(self, text: str, *conditions: object, always: bool = False, **numbers: object) -> Markdown | None:
+        """Show a sentence if it is true of what the chapter has just shown.
+
+        Parameters
+        ----------
+        text : str
+            Markdown; ``{name}`` and ``{name:.1f}`` stand for the numbers.
+        conditions : anything that is true or false
+            What the sentence says. Where one fails, nothing is shown, unless the text must hold.
+        always : bool
+            The sentence must hold on every machine; by default only in the profile "read" on held-out faces, for which
+            it was written.
+
+        Raises
+        ------
+        AssertionError
+            The sentence must hold and does not; it is quoted.
+        """
+        from IPython.display import Markdown
+
+        said = text.format(**numbers)
+        if all(bool(condition) for condition in conditions):
+            return Markdown(said)
+        if always or (self.profile == "read" and self.origin == HELD_OUT):
+            raise AssertionError(f"no longer true: {said}")
+        return None
+
+
+def open(profile: str, device: str = "auto", seed: int = 0, *, count: int = 16, with_flow: bool = False) -> Chapter:
+    """Open a chapter: load the prior and ``count`` faces, say what they are, and warn where they are not held-out ones.
+
+    Other parameters as in `prior`.
+    """
+    from IPython.display import HTML, display
+
+    found = prior(profile, device, with_flow=with_flow)
+    truth, origin = faces(found, count)
+    print(f"{count} {origin}, {found.resolution}×{found.resolution} pixels, profile {profile}")
+    if origin == "samples of the prior":
+        display(HTML(BANNER))
+    return Chapter(profile, seed, found, truth, origin)
+
+
+BANNER = """\
+<div class="admonition warning"><p class="admonition-title">Not the faces of the book</p>
+<p>The held-out faces are not on this machine (<code>facesr assets fetch faces</code> brings them). The faces below were
+drawn by the prior itself, which is easier for every method that searches in it; findings that do not hold for them are
+left out.</p></div>
+"""
+
+
+def prior(profile: str, device: str = "auto", *, with_flow: bool = False) -> FacePrior:
+    """Load the prior that a chapter uses: the shipped one, or in the profile "paper" the official FFHQ weights.
+
+    Where those, or the flow that the chapter needs, are not on this machine, the profile "paper" runs on the shipped
+    prior and says so.
+    """
+    official = "stylegan2-ffhq-1024"
+    if messages.choose(profile, PROFILES, "profile") == "paper":
+        try:
+            found = FacePrior.load(official, device)
+            if found.flow is not None or not with_flow:
+                return found
+            place = assets.path(official).with_suffix(".safetensors")
+            missing = f"{official} has no flow; train one (`facesr train flow --prior {official}`), put it at {place}."
+        except assets.AssetMissing as error:
+            missing = str(error)
+        print(f"Running on the shipped prior instead: {missing}")
+    return FacePrior.load("faces-64", device)
+
+
+def faces(prior: FacePrior, count: int) -> tuple[Tensor, str]:
+    """Faces that the prior was not trained on, (count, 3, R, R), and where they come from.
+
+    The origin is `data.held_out`'s, or "samples of the prior" where those faces are not on this machine or, up to 256²,
+    are fewer.
+    """
+    with suppress(assets.AssetMissing):
+        if prior.resolution > data.FACE_SIDE or count <= data.TEST_FACES:
+            found, origin = data.held_out(prior.resolution, count)
+            return found.to(prior.device), origin
+    return prior.sample(count, seed=1_000)[0], "samples of the prior"

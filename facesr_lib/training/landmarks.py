@@ -1,0 +1,169 @@
+"""Distil a landmark network by hints: its heatmaps are to be the teacher's (Kim et al. 2019, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from facesr_lib import files
+from facesr_lib.networks.landmarks import DistilledFAN, draw
+from facesr_lib.training import loop
+
+NETWORK = "landmarks.safetensors"
+SIDE = 64  # of the pictures that the network sees
+
+Teacher = Callable[[Tensor, Tensor], Tensor]
+"""Faces (N, 3, 64, 64) in [0, 1] and their points (N, 68, 2) in pixels → heatmaps (N, 68, 64, 64)."""
+
+_PAIRS = [(0, 16), (17, 26), (31, 35), (48, 54), (55, 59), (60, 64), (65, 67)]  # runs that the mirror reverses
+_EYES = {36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46}
+_SWAPPED = {i: first + last - i for first, last in _PAIRS for i in range(first, last + 1)}
+_SWAPPED |= _EYES | {right: left for left, right in _EYES.items()}
+MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(68)])
+"""Which of the 68 points each becomes in the mirror."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every choice of a distillation; the paper gives Adam's rate, the batch and 100,000 steps.
+
+    Attributes
+    ----------
+    batch : int
+        Faces per step.
+    lr : float
+        Adam's learning rate.
+    rotation, scale, shift : float
+        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
+        this share of its side; mirrored with probability one half. The paper says nothing of the kind.
+    sigma : float
+        Width of the drawn heatmaps in pixels, where the teacher is a set of labels.
+    seed : int
+    """
+
+    batch: int = 16
+    lr: float = 1e-4
+    rotation: float = 20.0
+    scale: float = 0.2
+    shift: float = 0.08
+    sigma: float = 2.0
+    seed: int = 0
+
+
+class Distillation:
+    """A landmark network in training.
+
+    Parameters
+    ----------
+    pixels : (M, S, S, 3)
+        Faces, uint8, S a multiple of 64 (`data.prepared`).
+    points : (M, 68, 2)
+        Their landmarks in pixels.
+    config : Config
+    teacher : Teacher, optional
+        What the heatmaps are to be; default: the points, drawn.
+    device : str
+    """
+
+    finished = False
+
+    def __init__(
+        self, pixels: np.ndarray, points: Tensor, config: Config, teacher: Teacher | None = None, device: str = "cpu"
+    ):
+        side = pixels.shape[1]
+        if pixels.shape[1:] != (side, side, 3) or side % SIDE:
+            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
+        if points.shape != (len(pixels), 68, 2):
+            raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
+        self.config, self._c, self._pixels, self._device = asdict(config), config, pixels, torch.device(device)
+        self._points = (points + 0.5) * (2 / side) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
+        self._teacher = teacher or (lambda image, at: draw(at, SIDE, config.sigma))
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.network = DistilledFAN().to(self._device).to(memory_format=torch.channels_last)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
+        self._random = torch.Generator().manual_seed(config.seed)
+        self.images_seen = 0
+
+    def step(self) -> dict[str, Tensor]:
+        """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
+        image, points = self.batch()
+        with torch.no_grad():
+            hint = self._teacher(image, points)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            heatmaps = self.network(image.to(memory_format=torch.channels_last)).float()
+        loss = (heatmaps - hint).square().mean()
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self.images_seen += len(image)
+        return {"hint": loss.detach()}
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Faces (N, 3, 64, 64) in [0, 1], each moved at random, and their points (N, 68, 2) in pixels."""
+        c, n = self._c, self._c.batch
+        index = torch.randint(len(self._pixels), (n,), generator=self._random)
+        image = torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2).to(self._device).float() / 255
+        points = self._points[index].to(self._device)
+        turn, size, right, down, mirror = torch.rand(5, n, generator=self._random).to(self._device) * 2 - 1
+        angle = turn * (c.rotation * pi / 180)
+        size, flip = 1 + size * c.scale, torch.where(mirror < 0, -1.0, 1.0)
+        cos, sin = size * angle.cos(), size * angle.sin()
+        # from places in the new picture to places in the old one: x = A x' + b
+        a = torch.stack([torch.stack([flip * cos, -flip * sin], 1), torch.stack([sin, cos], 1)], 1)  # (N, 2, 2)
+        b = torch.stack([right, down], 1)[:, :, None] * (2 * c.shift)  # (N, 2, 1)
+        grid = F.affine_grid(torch.cat([a, b], 2), list(image.shape), align_corners=False)
+        image = F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+        image = F.avg_pool2d(image, image.shape[2] // SIDE)
+        points = torch.where((mirror < 0)[:, None, None], points[:, MIRRORED], points)
+        points = torch.linalg.solve(a, points.mT - b).mT  # x' = A⁻¹ (x − b)
+        return image, (points + 1) * (SIDE / 2) - 0.5
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimiser and the random state."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "images_seen": self.images_seen,
+            "random": self._random.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.images_seen = state["images_seen"]
+        self._random.set_state(state["random"])
+
+    def snapshot(self, folder: Path) -> None:
+        """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""
+        state = {k: v.cpu().half().contiguous() for k, v in self.network.state_dict().items() if v.is_floating_point()}
+        with files.replacing(folder / NETWORK) as temporary:
+            save_file(state, temporary, {"images_seen": str(self.images_seen)})
+
+
+def train(
+    pixels: np.ndarray,
+    points: Tensor,
+    folder: str | Path,
+    config: Config,
+    *,
+    teacher: Teacher | None = None,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+) -> loop.Report:
+    """Distil a landmark network; parameters as `Distillation`'s and `loop.fit`'s, errors too."""
+    trainee = Distillation(pixels, points, config, teacher, device)
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)

@@ -1,0 +1,96 @@
+"""Landmark networks: parity with the official one, heatmaps and points, distillation."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from facesr_lib.networks.landmarks import DistilledFAN, draw, peaks
+from facesr_lib.training import landmarks as training
+from facesr_lib.training import loop
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    path = Path(os.environ.get("FACESR_ORACLES", "")) / "distilled_fan.safetensors"
+    if not path.is_file():
+        pytest.skip("distilled_fan.safetensors is not in FACESR_ORACLES")
+    return load_file(path)
+
+
+def test_the_distilled_network_equals_the_official(oracle):
+    network = DistilledFAN().eval()
+    network.load_state_dict({name[4:]: value for name, value in oracle.items() if name.startswith("net.")})
+    with torch.no_grad():
+        heatmaps = network(oracle["images"].permute(0, 3, 1, 2).float() / 255)
+    assert_close(heatmaps, oracle["heatmaps"], atol=1e-4, rtol=0)
+    assert (peaks(heatmaps) - oracle["landmarks_xy"]).abs().max() <= 1
+
+
+def test_the_distilled_network_has_the_papers_number_of_parameters():
+    assert sum(p.numel() for p in DistilledFAN().parameters()) == 321_412
+
+
+@given(st.floats(3, 60), st.floats(3, 60), st.floats(1, 3))
+def test_a_point_that_was_drawn_is_found(x, y, sigma):
+    points = torch.tensor([[[x, y], [y, x]]])
+    heatmaps = draw(points, 64, sigma)
+    assert heatmaps.amax((2, 3)).min() > 0.75
+    assert_close(peaks(heatmaps), points, atol=1e-2, rtol=0)
+
+
+def test_mirroring_twice_changes_nothing():
+    assert torch.equal(training.MIRRORED[training.MIRRORED], torch.arange(68))
+
+
+def spots(n=40, side=64):
+    """Pictures whose landmarks can be seen: a bright spot at each of three points, the others at the centre."""
+    points = torch.full((n, 68, 2), 31.5)
+    points[:, [30, 27, 8]] = torch.rand(n, 3, 2, generator=torch.Generator().manual_seed(0)) * 20 + 22
+    bright = draw(points[:, [30, 27, 8]], side, 1.5)  # red, green and blue, mirrored onto themselves
+    return (bright * 255).round().byte().permute(0, 2, 3, 1).numpy(), points
+
+
+def test_points_move_with_the_picture():
+    pixels, points = spots()
+    image, moved = training.Distillation(pixels, points, training.Config(rotation=40, scale=0.2, shift=0.1)).batch()
+    assert_close(peaks(image), moved[:, [30, 27, 8]], atol=0.6, rtol=0)
+
+
+def test_distillation_learns_and_resumes_exactly(tmp_path):
+    pixels, points = spots()
+    config = training.Config(batch=4, lr=1e-3)
+    whole = training.Distillation(pixels, points, config)
+    loop.fit(whole, tmp_path / "whole", steps=12, progress=False)
+    training.train(pixels, points, tmp_path / "parts", config, steps=5, progress=False)
+    parts = training.Distillation(pixels, points, config)
+    loop.fit(parts, tmp_path / "parts", steps=7, resume=True, progress=False)
+    for ours, theirs in zip(parts.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    first = training.Distillation(pixels, points, config).step()["hint"]
+    assert whole.step()["hint"] < first
+    kept = load_file(tmp_path / "whole" / training.NETWORK)
+    assert kept.keys() == {k for k in whole.network.state_dict() if "num_batches" not in k}
+
+
+def test_another_network_can_be_the_teacher():
+    pixels, points = spots()
+    trainee = training.Distillation(pixels, points, training.Config(batch=2), lambda image, _: trainee.network(image))
+    assert trainee.step()["hint"] < 1e-4  # its own teacher has nothing to say; only bfloat16 differs
+    other = training.Distillation(pixels, points, training.Config(batch=2))
+    assert other.step()["hint"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("shape", "points", "message"),
+    [((40, 60, 60, 3), (40, 68, 2), "multiple of 64"), ((40, 64, 64, 3), (39, 68, 2), r"need landmarks \(40, 68, 2\)")],
+)
+def test_labels_and_pictures_that_do_not_fit_are_refused(shape, points, message):
+    with pytest.raises(ValueError, match=message):
+        training.Distillation(np.zeros(shape, np.uint8), torch.zeros(points), training.Config())
