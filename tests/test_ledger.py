@@ -387,7 +387,7 @@ def test_ledger_shows_papers_number_ours_budget_and_verdict(folder):
             "table 1, 8×, PSNR",
             "23.52 vs 22.54",
             "26 vs 24.5, +1.5 [+1.5, +1.5]",
-            "9 faces; prior tiny, 9 held-out faces, effort 1, seed 0; measured with another prior",
+            "prior tiny, 9 held-out faces, effort 1, seed 0; measured with another prior",
             "reproduced",
         ]
     ]

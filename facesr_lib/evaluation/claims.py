@@ -28,42 +28,22 @@ Cell = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Claim:
-    """One comparison that a paper makes: this row is better than that row by this metric.
+    """One comparison that a paper makes: this row is better than that row by this metric."""
 
-    Attributes
-    ----------
-    id, paper, where, says : str
-        The statement, shared by all its comparisons: name, paper, place in it, in plain words.
-    table : str
-        The table in `TABLES` that tests it, or would; "" if none does.
-    chapter : str
-        The chapter that tests it or shows it small; "" if none does.
-    untested : str
-        Why nothing here can test it; "" if something does.
-    metric, better, worse : str
-        In `METRICS`, and two rows' labels; "" where the test stands in a chapter.
-    at : str
-        The paper's setting, such as "64x".
-    theirs : (Decimal, Decimal) or None
-        The better and the worse row's value, digit for digit as printed; None if the paper prints none.
-    differs, readings : str
-        What is different here, beyond what is different for the whole paper; which readings of the text were tried.
-    """
-
-    id: str
+    id: str  # of the statement, which all its comparisons share, as `paper`, `where` and `says`
     paper: str
-    where: str
-    says: str
-    table: str = ""
-    chapter: str = ""
-    untested: str = ""
-    metric: str = ""
+    where: str  # in the paper
+    says: str  # in plain words
+    table: str = ""  # that tests it, or would; "" if none does
+    chapter: str = ""  # that tests it or shows it small
+    untested: str = ""  # why nothing here can test it
+    metric: str = ""  # in `METRICS`; "", as both rows, where the test stands in a chapter
     better: str = ""
     worse: str = ""
-    at: str = ""
-    theirs: tuple[Decimal, Decimal] | None = None
-    differs: str = ""
-    readings: str = ""
+    at: str = ""  # the paper's setting, such as "64x"
+    theirs: tuple[Decimal, Decimal] | None = None  # the better and the worse row's value, if they are printed
+    differs: str = ""  # here, beyond what is different for the whole paper
+    readings: str = ""  # of the text, that were tried
 
     @property
     def contradicted(self) -> bool:
@@ -76,26 +56,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper.
-
-    Attributes
-    ----------
-    title, protocol, differs : str
-        What its numbers come from, and what is different here in every comparison.
-    printed : mapping
-        Cell → number, digit for digit.
-    claims : tuple of Claim
-        One per statement, setting and metric.
-    conflicts : tuple of (str, str)
-        Places that do not agree, and what they say.
-    """
+    """What is known of a paper."""
 
     title: str
-    protocol: str
-    differs: str
-    printed: Mapping[Cell, Decimal]
-    claims: tuple[Claim, ...]
-    conflicts: tuple[tuple[str, str], ...]
+    protocol: str  # what its numbers come from
+    differs: str  # here, in every comparison
+    printed: Mapping[Cell, Decimal]  # digit for digit
+    claims: tuple[Claim, ...]  # one per statement, setting and metric
+    conflicts: tuple[tuple[str, str], ...]  # places that do not agree, and what they say
 
 
 def papers() -> dict[str, Paper]:
@@ -133,8 +101,8 @@ def load(path: Path) -> Paper:
                     r"\{(.+?)\}", lambda cell: str(_number(printed, tuple(cell[1].split(" | ")))), entry["says"]
                 )
                 conflicts.append((entry["where"], says))
-    about = (content[name] for name in ("title", "protocol", "differs"))
-    return Paper(*about, printed, tuple(claims), tuple(conflicts))
+    title, protocol, differs = content["title"], content["protocol"], content["differs"]
+    return Paper(title, protocol, differs, printed, tuple(claims), tuple(conflicts))
 
 
 @contextmanager

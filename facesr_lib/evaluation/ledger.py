@@ -33,38 +33,16 @@ FEWEST = 8  # faces: of fewer, a bootstrap interval is much too narrow
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our records say of a claim.
-
-    Attributes
-    ----------
-    word
-        One of `WORDS`.
-    reason : str
-        Why the claim is not measured or undecided; with which side of a contradiction ours go; the chapter; "" for the
-        rest.
-    ours : (float, float) or None
-        Means of the better and the worse row; of a set metric the whole sets' values.
-    difference : float
-        Mean paired difference, better minus worse, over faces; of a set metric over pseudo-values, which takes the
-        small sets' bias out.
-    interval : (float, float) or None
-        Its 95 % bootstrap interval.
-    faces : int
-        0 where there is one value for all of them.
-    measured : str
-        How, if not by the paper's metric under its own name (see `measures.STAND_INS`).
-    setting : str
-        Ours, such as "16x" where the claim is about "64x".
-    """
+    """What our records say of a claim."""
 
     word: Word
-    reason: str = ""
-    ours: tuple[float, float] | None = None
-    difference: float = 0.0
-    interval: tuple[float, float] | None = None
-    faces: int = 0
-    measured: str = ""
-    setting: str = ""
+    reason: str = ""  # why not measured or undecided; with which side of a contradiction ours go; the chapter
+    ours: tuple[float, float] | None = None  # means of the better and the worse row; of a set metric the sets' values
+    difference: float = 0.0  # mean, paired, better minus worse; of a set metric's pseudo-values: without its bias
+    interval: tuple[float, float] | None = None  # of the difference: 95 %, bootstrap over faces
+    faces: int = 0  # 0 where there is one value for all of them
+    measured: str = ""  # how, if not by the paper's metric under its own name (`measures.STAND_INS`)
+    setting: str = ""  # ours, such as "16x" where the claim is about "64x"
 
 
 def results(folder: Path | None = None) -> dict[str, Results]:
@@ -73,8 +51,7 @@ def results(folder: Path | None = None) -> dict[str, Results]:
     Parameters
     ----------
     folder : path, optional
-        Holds ``<table>.csv`` as `records.write` writes it; default: ``results`` among the shipped data. Tables without
-        a file are left out.
+        Holds ``<table>.csv`` as `records.write` writes it; default: ``results`` among the shipped data.
     """
     folder = folder or assets.SHIPPED / "results"
     return {name: read(path) for name in TABLES if (path := folder / f"{name}.csv").is_file()}
@@ -141,13 +118,8 @@ def _of_the_words(claim: Claim, records: Iterable[Record], seed: int) -> Verdict
     claimed, other = (low > 0, high < 0) if METRICS[claim.metric].more_is_better else (high < 0, low > 0)
     word: Word = "reproduced" if claimed else "not reproduced" if other else "undecided"
     tie = "the two rows are equal" if low == high else "the interval reaches over zero"
-    return replace(
-        judged,
-        word=word,
-        reason=tie if word == "undecided" else "",
-        difference=fmean(differences),
-        interval=(low, high),
-    )
+    reason = tie if word == "undecided" else ""
+    return replace(judged, word=word, reason=reason, difference=fmean(differences), interval=(low, high))
 
 
 def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple[Claim, Verdict]]:
@@ -213,10 +185,10 @@ def table(paper: str, folder: Path | None = None) -> Table:
         codes = TABLES[claim.table].measure is measures.gaussianity  # not pictures
         at = claim.at if judged.setting in ("", claim.at) else f"{claim.at} (here {judged.setting})"
         place = [claim.where.split(",")[0], *([] if codes else [at.replace("x", "×")]), METRICS[claim.metric].label]
-        budget = [f"{judged.faces} {'sets of codes' if codes else 'faces'}"] if judged.faces else []
+        budget = []
         if judged.ours:
-            measured = found[claim.table]
-            budget += filter(None, [str(measured.origin), _another_prior(measured)])
+            measured, sets = found[claim.table], f"{judged.faces} sets of codes" if codes else ""
+            budget = list(filter(None, [measured.origin.budget(sets), _another_prior(measured)]))
         comparison = f"{claim.better} better than {claim.worse}"
         rows.append([comparison, ", ".join(place), _theirs(claim), _ours(claim, judged), "; ".join(budget), word])
     columns = ["comparison", "where, at, by", "paper", "ours, difference and 95 % interval", "budget", "verdict"]

@@ -18,62 +18,37 @@ OF_ALL_FACES = -1
 
 @dataclass(frozen=True)
 class Record:
-    """One measured value.
-
-    Attributes
-    ----------
-    table, row : str
-    setting, paper : str
-        The scale that was measured, and the paper's that it stands for: "16x" for "64x" under a small prior.
-    face : int
-        Index of the face, or `OF_ALL_FACES`: one value for the set, whose pseudo-values stand under its faces.
-    metric : str
-        In `measures.METRICS`, perhaps with what was changed: "niqe-256", "fid-efficientnet-lite0".
-    value : float
-    """
+    """One measured value."""
 
     table: str
-    setting: str
-    paper: str
+    setting: str  # the scale that was measured, such as "16x"
+    paper: str  # the paper's that it stands for: "64x" under a small prior
     row: str
-    face: int
-    metric: str
+    face: int  # or OF_ALL_FACES: the set's value, whose pseudo-values stand under its faces
+    metric: str  # in `measures.METRICS`, perhaps with what was changed: "niqe-256", "fid-efficientnet-lite0"
     value: float
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What results were measured with; the digests are beginnings of SHA-256.
-
-    Attributes
-    ----------
-    prior, weights : str
-        Name, and digest of the networks' tensors.
-    faces, faces_from, faces_digest
-        How many, such as "held-out faces", and digest of their pixels.
-    code : str
-        Digest of the sources that can change a number (`run.code`).
-    device, metrics : str
-        Kind and precision; the metrics that could run.
-    effort, seed, batch
-        As in `run.units`.
-    """
+    """What results were measured with; digests are the first 16 digits of SHA-256."""
 
     prior: str
-    weights: str
+    weights: str  # digest of its networks
     faces: int
-    faces_from: str
+    faces_from: str  # such as "held-out faces"
     faces_digest: str
-    code: str
-    device: str
-    metrics: str
+    code: str  # digest of the sources that can change a number
+    device: str  # and precision
+    metrics: str  # that could run
     effort: float
     seed: int
     batch: int
 
-    def __str__(self) -> str:
-        """The budget, in words."""
-        return f"prior {self.prior}, {self.faces} {self.faces_from}, effort {self.effort:g}, seed {self.seed}"
+    def budget(self, measured: str = "") -> str:
+        """Say it in words; ``measured`` stands for the faces where there are none."""
+        faces = measured or f"{self.faces} {self.faces_from}"
+        return f"prior {self.prior}, {faces}, effort {self.effort:g}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +94,10 @@ def read(path: Path) -> Results:
             raise ValueError("cut short or changed")
         head = dict(line[2:].split(": ", 1) for line in lines if line.startswith("#"))
         _, *rows = csv.reader(line for line in lines if not line.startswith("#"))
-        records = tuple(Record(*words, int(face), metric, float(value)) for *words, face, metric, value in rows)
+        records = tuple(
+            Record(table, setting, paper, row, int(face), metric, float(value))
+            for table, setting, paper, row, face, metric, value in rows
+        )
         return Results(Origin(**{key: json.loads(value) for key, value in head.items()}), records)
     except (TypeError, ValueError) as error:
         raise ValueError(

@@ -41,31 +41,16 @@ VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py")
 
 @dataclass(frozen=True)
 class Unit:
-    """A row at a scale: what a process can measure alone.
-
-    Attributes
-    ----------
-    table : str
-    row : Row
-    scale, paper : int
-        Here, and in the paper.
-    measure : callable
-        One of `measures`.
-    prior, device : str
-        What a process that has not got the prior loads, and where to.
-    origin : Origin
-        What it must find then.
-    progress : bool
-    """
+    """A row at a scale: what a process can measure alone."""
 
     table: str
     row: Row
     scale: int
-    paper: int
+    paper: int  # its scale there
     measure: measures.Measure
-    prior: str
-    device: str
-    origin: Origin
+    prior: str  # what a process that has not got it open loads,
+    device: str  # where to,
+    origin: Origin  # and what it must find
     progress: bool
 
 

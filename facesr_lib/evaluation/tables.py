@@ -15,50 +15,25 @@ PAPER_RESOLUTION = 1024
 
 @dataclass(frozen=True)
 class Row:
-    """A method as a table has it.
-
-    Attributes
-    ----------
-    label : str
-    method : str
-        A name in `restoration.METHODS`; "" where codes are measured, not pictures.
-    options : mapping
-        For the method, or for what measures codes.
-    start : Row, optional
-        A first stage: this row's method gets its codes as ``anchor``.
-    corrupt : callable, optional
-        What befalls the low-resolution picture, in both stages.
-    before : bool
-        Whether ``corrupt`` befalls the face instead, before it is made small.
-    """
+    """A method as a table has it."""
 
     label: str = field(repr=False)  # rows that differ in it alone are measured once
-    method: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    start: Row | None = None
-    corrupt: Callable[[Tensor], Tensor] | None = None
-    before: bool = False
+    method: str = ""  # in `restoration.METHODS`; "" where codes are measured, not pictures
+    options: Mapping[str, Any] = field(default_factory=dict)  # for the method, or for what measures codes
+    start: Row | None = None  # a first stage, whose codes the method gets as ``anchor``
+    corrupt: Callable[[Tensor], Tensor] | None = None  # what befalls the small picture, in both stages,
+    before: bool = False  # or befalls the face, before it is made small
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table.
-
-    Attributes
-    ----------
-    about : str
-    scales, paper_scales : tuple of int
-        Of a small prior, and in the paper at its faces' size: 16 stands for the papers' 64 at 64². Codes stand at 1.
-    rows : tuple of Row
-    measure : callable
-        One of `measures`. Seconds are to be taken on a machine that does nothing else.
-    """
+    """A table of a paper."""
 
     about: str
-    scales: tuple[int, ...]
-    paper_scales: tuple[int, ...]
+    scales: tuple[int, ...]  # of a small prior: 16 stands for the papers' 64 at 64²; codes stand at 1
+    paper_scales: tuple[int, ...]  # at its faces' size
     rows: tuple[Row, ...]
-    measure: measures.Measure = measures.quality
+    measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
 
     def settings(self, resolution: int) -> list[tuple[int, int]]:
         """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""
