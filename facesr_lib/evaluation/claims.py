@@ -93,14 +93,15 @@ def load(path: Path) -> Paper:
                 if any(claim.id == entry.get("id") for claim in claims):
                     raise ValueError("it stands twice; give one of the two another id.")
                 claims += _comparisons(path.stem, entry, printed)
+
+        def number_at(cell: re.Match[str]) -> str:
+            return str(_number(printed, tuple(cell[1].split(" | "))))
+
         conflicts = []
         for number, entry in enumerate(content.get("conflict", []), 1):
             with _named(f"conflict number {number}"):
                 _check(entry, ("where", "says"))
-                says = re.sub(
-                    r"\{(.+?)\}", lambda cell: str(_number(printed, tuple(cell[1].split(" | ")))), entry["says"]
-                )
-                conflicts.append((entry["where"], says))
+                conflicts.append((entry["where"], re.sub(r"\{(.+?)\}", number_at, entry["says"])))
     title, protocol, differs = content["title"], content["protocol"], content["differs"]
     return Paper(title, protocol, differs, printed, tuple(claims), tuple(conflicts))
 

@@ -19,57 +19,28 @@ from facesr_lib.prior import FacePrior
 
 @dataclass(frozen=True)
 class Score:
-    """Samples at one truncation against one set of faces.
+    """Samples at one truncation against one set of faces."""
 
-    Attributes
-    ----------
-    psi : float
-        Truncation; 1 is none.
-    faces : str
-        "held-out" or "training", and how many.
-    kid, kid_error : float
-        Over all pairs of both sets, and its standard error (jackknife over both sets).
-    fid : float
-        Biased upwards the more, the fewer the faces: compare only within one set of faces and one number of samples.
-    precision, recall : float
-        Of k-NN manifolds; they depend on the sets' sizes, as FID does.
-    """
-
-    psi: float
-    faces: str
-    kid: float
-    kid_error: float
-    fid: float
-    precision: float
+    psi: float  # truncation; 1 is none
+    faces: str  # "held-out" or "training", and how many
+    kid: float  # over all pairs of both sets
+    kid_error: float  # its standard error: jackknife over both sets
+    fid: float  # biased upwards the more, the fewer the faces: compare within one set and number of samples
+    precision: float  # of k-NN manifolds, which depend on the sets' sizes as FID does
     recall: float
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What `fidelity` found.
+    """What `fidelity` found."""
 
-    Attributes
-    ----------
-    features : str
-        The network that all distances are in; name it beside every number.
-    scores : list of Score
-        Per truncation: held-out faces, then training faces.
-    codes : (n, L, d)
-        Of the samples without truncation, to draw them again with ``prior.synthesise``.
-    nearest, distance : (n,)
-        Each of these samples' nearest training face, as an index into ``data.faces("train")``, and how far it is.
-    held_out_nearest, held_out_distance : (M,)
-        The same of the held-out faces, which cannot be copies: what distances a generator that learnt by heart would
-        fall below.
-    """
-
-    features: str
-    scores: list[Score]
-    codes: Tensor
-    nearest: Tensor
-    distance: Tensor
-    held_out_nearest: Tensor
-    held_out_distance: Tensor
+    features: str  # the network that all distances are in; name it beside every number
+    scores: list[Score]  # per truncation: held-out faces, then training faces
+    codes: Tensor  # (n, L, d), of the samples at the first truncation: ``prior.synthesise`` draws them again
+    nearest: Tensor  # (n,), each of these samples' nearest training face, as an index into ``data.faces("train")``,
+    distance: Tensor  # (n,), and how far it is
+    held_out_nearest: Tensor  # (M,), the same of the held-out faces, which cannot be copies:
+    held_out_distance: Tensor  # (M,), what a generator that learnt by heart would fall below
 
     @property
     def closer(self) -> float:
@@ -102,10 +73,6 @@ def fidelity(
     seed : int
     held_out, training : (M, 3, R, R), (N, 3, R, R), optional
         By default the 50 and the 900 faces that `data.faces` keeps.
-
-    Returns
-    -------
-    Fidelity
 
     Raises
     ------
@@ -162,10 +129,6 @@ def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_00
         Codes to measure. What standardises W comes from as many others.
     seed : int
         Draws that neither PULSE's fit nor the flow has seen.
-
-    Returns
-    -------
-    list of Gaussianity
     """
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:

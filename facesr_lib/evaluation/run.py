@@ -129,13 +129,13 @@ def measure(unit: Unit) -> list[Record]:
         After Ctrl-C, which leaves nothing of the row but its finished stages.
     """
     setting, paper = f"{unit.scale}x", f"{unit.paper}x"
-    path = _place(unit, unit.row, unit.measure.__name__, code(VALUES), unit.origin.metrics).with_suffix(".csv")
+    prior, truth = _opened(unit)
+    path = _place(unit, unit.row, unit.measure.__name__, unit.origin.code, unit.origin.metrics).with_suffix(".csv")
     with suppress(OSError, ValueError):  # not there, or damaged
         kept = read(path).records  # perhaps another table's, which has the same row
         return [replace(r, table=unit.table, setting=setting, paper=paper, row=unit.row.label) for r in kept]
     if unit.progress:
         print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
-    prior, truth = _opened(unit)
     restored = partial(_restored, unit, unit.row)
     found = [
         Record(unit.table, setting, paper, unit.row.label, face, metric, float(f"{value:.6g}"))
@@ -165,6 +165,8 @@ def _digest(named: Iterable[tuple[str, Path | Tensor]]) -> str:
     return files.digest(*(part for pair in sorted(named, key=lambda pair: pair[0]) for part in pair))[:16]
 
 
+CODE, CODE_OF_PICTURES = code(), code(PICTURES)
+"""Read when this is imported: what is changed on disk while it runs has no part in what it measures."""
 _here: dict[Origin, tuple[FacePrior, Tensor]] = {}
 """The prior and the faces, (N, 3, R, R), that this process has open, and what they are."""
 
@@ -177,7 +179,7 @@ def _open(prior: FacePrior, faces: int, effort: float, seed: int, batch: int) ->
         faces=faces,
         faces_from=faces_from,
         faces_digest=files.digest(truth)[:16],
-        code=code(),
+        code=CODE,
         device=f"{prior.device.type}, {str(prior.precision).removeprefix('torch.')}",
         metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
         effort=effort,
@@ -207,7 +209,7 @@ def _place(unit: Unit, row: Row, *more: object) -> Path:
     """Say where something of a row is kept: keyed by all that can change it."""
     of = unit.origin
     batch = of.batch if unit.measure is measures.seconds else None
-    key = (row, unit.scale, of.weights, of.faces_digest, of.device, of.effort, of.seed, batch, code(PICTURES), *more)
+    key = (row, unit.scale, of.weights, of.faces_digest, of.device, of.effort, of.seed, batch, CODE_OF_PICTURES, *more)
     return assets.cache() / "results" / files.digest(repr(key))[:32]
 
 
