@@ -22,8 +22,8 @@ from facesr_lib.networks.stylegan2 import (
     layers,
     load,
     minibatch_std,
-    modulated_convolution,
 )
+from facesr_lib.networks.stylegan2.generator import modulated_convolution
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
 

@@ -7,13 +7,7 @@ Shapes: N images, L synthesis layers, d dimensions of w, C channels, R the image
 from facesr_lib.networks.stylegan2.checkpoints import load
 from facesr_lib.networks.stylegan2.discriminator import Discriminator, minibatch_std
 from facesr_lib.networks.stylegan2.fast import FastSynthesis
-from facesr_lib.networks.stylegan2.generator import (
-    Generator,
-    MappingNetwork,
-    SynthesisBlock,
-    SynthesisLayer,
-    modulated_convolution,
-)
+from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork, SynthesisLayer
 from facesr_lib.networks.stylegan2.layers import blur, leaky_relu, upsample
 
 __all__ = [
@@ -21,12 +15,10 @@ __all__ = [
     "FastSynthesis",
     "Generator",
     "MappingNetwork",
-    "SynthesisBlock",
     "SynthesisLayer",
     "blur",
     "leaky_relu",
     "load",
     "minibatch_std",
-    "modulated_convolution",
     "upsample",
 ]

@@ -48,8 +48,7 @@ class FastSynthesis:
         features = Features()
         for block, codes, maps in self.network.octaves(ws, noise_mode, noise):
             features = self.grow(block, features, codes, maps)
-        image: Tensor = features.image
-        return image
+        return features.image
 
     def grow(
         self, block: SynthesisBlock, features: Features, codes: Sequence[Tensor], noise: Sequence[Tensor]

@@ -13,14 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib.messages import choose
-from facesr_lib.networks.stylegan2.layers import (
-    FullyConnected,
-    blur,
-    channels_at,
-    ignore_filters,
-    leaky_relu,
-    upsample,
-)
+from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, ignore_filters, leaky_relu, upsample
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -46,20 +39,15 @@ class MappingNetwork(nn.Module):
 
 
 def modulated_convolution(x: Tensor, s: Tensor, weight: Tensor, *, up: bool = False) -> Tensor:
-    r"""Convolution whose kernels a style scales, output channels brought back to unit variance.
-
-    .. math:: w'_{ijk} = s_i\, w_{ijk}, \qquad \sigma_j = \sqrt{\textstyle\sum_{i,k} {w'_{ijk}}^2}, \qquad
-              w''_{ijk} = w'_{ijk} \Big/ \sqrt{\textstyle\sum_{i,k} {w'_{ijk}}^2 + \epsilon}
+    """Convolution whose kernels a style scales, output channels brought back to unit variance.
 
     Taken literally, every image has kernels of its own. But a convolution is linear: to scale a kernel's inputs is to
     scale the activations, and its outputs can wait until after the convolution. So a batch is one convolution.
 
     Parameters
     ----------
-    x : (N, C_in, R, R)
-    s : (N, C_in)
-        One factor per input channel.
-    weight : (C_out, C_in, 3, 3)
+    x, s, weight : (N, C_in, R, R), (N, C_in), (C_out, C_in, 3, 3)
+        Features, style, and the kernels that all images share.
     up : bool
         Double the side: zeros between the pixels, and the low-pass filter behind the convolution.
 
