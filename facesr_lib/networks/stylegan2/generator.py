@@ -6,7 +6,7 @@ What weights that nobody learns allow besides is in `fast`: the same pictures in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import log2, sqrt
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +163,7 @@ class SynthesisNetwork(nn.Module):
         channels = channels_at(resolution, channel_base, channel_max)
         for r, n_out in channels.items():
             self.add_module(f"b{r}", SynthesisBlock(channels.get(r // 2, 0), n_out, w_dim, r))
-        self.resolutions = list(channels)
+        self.resolutions, self.num_ws, self.w_dim = list(channels), 2 * len(channels), w_dim
 
     @property
     def blocks(self) -> list[SynthesisBlock]:
@@ -206,9 +206,9 @@ class SynthesisNetwork(nn.Module):
         self, ws: Tensor, noise_mode: str, noise: Sequence[Tensor] | None
     ) -> Iterator[tuple[SynthesisBlock, Sequence[Tensor], Sequence[Tensor]]]:
         """Each block with its codes and noise; a block's colours share the code of the next one's first layer."""
-        length, w_dim = len(self.layers) + 1, self.layers[0].affine.weight.shape[1]
-        if ws.ndim != 3 or ws.shape[1:] != (length, w_dim):
-            raise ValueError(f"synthesis takes one code per layer, (N, {length}, {w_dim}); got {tuple(ws.shape)}.")
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            expected = f"(N, {self.num_ws}, {self.w_dim})"
+            raise ValueError(f"synthesis takes one code per layer, {expected}; got {tuple(ws.shape)}.")
         noise = self.noise_maps(noise_mode, len(ws)) if noise is None else noise
         codes, first = ws.unbind(1), 0
         for block in self.blocks:
@@ -251,9 +251,9 @@ class Generator(nn.Module):
         super().__init__()
         self.register_load_state_dict_pre_hook(ignore_filters)
         self.z_dim, self.w_dim, self.img_resolution = z_dim, w_dim, img_resolution
-        self.num_ws = 2 * int(log2(img_resolution)) - 2
         self.mapping = MappingNetwork(z_dim, w_dim, num_mapping_layers)
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, channel_base, channel_max)
+        self.num_ws = self.synthesis.num_ws
 
     def forward(self, z: Tensor, truncation_psi: float = 1.0, noise_mode: str = "const") -> Tensor:
         """(N, z_dim) → (N, 3, R, R) in [−1, 1]."""
