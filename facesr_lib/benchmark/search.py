@@ -6,7 +6,6 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from math import sqrt
 from pathlib import Path
 from statistics import median
 from types import MethodType
@@ -20,6 +19,7 @@ from facesr_lib import search
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import SemanticLoss, geocross
 from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu, upsample
+from facesr_lib.networks.stylegan2.generator import convolve
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.optimizers import SphericalOptimizer
 from facesr_lib.search.starts import entrance_to
@@ -48,7 +48,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
     """
     repeat, steps = 3 if quick else 7, 20
     plain = FacePrior.load(prior, device)
-    plain.generator.to(memory_format=torch.contiguous_format)
+    plain.synthesis = plain.generator.synthesis  # type: ignore[assignment]
     for layer in plain.generator.synthesis.layers:
         layer.forward = MethodType(textbook_layer, layer)  # type: ignore[method-assign]
     target = _lowres(plain, 1)
@@ -62,6 +62,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
         ours = FacePrior.load(prior, device, **options)
         if name.endswith("compiled"):
             ours.generator.synthesis.compile()
+            ours.synthesis = ours.generator.synthesis  # type: ignore[assignment]
         for batch in (1, 16):
             target = _lowres(ours, batch)
             works = partial(_pulse_steps, ours, target, Downsample(8), steps), _convolutions(ours, batch, steps)
@@ -155,31 +156,12 @@ def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], T
     return kept
 
 
-def textbook_layer(
-    self: SynthesisLayer,
-    x: Tensor,
-    scale: Tensor,
-    w: Tensor,
-    noise: Tensor | None,
-    matrix: Tensor | None = None,
-    constant: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A synthesis layer with one set of weights per image, as the StyleGAN2 paper writes it (equations 1 and 3)."""
-    weight = self.weight[None] * self.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3)
-    weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-    n, n_out, n_in = weight.shape[:3]
-    x = x.reshape(1, n * n_in, *x.shape[2:])
-    if self.up:
-        x = F.conv_transpose2d(x, weight.transpose(1, 2).flatten(0, 1), stride=2, groups=n)
-        x = blur(x, padding=1, gain=4.0)
-    else:
-        x = F.conv2d(x, weight.flatten(0, 1), padding=1, groups=n)
-    x = x.view(n, n_out, *x.shape[2:])
-    if noise is not None:
-        x = x + noise * self.noise_strength
-    x = leaky_relu(x + self.bias[:, None, None], sqrt(2))
-    rgb = None if matrix is None else x.flatten(2).mT @ matrix  # (N, R², 3)
-    return x, scale.new_ones(n, n_out), rgb
+def textbook_layer(self: SynthesisLayer, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+    """A synthesis layer for one image, with kernels of its own: the paper's equations 1 to 3 to the letter."""
+    weight = self.weight * self.affine(w)[0, :, None, None]  # (C_out, C_in, 3, 3)
+    weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+    x = convolve(x, weight, up=self.up)
+    return leaky_relu(x + noise * self.noise_strength + self.bias[:, None, None])
 
 
 def _pulse_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> None:
