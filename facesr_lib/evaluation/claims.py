@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from facesr_lib import assets
 from facesr_lib.evaluation.measures import METRICS
@@ -22,13 +22,8 @@ else:
     import tomli as tomllib
 
 
-class Cell(NamedTuple):
-    """Where a printed number stands: table, the paper's setting, row and metric."""
-
-    table: str
-    setting: str
-    row: str
-    metric: str
+Cell = tuple[str, str, str, str]
+"""Where a printed number stands: table, the paper's setting, row, metric."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +75,6 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """Two places of a paper that do not agree, or a table that does not say what the text says."""
-
-    where: str
-    says: str
-
-
-@dataclass(frozen=True)
 class Paper:
     """A paper.
 
@@ -99,7 +86,8 @@ class Paper:
         Cell → number, digit for digit.
     claims : tuple of Claim
         One per statement, setting and metric.
-    conflicts : tuple of Conflict
+    conflicts : tuple of (str, str)
+        Places that do not agree, and what they say.
     """
 
     title: str
@@ -107,7 +95,7 @@ class Paper:
     differs: str
     printed: Mapping[Cell, Decimal]
     claims: tuple[Claim, ...]
-    conflicts: tuple[Conflict, ...]
+    conflicts: tuple[tuple[str, str], ...]
 
 
 def papers() -> dict[str, Paper]:
@@ -141,8 +129,10 @@ def load(path: Path) -> Paper:
         for number, entry in enumerate(content.get("conflict", []), 1):
             with _named(f"conflict number {number}"):
                 _check(entry, ("where", "says"))
-                says = re.sub(r"\{(.+?)\}", lambda cell: str(_number(printed, *cell[1].split(" | "))), entry["says"])
-                conflicts.append(Conflict(entry["where"], says))
+                says = re.sub(
+                    r"\{(.+?)\}", lambda cell: str(_number(printed, tuple(cell[1].split(" | ")))), entry["says"]
+                )
+                conflicts.append((entry["where"], says))
     about = (content[name] for name in ("title", "protocol", "differs"))
     return Paper(*about, printed, tuple(claims), tuple(conflicts))
 
@@ -182,7 +172,7 @@ def _printed(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Cell, Decima
                     f"{row!r} at {setting} needs a number for each of {', '.join(columns)}, with all its digits, such "
                     f"as 0.50; it has {', '.join(map(str, numbers))}."
                 )
-            yield from ((Cell(name, setting, row, metric), n) for metric, n in zip(columns, numbers, strict=True))
+            yield from (((name, setting, row, metric), n) for metric, n in zip(columns, numbers, strict=True))
 
 
 def _comparisons(paper: str, entry: Mapping[str, Any], printed: Mapping[Cell, Decimal]) -> Iterator[Claim]:
@@ -201,18 +191,18 @@ def _comparisons(paper: str, entry: Mapping[str, Any], printed: Mapping[Cell, De
     if not entry.get("untested"):
         for row in (entry["better"], entry["worse"]):
             choose(row, [row.label for row in TABLES[table].rows], "row")
-    numbers = entry["where"].startswith("table") or any(cell.table == table for cell in printed)
+    numbers = entry["where"].startswith("table") or any(cell[0] == table for cell in printed)
     for at in entry["at"]:
         for metric in entry["by"]:
             place = choose(at, _settings(table), "setting"), choose(metric, METRICS, "metric")
             better, worse = ((table, place[0], entry[side], place[1]) for side in ("better", "worse"))
-            theirs = (_number(printed, *better), _number(printed, *worse)) if numbers else None
+            theirs = (_number(printed, better), _number(printed, worse)) if numbers else None
             yield Claim(**shared, at=at, metric=metric, theirs=theirs)
 
 
-def _number(printed: Mapping[Cell, Decimal], *cell: str) -> Decimal:
+def _number(printed: Mapping[Cell, Decimal], cell: Cell) -> Decimal:
     if cell not in printed:
         raise ValueError(
             f"no number is printed at {' | '.join(cell)}: add it to the file's tables, or do not refer to it."
         )
-    return printed[Cell(*cell)]
+    return printed[cell]

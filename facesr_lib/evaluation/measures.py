@@ -62,16 +62,11 @@ def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
     """Every metric that can run here: face by face, and for the set as a whole with a pseudo-value for each face."""
     found, here = restored(0), metrics.available()
     image = found["image"]
-    of_pairs = {
-        "psnr": metrics.psnr,
-        "ssim": metrics.ssim,
-        "ms_ssim": metrics.ms_ssim,
-        "lpips": metrics.lpips,
-        "id": metrics.identity,
-        "id_distance": metrics.identity_distance,
-    }
-    can_run = {name: here[name.removesuffix("_distance")] is None for name in of_pairs}
-    columns = {name: function(image, truth) for name, function in of_pairs.items() if can_run[name]}
+    of_pairs = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim, "lpips": metrics.lpips}
+    columns = {name: function(image, truth) for name, function in of_pairs.items() if here[name] is None}
+    if here["id"] is None:
+        faces = metrics.embed_faces(image), metrics.embed_faces(truth)
+        columns |= {"id": metrics.identity(*faces), "id_distance": metrics.identity_distance(*faces)}
     if here["niqe"] is None:
         small = image.shape[2] < 192  # fewer than four of its blocks: enlarged first, and named for it
         columns["niqe-256" if small else "niqe"] = metrics.niqe(image, resize_to=256 if small else None)
@@ -81,7 +76,7 @@ def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
         if here[f"fid{suffix}"] is None and len(image) > 2:  # leaving a face out leaves two, a set's least
             real, fake = (metrics.embed(x, network) for x in (truth, image))
             whole = {"fid": metrics.fid(real, fake), "kid": metrics.kid(real, fake)[0]}
-            for name, column in metrics.sets.pseudo_values(real, fake, network).items():
+            for name, column in metrics.pseudo_values(real, fake, network).items():
                 yield OF_ALL_FACES, name + suffix, whole[name].item()
                 yield from ((face, name + suffix, value) for face, value in enumerate(column.tolist()))
 

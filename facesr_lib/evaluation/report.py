@@ -21,16 +21,16 @@ def table(name: str, results: Results) -> Table:
         One row per scale and method; a metric that neither measured is left out.
     """
     choose(name, TABLES, "table")
-    printed = {cell: n for paper in claims.papers().values() for cell, n in paper.printed.items() if cell.table == name}
+    printed = {cell: n for paper in claims.papers().values() for cell, n in paper.printed.items() if cell[0] == name}
     records = [r for r in results.records if r.table == name]
-    columns = list(dict.fromkeys([cell.metric for cell in printed] + [r.metric for r in records]))
+    columns = list(dict.fromkeys([cell[3] for cell in printed] + [r.metric for r in records]))
     rows = []
     for setting, paper, row in dict.fromkeys((r.setting, r.paper, r.row) for r in records):
         here = [r for r in records if (r.setting, r.paper, r.row) == (setting, paper, row)]
         cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×")), row]
         for metric in columns:
             parts = [ours(by_face(here, metric))]
-            if (number := printed.get(claims.Cell(name, paper, row, metric))) is not None:
+            if (number := printed.get((name, paper, row, metric))) is not None:
                 parts.append(f"paper {number / METRICS[metric].unit}")
             cells.append(" · ".join(filter(None, parts)))
         rows.append(cells)
