@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from facesr_lib import data, metrics, randomness
 from facesr_lib.metrics.gaussianity import Gaussianity
 from facesr_lib.metrics.sets import Features
 from facesr_lib.prior import FacePrior
-from facesr_lib.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,6 @@ class Fidelity:
     def closer(self) -> float:
         """Probability that a sample is nearer to the training faces than a held-out face is: about ½, or copies."""
         return (self.distance[:, None] < self.held_out_distance).float().mean().item()
-
-    def table(self) -> str:
-        """Lay out the scores as a Markdown table; its head names the feature network."""
-        names = {"kid": f"KID ({self.features})", "kid_error": "± standard error", "fid": f"FID ({self.features})"}
-        return _table(self.scores, names)
 
 
 def fidelity(
@@ -172,7 +166,6 @@ def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_00
     Returns
     -------
     list of Gaussianity
-        `table` lays it out.
     """
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:
@@ -184,15 +177,3 @@ def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_00
     if prior.flow is not None:
         spaces["flow"] = torch.cat([prior.flow.gaussianise(part) for part in w.split(1000)])
     return [Gaussianity.of(space, v) for space, v in spaces.items()]
-
-
-def table(rows: Sequence[Gaussianity]) -> str:
-    """Lay out what `gaussianisation` found as a Markdown table."""
-    names = {"mean": "mean ‖v‖² (χ²: d)", "std": "its std (χ²: √(2d))", "ks": "Kolmogorov–Smirnov"}
-    return _table(rows, names | {"wasserstein": "Wasserstein-1"})
-
-
-def _table(rows: Sequence[Score] | Sequence[Gaussianity], names: dict[str, str]) -> str:
-    shown = [field.name for field in fields(rows[0]) if field.name != "squared_norms"]
-    cells = ([f"{v:.4g}" if isinstance(v := getattr(row, name), float) else v for name in shown] for row in rows)
-    return markdown([names.get(name, name) for name in shown], cells)
