@@ -551,7 +551,7 @@ def test_one_code_with_equal_weights_is_plain_synthesis(prior, lowres):
 def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="at least 16×16"):
         distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    perceptual.lpips_vgg_network.cache_clear()
+    perceptual.lpips_network.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path))
     with pytest.raises(assets.AssetMissing, match="fetch vgg16"):
         distance(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
@@ -570,7 +570,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
     assert (together > 0).all()
     (gradient,) = torch.autograd.grad(together.sum(), x)
     assert gradient.abs().sum() > 0
-    perceptual.lpips_vgg_network.cache_clear()
+    perceptual.lpips_network.cache_clear()
 
 
 # --- what is refused
