@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from torch.testing import assert_close
 from facesr_lib.assets.unpickling import UnsafePickle
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, layers, load, minibatch_std
 from facesr_lib.networks.stylegan2.fast import InPlace, by_channel, kernel_energy, modulated
+from facesr_lib.prior import FacePrior
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
 
@@ -315,6 +317,175 @@ def test_official_pickles_give_the_same_pictures(oracle, tmp_path):
     generator, discriminator = load(tmp_path / "official.pkl")
     assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
     assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+def _official(oracle, letter="G."):
+    return {name[2:]: value for name, value in oracle.items() if name.startswith(letter)}
+
+
+def _below(prefix, tensors):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def _encoder(oracle, mean):
+    theirs = _rosinality(oracle)
+    encoder = {"encoder.input_layer.0.weight": torch.zeros(64, 3, 3, 3)}
+    state = encoder | _below("decoder.", theirs["g_ema"])
+    return {"state_dict": state, "latent_avg": mean, "opts": {"encoder_type": "Encoder4Editing"}}
+
+
+AS_PEOPLE_HAVE_THEM = {
+    "rosinality, bare": lambda oracle: _rosinality(oracle)["g_ema"],
+    "rosinality, g only": lambda oracle: {"g": _rosinality(oracle)["g_ema"], "d": _rosinality(oracle)["d"]},
+    "rosinality, averaged": lambda oracle: (
+        {"g": {name: torch.zeros_like(value) for name, value in _rosinality(oracle)["g_ema"].items()}}
+        | _rosinality(oracle)
+    ),
+    "rosinality, DataParallel": lambda oracle: {"g_ema": _below("module.", _rosinality(oracle)["g_ema"])},
+    "official, bare": _official,
+    "official, G_ema": lambda oracle: {"G_ema": _official(oracle), "D": _official(oracle, "D.")},
+    "official, DataParallel": lambda oracle: _below("module.", _official(oracle)),
+    "official, modules": lambda oracle: {"G": _modules({}, ""), "G_ema": _modules(oracle, "G.")},
+    "encoder": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].repeat(8, 1)),
+    "encoder, batched": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].repeat(1, 8, 1)),
+    "encoder, one mean": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"]),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kind", AS_PEOPLE_HAVE_THEM)
+@torch.no_grad()
+def test_checkpoints_as_people_have_them_give_the_same_pictures(oracle, tmp_path, kind, legacy):
+    path = tmp_path / "CHECKPOINT.PT"
+    torch.save(AS_PEOPLE_HAVE_THEM[kind](oracle), path, _use_new_zipfile_serialization=not legacy)
+    generator, discriminator = load(path)
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+    if "mean" in kind or "official" in kind or "batched" in kind:
+        assert_close(generator.mapping(oracle["z"], 0.7), oracle["w_psi07"][:, 0], atol=1e-5, rtol=1e-5)
+    assert (discriminator is not None) == (kind in ("rosinality, g only", "rosinality, averaged", "official, G_ema"))
+    if discriminator:
+        assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_noise_maps_that_a_file_lacks_are_drawn_the_same_in_every_load(oracle, tmp_path):
+    contents = _rosinality(oracle)
+    contents["g_ema"] = {name: value for name, value in contents["g_ema"].items() if not name.startswith("noises.")}
+    torch.save(contents, tmp_path / "550000.pt")
+    (generator, _), (again, _) = (load(tmp_path / "550000.pt") for _ in range(2))
+    assert_close(generator.synthesis(oracle["ws"], "none"), load(ORACLE)[0].synthesis(oracle["ws"], "none"))
+    assert torch.equal(generator.synthesis(oracle["ws"]), again.synthesis(oracle["ws"]))
+    maps = torch.cat([layer.noise_const.flatten() for layer in generator.synthesis.layers])
+    assert abs(maps.mean()) < 0.1
+    assert abs(maps.std() - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", ["weights.SAFETENSORS", "official.PKL"])
+@torch.no_grad()
+def test_suffixes_may_be_in_capitals_and_a_tilde_is_the_users_folder(oracle, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    if name.endswith("PKL"):
+        (tmp_path / name).write_bytes(pickle.dumps({"G_ema": _modules(oracle, "G.")}))
+    else:
+        save_file({key: value for key, value in oracle.items() if key.startswith("G.")}, tmp_path / name)
+    generator, discriminator = load(f"~/{name}")
+    assert discriminator is None
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("other", ["conditional", "resnet without skips", "other names"])
+@torch.no_grad()
+def test_a_discriminator_of_another_architecture_is_left_out_with_a_warning(oracle, tmp_path, other):
+    d = _official(oracle, "D.")
+    if other == "conditional":
+        d |= {"mapping.fc0.weight": torch.zeros(64, 64), "b4.out.weight": torch.zeros(64, 32)}
+    elif other == "other names":
+        d = {"body.0.weight": torch.zeros(3)}
+    else:
+        d = {name: value for name, value in d.items() if ".skip." not in name}
+    torch.save({"G_ema": _official(oracle), "D": d}, tmp_path / "mixed.pt")
+    with pytest.warns(UserWarning, match=r"mixed\.pt: its discriminator is of another architecture and is left out"):
+        generator, discriminator = load(tmp_path / "mixed.pt")
+    assert discriminator is None
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+
+
+def _zip(path, _):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("stylegan2/readme.txt", "hello")
+
+
+def _tensorflow(path, _):
+    path.write_bytes(b"\x80\x03cdnnlib.tflib.network\nNetwork\n)\x81}X\x04\x00\x00\x00nameX\x01\x00\x00\x00Gsb.")
+
+
+FOREIGN = {
+    "a class-conditional generator": (
+        lambda path, g: torch.save({"G_ema": g | {"mapping.embed.weight": torch.zeros(64, 10)}}, path),
+        "class-conditional, and faces have no classes: give an unconditional",
+    ),
+    "StyleGAN3": (
+        lambda path, g: torch.save({"G_ema": {"synthesis.L0_36_512.weight": torch.zeros(1)}}, path),
+        "is a StyleGAN3 generator.*give one of StyleGAN2",
+    ),
+    "TensorFlow": (_tensorflow, "is a TensorFlow-era pickle.*take the .pkl of the PyTorch release"),
+    "LFS": (
+        lambda path, g: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"),
+        "is a Git LFS pointer.*git lfs pull",
+    ),
+    "a web page": (lambda path, g: path.write_text("\n<!DOCTYPE html><html></html>"), "is a web page.*in a browser"),
+    "ONNX": (lambda path, g: path.write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x03"), "is an ONNX graph"),
+    "a zip": (_zip, "is a zip archive without a checkpoint in it: unpack it"),
+    "a folder": (lambda path, g: path.mkdir(), "is a folder: give the checkpoint in it"),
+    "another network": (
+        lambda path, g: torch.save({"w": torch.ones(1)}, path),
+        r"no tensor is named like .* \(there is w\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_cannot_load_is_recognised_in_one_sentence(oracle, tmp_path, kind):
+    write, message = FOREIGN[kind]
+    path = tmp_path / "foreign.pt"
+    write(path, _official(oracle))
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    assert "foreign" in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert str(caught.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("read", [load, FacePrior.load])
+@pytest.mark.parametrize("address", ["https://example.org/ffhq.pkl", "https://example.org/uc?id=1", "s3://faces/g.pt"])
+def test_an_address_is_no_path(address, read):
+    with pytest.raises(ValueError, match="is an address, not a file: download it"):
+        read(address)
+
+
+@pytest.mark.parametrize("side", [4096, 1 << 30])
+def test_a_small_file_that_claims_large_pictures_reserves_nothing(tmp_path, oracle, side):
+    g = _official(oracle) | {f"synthesis.b{side}.conv1.bias": torch.zeros(1)}
+    torch.save(g, tmp_path / "claims.pt")
+    with pytest.raises(ValueError, match=r"claims\.pt.*(Missing key|4096² pixels)"):
+        load(tmp_path / "claims.pt")
+
+
+@torch.no_grad()
+def test_a_checkpoint_loaded_in_inference_mode_or_with_another_default_is_as_ever(oracle, monkeypatch):
+    with torch.inference_mode():
+        generator, _ = load(ORACLE)
+    assert not any(value.is_inference() for value in generator.state_dict().values())
+    torch.set_default_dtype(torch.float64)
+    try:
+        generator, discriminator = load(ORACLE)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    states = [*generator.state_dict().values(), *discriminator.state_dict().values()]
+    assert {value.dtype for value in states} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["evil.pkl", "evil.pt"])

@@ -80,8 +80,8 @@ class FacePrior:
         ValueError
             If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
         """
-        path = Path(name)
-        if not path.suffix and not path.is_file():
+        path = Path(name).expanduser()
+        if not path.suffix and not path.is_file() and path.name == str(name):
             path = assets.path(str(name))
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
         statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
