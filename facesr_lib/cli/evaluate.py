@@ -37,13 +37,14 @@ def add(commands: Any) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    from facesr_lib import files
+    from facesr_lib import devices, files
     from facesr_lib.evaluation import records, report, run, sweep
     from facesr_lib.evaluation.papers import TABLES
     from facesr_lib.prior import FacePrior
 
     if arguments.out and not arguments.overwrite:
         files.check_free(arguments.out)
+    devices.keep_freed_memory()
     prior = FacePrior.load(arguments.prior, arguments.device)
     budget = {name: getattr(arguments, name) for name in ("faces", "batch", "effort", "seed")}
     spread = sweep.on_processes(arguments.jobs) if arguments.ray is None else sweep.on_ray(arguments.ray or None)
