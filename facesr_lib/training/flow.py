@@ -17,10 +17,12 @@ from torch import Tensor
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.processes import Processes
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more.
 
     Attributes
@@ -37,15 +39,15 @@ class Config:
     seed : int
     """
 
-    hidden: int = 256
-    blocks: int = 5
-    batch: int = 512
-    lr: float = 1e-3
-    decay: float = 0.3
-    validate_every: int = 100
-    held_out: int = 10_000
-    patience: int = 8
-    seed: int = 0
+    hidden: int = within(256, at_least=1)
+    blocks: int = within(5, at_least=1)
+    batch: int = within(512, at_least=1)
+    lr: float = within(1e-3, at_least=0)
+    decay: float = within(0.3, above=0, at_most=1)
+    validate_every: int = within(100, at_least=1)
+    held_out: int = within(10_000, at_least=2)
+    patience: int = within(8, at_least=0)
+    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 class FlowTraining:
@@ -53,7 +55,7 @@ class FlowTraining:
 
     def __init__(self, prior: FacePrior, config: Config):
         self.config = asdict(config) | {"w_dim": prior.w_dim}
-        self._c, self._mapping = config, prior.generator.mapping
+        self._c, self._mapping, self.processes = config, prior.generator.mapping, Processes(str(prior.device))
         self._random = torch.Generator().manual_seed(config.seed + 1)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from facesr_lib import files
-from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
+from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 
 SMALL = Config(
@@ -70,9 +70,7 @@ def record(pixels: np.ndarray, config: Config, moments: Sequence[int], *, progre
     progress : bool
         Show a progress bar.
     """
-    from lightning_fabric import Fabric
-
-    trainee = PriorTraining(pixels, config, Fabric(accelerator="auto", devices=1))
+    trainee = PriorTraining(pixels, config, Processes())
     recording = Recording([], [], {})
     rows: list[dict[str, float]] = []
     due = list(moments)
@@ -116,7 +114,7 @@ def load(path: Path) -> dict[str, Recording]:
 
 
 def _prior(file: safe_open, names: list[str], prefix: str, c: Config) -> FacePrior:
-    generator = Generator(c.z_dim, c.w_dim, c.resolution, c.channel_base, c.channel_max, c.mapping_layers)
+    generator = c.generator()
     state = {name.removeprefix(prefix): file.get_tensor(name).float() for name in names if name.startswith(prefix)}
     generator.load_state_dict(state)
     return FacePrior(prefix.rstrip("/"), generator, None)
