@@ -22,13 +22,15 @@ def choose(name: object, known: Iterable[str], kind: str) -> str:
     Raises
     ------
     ValueError
-        There is no such name; near ones are named first, all of them where none is near.
+        There is no such name; near ones are named first (one that is spelt alike is the only one), all of them where
+        none is near.
     """
     known = list(known)
     if name in known:
         return str(name)
     plain = {_plain(one): one for one in reversed(known)}
-    near = [plain[one] for one in get_close_matches(_plain(str(name)), plain, n=3, cutoff=0.6)]
+    typed = _plain(str(name))
+    near = [plain[one] for one in get_close_matches(typed, plain, n=3, cutoff=1.0 if typed in plain else 0.6)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known) or 'none'}."
     raise ValueError(f"there is no {kind} {name!r}: {hint}")
 

@@ -1,17 +1,20 @@
-"""Photos in, photos out, by the library and by the command line."""
+"""The seam of methods; photos in, photos out."""
 
+import inspect
+import os
 import subprocess
 import sys
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import cli, data, images, restoration, search
+from facesr_lib import data, images, restoration, search
 from facesr_lib.degrade import Downsample
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import METHODS, check
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +61,60 @@ def test_a_bad_photo_does_not_stop_the_others(prior, photos, tmp_path):
 
 
 def test_photos_of_one_name_do_not_overwrite_each_other(prior, photos, tmp_path):
-    twin = tmp_path / "other" / "0.jpg"
-    twin.parent.mkdir()
-    images.write(images.read(photos[0]), twin)
-    outcomes = run(prior, [photos[0], twin], tmp_path / "out", batch=1)
-    assert [outcome.output.name for outcome in outcomes] == ["0.png", "0-2.png"]
+    twin, upper = tmp_path / "other" / "0.jpg", tmp_path / "upper" / "A.png"
+    for copy in (twin, upper, lower := tmp_path / "lower" / "a.png"):
+        copy.parent.mkdir()
+        images.write(images.read(photos[0]), copy)
+    outcomes = run(prior, [photos[0], twin, upper, lower], tmp_path / "out", batch=1)
+    assert [outcome.output.name for outcome in outcomes] == ["0.png", "0-2.png", "A.png", "a-2.png"]
 
 
-def test_a_result_never_replaces_a_photo(prior, photos):
+def test_a_result_replaces_nothing_that_exists_unless_it_may(prior, photos, tmp_path):
+    """``face.webp`` restored into its own folder: the ``face.png`` that lies there is another picture."""
+    face, bystander = photos[0].with_name("face.webp"), photos[0].with_name("face.png")
+    images.write(images.read(photos[0]), face)
+    bystander.write_bytes(photos[1].read_bytes())
+    before = bystander.read_bytes()
+    refused, done = run(prior, [face, photos[2]], tmp_path / "photos", overwrite=False)[0], photos[2].read_bytes()
+    assert "face.png exists" in refused.message
+    assert bystander.read_bytes() == before
+    assert run(prior, [face], tmp_path / "photos", overwrite=True)[0].output == bystander
+    assert images.read(bystander).shape == (3, 16, 16)
+    assert photos[2].read_bytes() == done
+
+
+def test_what_exists_stops_no_other_photo(prior, photos, tmp_path):
+    run(prior, photos[:1], tmp_path / "out")
+    outcomes = run(prior, photos, tmp_path / "out")
+    assert [outcome.output is not None for outcome in outcomes] == [False, True, True]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_result_never_replaces_a_photo(prior, photos, tmp_path, overwrite):
     before = [photo.read_bytes() for photo in photos]
-    outcomes = run(prior, photos, photos[0].parent)
-    assert all("choose another folder" in outcome.message and outcome.output is None for outcome in outcomes)
+    os.link(photos[0], tmp_path / "link.jpg")  # the same photo by another name
+    outcomes = run(prior, [tmp_path / "link.jpg", *photos[1:]], photos[0].parent, overwrite=overwrite)
+    assert [outcome.output and outcome.output.name for outcome in outcomes] == ["link.png", None, None]
+    (linked,) = run(prior, [tmp_path / "link.jpg"], photos[0].parent, overwrite=False)
+    assert "link.png exists" in linked.message
+    assert all("choose another folder" in outcome.message for outcome in outcomes[1:])
+    os.link(photos[0], tmp_path / "0.jpg")
+    assert "would replace the photo" in run(prior, [tmp_path / "0.jpg"], photos[0].parent, overwrite=True)[0].message
     assert [photo.read_bytes() for photo in photos] == before
+
+
+def test_a_result_that_cannot_be_written_is_told_and_stops_no_other(prior, photos, tmp_path):
+    (tmp_path / "out" / "0.png").mkdir(parents=True)
+    outcomes = run(prior, photos, tmp_path / "out", overwrite=True)
+    assert [outcome.output is not None for outcome in outcomes] == [False, True, True]
+    assert "0.png" in outcomes[0].message
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(prior, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (outcome,) = run(prior, ["~/photos/0.png"], "~/out")
+    assert outcome.output == tmp_path / "out" / "0.png"
 
 
 def test_what_every_search_takes_is_handed_on(prior, photos, tmp_path):
@@ -78,19 +123,16 @@ def test_what_every_search_takes_is_handed_on(prior, photos, tmp_path):
     assert seen == [0, 1, 2, 3]
 
 
-def test_ctrl_c_keeps_what_was_found_and_is_passed_on(prior, photos, tmp_path, monkeypatch, capsys, checkpoint):
+def test_ctrl_c_keeps_what_was_found_and_is_passed_on(prior, photos, tmp_path):
     def callback(step, image, loss):
         raise KeyboardInterrupt
 
-    pulse = partial(search.pulse, callback=callback)
-    monkeypatch.setattr(search, "method", lambda name: pulse)
-    found = restoration.restore(photos, tmp_path / "out", prior, Downsample(4), batch=2, progress=False)
+    found = restoration.restore(
+        photos, tmp_path / "out", prior, Downsample(4), batch=2, progress=False, callback=callback
+    )
     assert [next(found).output.name for _ in range(2)] == ["0.png", "1.png"]
     with pytest.raises(KeyboardInterrupt):
         next(found)
-    command = ["restore", *map(str, photos), "--prior", checkpoint, "--scale", "4", "--out", str(tmp_path / "out")]
-    assert cli.main(command) == 130
-    assert "interrupted" in capsys.readouterr().err
 
 
 def test_originals_are_cropped_and_made_small_first(prior, tmp_path):
@@ -109,55 +151,80 @@ def test_a_picture_that_no_face_explains_is_pointed_out(prior, photos, tmp_path)
     assert "does not explain" in run(prior, photos[:1], tmp_path / "out")[0].message
 
 
-@pytest.fixture
-def checkpoint(prior, tmp_path):
-    prior.save(tmp_path / "tiny.safetensors")
-    return str(tmp_path / "tiny.safetensors")
+# The seam
 
 
-def test_the_command_restores_and_reports(photos, checkpoint, tmp_path, capsys):
-    command = ["restore", *map(str, photos), "--prior", checkpoint, "--scale", "4", "--steps", "3"]
-    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.count("→") == 3
-    photos[1].write_text("no picture")
-    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 1
-    out, err = capsys.readouterr()
-    assert out.count("→") == 2
-    assert "1.png" in err
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_called_alike_and_says_what_it_leaves_open(name):
+    operator = Downsample(4)  # of the shipped prior, which each loads where it needs one
+    lowres = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    quick = {"steps": 1, "perceptual": None, "rls_options": {"steps": 1}}
+    options = {option: value for option, value in quick.items() if option in METHODS[name].options}
+    found = METHODS[name](lowres, operator, seed=0, progress=False, **options)
+    assert found.image.shape == (2, 3, 64, 64)
+    assert not found.interrupted
+    assert_close(found.residual, (operator(found.image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "bilinear"])
+def test_interpolation_is_the_kernel_whatever_made_the_picture_small(kernel):
+    lowres = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = METHODS[kernel](lowres, Downsample(3, "box"))
+    assert_close(found.image, images.resize(lowres.detach(), (15, 21), kernel).clamp(0, 1))
+    assert not found.image.requires_grad
+    with pytest.raises(ValueError, match=r"operator\.scale"):
+        METHODS[kernel](lowres, lambda image: image)
+
+
+def test_options_are_those_of_the_functions_signature():
+    for name in ("pulse", "rls_plus"):
+        options, own = METHODS[name].options, inspect.signature(getattr(search, name)).parameters
+        assert options["steps"] == own["steps"].default
+        assert options["record_every"] == inspect.signature(search.run_search).parameters["record_every"].default
+        assert options.keys() == METHODS[name].types.keys()
+        assert options.keys().isdisjoint({"prior", "lowres", "operator", "seed", "run"})
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--method", "puls"], "did you mean pulse"),
-        (["--prior", "faces-46"], "faces-64"),
-        (["--prior", "nowhere.pkl"], "nowhere.pkl"),
-        (["--kernel", "cubic"], "did you mean bicubic"),
-        (["--scale", "7"], "scale"),
-        (["--steps", "0"], "at least 1"),
-        (["--scale", "2"], "--degrade"),
-        (["--device", "gpu"], "try 'cpu'"),
-        (["--out", __file__], "name a folder"),
-    ],
+    ("typed", "meant"), [("rls+", "rls_plus"), ("rls-plus", "rls_plus"), ("RLS", "rls"), ("puls", "pulse")]
 )
-def test_the_command_explains_what_it_cannot_do(photos, checkpoint, tmp_path, capsys, arguments, message):
-    defaults = {"--prior": checkpoint, "--scale": "4", "--steps": "3", "--out": str(tmp_path / "out")}
-    defaults |= dict([arguments])
-    assert cli.main(["restore", str(photos[0]), *(word for pair in defaults.items() for word in pair)]) == 1
-    assert message in capsys.readouterr().err
-    assert not list((tmp_path / "out").glob("*"))
+def test_near_names_of_methods_are_told(typed, meant):
+    with pytest.raises(ValueError, match=rf"did you mean {meant}\?"):
+        check(typed)
 
 
-def test_assets_are_listed_and_verified(capsys):
-    assert cli.main(["assets", "list"]) == 0
-    assert "stylegan2-ffhq-1024" in capsys.readouterr().out
-    assert cli.main(["assets", "verify", "faces-64"]) == 0
-    assert "faces-64: ok" in capsys.readouterr().out
-    assert cli.main(["assets", "verify"]) == 0
-    assert "faces-64: ok" in (out := capsys.readouterr().out)
-    assert "missing" not in out
-    assert cli.main(["assets", "verify", "faces-46"]) == 1
-    assert "faces-64" in capsys.readouterr().err
+def test_unknown_options_are_told_before_anything_runs(prior, photos, tmp_path):
+    with pytest.raises(ValueError, match=r"did you mean lambda_l2"):
+        check("pulse", {"lambda_2": 1.0})
+    with pytest.raises(ValueError, match=r"no option of bicubic 'steps'"):
+        run(prior, photos, tmp_path / "out", method="bicubic")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_method_lacks_is_told_before_anything_runs(prior, photos, tmp_path):
+    assert check("dse").needs == {"prior", "discriminator"}  # the shipped prior has all of it
+    assert check("rls_plus").needs == {"prior", "flow"}
+    for method, message in {"dse": "needs a discriminator", "rls": "facesr train flow"}.items():
+        with pytest.raises(ValueError, match=message):
+            run(prior, photos, tmp_path / "out", method=method)
+    assert not (tmp_path / "out").exists()
+    check("rls_plus", {"anchor": torch.zeros(1)}, prior)  # codes of one's own take the flow's place
+    with pytest.raises(ValueError, match="needs a flow"):
+        check("rls_plus", {"anchor": None}, prior)
+
+
+def test_weights_that_are_not_here_are_told_with_the_way_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="facesr assets fetch vgg16"):
+        check("brgm")
+    check("brgm", {"perceptual": None})
+
+
+def test_a_new_method_is_an_entry_and_nothing_else(prior, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "mine", replace(METHODS["bicubic"]))
+    outcomes = list(restoration.restore(photos, tmp_path / "out", prior, Downsample(4), method="mine"))
+    assert all(outcome.residual < 25 for outcome in outcomes)
 
 
 def test_importing_the_library_loads_nothing_heavy():

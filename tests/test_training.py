@@ -17,7 +17,6 @@ from torch.testing import assert_close
 from facesr_lib import cli, images
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import flow, loop, recording
-from facesr_lib.training import stylegan2 as prior
 from facesr_lib.training.augment import augment
 from facesr_lib.training.processes import Processes, launch
 from facesr_lib.training.stylegan2 import Config, PriorTraining, train
@@ -140,9 +139,9 @@ def test_a_folder_of_faces_becomes_a_prior_that_can_be_loaded(face_folder, tmp_p
     assert FacePrior.load(str(tmp_path / "run" / "prior.safetensors")).resolution == 8
 
 
-def test_the_command_trains_and_resumes(face_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prior, "Config", lambda **options: TINY)
-    command = ["train", "prior", "--faces", str(face_folder), "--out", str(tmp_path / "run"), "--hours", "1e-6"]
+def test_the_command_trains_and_resumes(face_folder, tmp_path, capsys):
+    flags = [word for name, number in vars(TINY).items() for word in (f"--{name.replace('_', '-')}", str(number))]
+    command = ["train", "prior", "--faces", str(face_folder), "--out", str(tmp_path / "run"), "--hours", "1e-6", *flags]
     assert cli.main(command) == 0
     assert "done after 4 images" in capsys.readouterr().out
     assert cli.main([*command, "--resume"]) == 0

@@ -1,4 +1,4 @@
-"""`facesr`, the command line."""
+"""`facesr`, the command line: a file per command, its flags beside what they run."""
 
 from facesr_lib.cli.main import main
 

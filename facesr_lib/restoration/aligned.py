@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facesr_lib import data, images, search
+from facesr_lib import data, images
 from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration.methods import check
 
 
 @dataclass
@@ -52,6 +53,7 @@ def restore(
     *,
     method: str = "pulse",
     degrade: bool = False,
+    overwrite: bool = False,
     batch: int = 16,
     seed: int = 0,
     **options: Any,
@@ -68,9 +70,11 @@ def restore(
     prior, operator
         The face prior; HR → LR.
     method : str
-        A name in `search.METHODS`.
+        A name in `METHODS`.
     degrade : bool
         Whether the photos are high-resolution originals.
+    overwrite : bool
+        Whether a result takes the place of a file of its name; never that of one of the photos.
     batch : int
         Faces searched at once.
     seed : int
@@ -86,21 +90,18 @@ def restore(
     Raises
     ------
     ValueError
-        If the method, or an option of it, is unknown, or ``out`` is a file.
+        If ``out`` is a file, or as `check`.
     KeyboardInterrupt
         After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
-    find = search.method(method)
-    unknown = options.keys() - inspect.signature(find).parameters.keys() - {"progress", "record_every", "callback"}
-    if unknown:
-        raise ValueError(f"{method} has no option {', '.join(sorted(unknown))}.")
-    out = Path(out)
+    find = check(method, options, prior)
+    out = Path(out).expanduser()
     if out.is_file():
         raise ValueError(f"{out} is a file: name a folder for the results.")
     out.mkdir(parents=True, exist_ok=True)
+    todo = [Outcome(Path(photo).expanduser()) for photo in photos]
+    originals = {_inode(outcome.photo) for outcome in todo if outcome.photo.exists()}
     names: set[str] = set()
-    todo = [Outcome(Path(photo)) for photo in photos]
-    originals = {outcome.photo.resolve() for outcome in todo}
     for first in range(0, len(todo), batch):
         outcomes = todo[first : first + batch]
         ready: list[tuple[Outcome, Path, Tensor]] = []
@@ -108,18 +109,23 @@ def restore(
             try:
                 lowres = _lowres(outcome.photo, prior, operator, degrade)
                 output = out / f"{_unused(outcome.photo.stem, names)}.png"
-                if output.resolve() in originals:
+                if output.exists() and _inode(output) in originals:
                     raise ValueError(f"the result would replace the photo {output}: choose another folder.")
+                if output.exists() and not overwrite:
+                    raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
                 ready.append((outcome, output, lowres))
             except (ValueError, OSError) as error:
                 outcome.error = str(error)
         if ready:
             lowres = torch.cat([image for *_, image in ready]).to(prior.device)
-            result = find(prior, lowres, operator, seed=[seed] * len(ready), **options)
+            result = find(lowres, operator, prior=prior, seed=[seed] * len(ready), **options)
             found = zip(ready, result.image.cpu(), 255 * result.residual, strict=True)
             for (outcome, output, _), image, residual in found:
-                images.write(image, output)
-                outcome.output, outcome.residual = output, float(residual)
+                try:
+                    images.write(image, output)
+                    outcome.output, outcome.residual = output, float(residual)
+                except (ValueError, OSError) as error:  # such as a full disk
+                    outcome.error = str(error)
             if result.interrupted:
                 yield from outcomes
                 raise KeyboardInterrupt
@@ -138,7 +144,13 @@ def _lowres(photo: Path, prior: FacePrior, operator: Callable[[Tensor], Tensor],
 
 def _unused(stem: str, names: set[str]) -> str:
     name, k = stem, 2
-    while name in names:
+    while name.casefold() in names:  # on many disks A.png and a.png are one file
         name, k = f"{stem}-{k}", k + 1
-    names.add(name)
+    names.add(name.casefold())
     return name
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    """Which file this is, by whatever name or link."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino

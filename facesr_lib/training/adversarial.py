@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Adam, Optimizer
 
 from facesr_lib.training.processes import Processes
@@ -74,9 +75,10 @@ class Adversarial:
         yield
         if frozen is not None:
             frozen.requires_grad_(True)
-        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
-            if parameter.grad is not None:
-                parameter.grad = self.processes.mean(parameter.grad)
+        if self.processes.count > 1:
+            learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+            vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
         optimizer.step()
 
     def normal(self, *shape: int) -> Tensor:

@@ -152,6 +152,7 @@ def fit(
                         write_checkpoint(folder / CHECKPOINT, trainee.config, state)
                         trainee.snapshot(folder)
             saved = now if due else saved
+    processes.sum(torch.zeros(1))  # none goes on before the files are there
     return Report(trainee.images_seen, done, time.monotonic() - start, stop.is_set())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +51,9 @@ def launch(work: Callable[..., T], *arguments: Any, device: str = "auto", count:
         others = multiprocessing.spawn(_follow, (group, work, arguments), count - 1, join=False, daemon=True)
         try:
             result = work(_join(0, *group), *arguments)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, RuntimeError):  # perhaps another process failed first: then this raises its error
+                others.join(timeout=5)
             for process in others.processes:  # they would wait for this one
                 process.kill()
             raise
@@ -73,6 +74,5 @@ def _join(rank: int, count: int, device: str, meeting: str) -> Processes:
 
 
 def _follow(index: int, group: tuple[int, str, str], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    with suppress(ValueError, OSError):  # what is wrong for all of them the first one says
-        work(_join(index + 1, *group), *arguments)
+    work(_join(index + 1, *group), *arguments)
     distributed.destroy_process_group()

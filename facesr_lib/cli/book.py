@@ -1,0 +1,25 @@
+"""`facesr book`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the command and its flags."""
+    book = commands.add_parser("book", help="execute the chapters and build the site")
+    book.add_argument("--profile", choices=("smoke", "read", "paper"), default="read")
+    book.add_argument("--jobs", type=int, default=2, help="chapters executed at once (%(default)s)")
+    book.add_argument("--execute-only", action="store_true", help="run the chapters, build no site")
+    book.add_argument("chapters", nargs="*", help="some chapters only (implies --execute-only)")
+    book.set_defaults(run=_book)
+
+
+def _book(arguments: argparse.Namespace) -> None:
+    from facesr_lib import publishing
+
+    if arguments.execute_only or arguments.chapters:
+        publishing.execute(arguments.chapters, profile=arguments.profile, jobs=arguments.jobs)
+    else:
+        print(publishing.build(profile=arguments.profile, jobs=arguments.jobs))

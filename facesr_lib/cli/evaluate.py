@@ -1,0 +1,55 @@
+"""`facesr table` and `facesr bench`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from facesr_lib.cli import values
+
+
+def add(commands: Any) -> None:
+    """Add the commands and their flags."""
+    table = commands.add_parser("table", help="measure a table of a paper on the held-out faces")
+    table.add_argument("name", help="such as dse-1 or rls-2; an unknown name lists all")
+    table.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
+    table.add_argument("--faces", type=int, default=50, help="how many (%(default)s)")
+    table.add_argument("--batch", type=int, default=10, help="searched at once (%(default)s)")
+    table.add_argument("--effort", type=float, default=1.0, help="multiplies every method's steps (%(default)s)")
+    table.add_argument("--seed", type=int, default=0)
+    table.add_argument("--device", default="auto")
+    table.add_argument("--out", type=values.path, metavar="CSV", help="also write every single value")
+    table.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
+    table.set_defaults(run=_table)
+
+    bench = commands.add_parser("bench", help="measure the speed of this machine")
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--quick", action="store_true", help="fewer repetitions")
+    bench.set_defaults(run=_bench)
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    from facesr_lib.evaluation import run as experiments
+    from facesr_lib.prior import FacePrior
+    from facesr_lib.tables import Table
+
+    if arguments.out and arguments.out.exists() and not arguments.overwrite:
+        raise ValueError(f"{arguments.out} exists: name another file, or say --overwrite.")
+    prior = FacePrior.load(arguments.prior, arguments.device)
+    budget = {name: getattr(arguments, name) for name in ("faces", "batch", "effort", "seed")}
+    records = experiments.run(arguments.name, prior, **budget)
+    note = ", ".join(f"{name} {value}" for name, value in ({"prior": prior.name} | budget).items())
+    if arguments.out:
+        experiments.write(arguments.out, records, note)
+    print(f"{arguments.name}: {experiments.EXPERIMENTS[arguments.name].about} ({note})\n")
+    print(Table(*experiments.table(arguments.name, records, prior.resolution)))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from facesr_lib.benchmark import search as benchmark
+    from facesr_lib.benchmark import training as throughput
+
+    options = {"device": arguments.device, "quick": arguments.quick}
+    for measure in (benchmark.run, benchmark.methods, throughput.run):
+        print(benchmark.table(measure(**options)), flush=True)
+        print()

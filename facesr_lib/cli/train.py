@@ -1,0 +1,102 @@
+"""`facesr train`: beside each network's own flags one for every field of its training's Config."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from dataclasses import fields
+from functools import partial
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from facesr_lib.cli import values
+
+
+class ConfigParser(argparse.ArgumentParser):
+    """A parser that reads the flags of ``module.Config`` as well, once its command is called: torch is slow to load."""
+
+    module = ""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As every parser; the Config's fields become arguments."""
+        config = import_module(self.module).Config
+        hints, meanings = get_type_hints(config), _attributes(config)
+        group = self.add_argument_group("every choice of the training")
+        for field in fields(config):
+            group.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type=partial(values.value, hint=hints[field.name]),
+                default=field.default,
+                metavar=getattr(hints[field.name], "__name__", "value").upper(),
+                help=f"{meanings[field.name]} ({values.text(field.default)})".lstrip().replace("%", "%%"),
+            )
+        return super().parse_known_args(*args, **kwargs)
+
+
+def _attributes(config: type) -> dict[str, str]:
+    """What the docstring says of each field."""
+    section = (inspect.getdoc(config) or "").partition("Attributes\n----------\n")[2]
+    entries = [entry.partition("\n") for entry in re.split(r"\n(?=\S)", section)]
+    return {
+        name: " ".join(text.split()) for head, _, text in entries for name in re.findall(r"\w+", head.split(":")[0])
+    }
+
+
+def add(commands: Any) -> None:
+    """Add the command and its flags."""
+    train = commands.add_parser("train", help="train a network, or go on training it")
+    networks = train.add_subparsers(required=True, metavar="NETWORK", parser_class=ConfigParser)
+
+    prior = networks.add_parser("prior", help="a face prior (StyleGAN2)")
+    prior.module = "facesr_lib.training.stylegan2"
+    prior.add_argument("--faces", type=values.path, required=True, metavar="DIR", help="folder of aligned faces")
+    prior.add_argument("--start", metavar="PRIOR", help="begin with these networks: registry name or checkpoint")
+    prior.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
+    prior.add_argument("--devices", type=int, default=1, help="processes, one per GPU (%(default)s)")
+    prior.set_defaults(run=_prior)
+
+    flow = networks.add_parser("flow", help="the flow that Gaussianises a prior's codes")
+    flow.module = "facesr_lib.training.flow"
+    flow.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
+    flow.add_argument("--device", default="auto")
+    flow.set_defaults(run=_flow)
+
+    for network in (prior, flow):
+        network.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the run")
+        network.add_argument("--hours", type=float, required=True)
+        network.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def _config(config: type, arguments: argparse.Namespace) -> Any:
+    return config(**{field.name: getattr(arguments, field.name) for field in fields(config)})
+
+
+def _prior(arguments: argparse.Namespace) -> None:
+    from facesr_lib.prior import FacePrior
+    from facesr_lib.training import stylegan2
+
+    report = stylegan2.train(
+        arguments.faces,
+        arguments.out,
+        _config(stylegan2.Config, arguments),
+        hours=arguments.hours,
+        resume=arguments.resume,
+        start=FacePrior.load(arguments.start) if arguments.start else None,
+        devices=arguments.devices,
+        bf16=arguments.bf16,
+    )
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} images; {arguments.out / stylegan2.PRIOR} is the moving average")
+
+
+def _flow(arguments: argparse.Namespace) -> None:
+    from facesr_lib.prior import FacePrior
+    from facesr_lib.training import flow
+
+    config = _config(flow.Config, arguments)
+    prior = FacePrior.load(arguments.prior, arguments.device)
+    report = flow.train(prior, arguments.out, config, hours=arguments.hours, resume=arguments.resume)
+    prior.save(arguments.out / "prior.safetensors")
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} codes; {arguments.out / 'prior.safetensors'} is the prior with its flow")

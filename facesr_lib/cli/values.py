@@ -1,0 +1,49 @@
+"""Values as people type them, read as a type hint says."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+READ: dict[type, tuple[Callable[[str], Any], str]] = {
+    NoneType: ({"none": None}.__getitem__, "none"),
+    bool: ({"true": True, "false": False}.__getitem__, "true or false"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    str: (str, "a word"),
+}
+"""Type → how a text is read, and what is expected; a union's are tried in this order."""
+
+
+def value(text: str, hint: Any) -> Any:
+    """Read a text as one of a hint's types: "none", "true", "inf", "0.05", "mean", or "w,theta" for a sequence.
+
+    Raises
+    ------
+    ArgumentTypeError
+        It is none of these, or the types are none that can be typed, such as a function.
+    """
+    if isinstance(kind := get_origin(hint), type) and issubclass(kind, Sequence):
+        return tuple(value(part, get_args(hint)[0]) for part in text.split(","))
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    expected = [READ[kind] for kind in READ if kind in kinds]
+    for read, _ in expected:
+        with suppress(ValueError, KeyError):
+            return read(text if read is str else text.casefold())
+    raise ArgumentTypeError(f"{text!r} cannot be given: expected {' or '.join(words for _, words in expected)}.")
+
+
+def text(value: Any) -> str:
+    """Write a value as it would be typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(text, value))
+    return getattr(value, "__name__", f"{value:g}" if isinstance(value, float) else str(value).lower())
+
+
+def path(text: str) -> Path:
+    """Read a path; ``~`` is the home folder wherever the shell left it."""
+    return Path(text).expanduser()

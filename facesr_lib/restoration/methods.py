@@ -1,0 +1,172 @@
+"""The seam between those who want large pictures and whatever makes them: searches, networks, interpolation alike.
+
+What a method needs beyond the picture and the operator is written in `Method.needs`, and `check` tells what of it is
+missing before anything runs. Nobody else knows one method from another.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, Protocol, get_type_hints
+
+import torch
+from torch import Tensor
+
+from facesr_lib import assets, search
+from facesr_lib.degrade import Downsample
+from facesr_lib.messages import choose
+from facesr_lib.prior import FacePrior
+
+Operator = Callable[[Tensor], Tensor]
+
+
+class Restored(Protocol):
+    """What a method gives back: image (N, 3, H, W) in [0, 1], residual (N,), and whether Ctrl-C ended it early.
+
+    The residual is the root mean squared difference between the image, made small, and the picture that was given; a
+    search says more (`search.SearchResult`).
+    """
+
+    image: Tensor
+    residual: Tensor
+    interrupted: bool
+
+
+@cache
+def shipped_prior(device: str = "cpu") -> FacePrior:
+    """Load the prior that comes with the library, once."""
+    return FacePrior.load("faces-64", device)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Whatever makes large pictures of small ones.
+
+    Attributes
+    ----------
+    restore : callable
+        ``restore(prior, lowres, operator, *, seed, progress, **options)`` → `Restored`; its signature says the options,
+        its docstring's first line what it does.
+    needs : frozenset of {"prior", "flow", "discriminator", "vgg16", "weights"}
+        With its options at their defaults.
+    unless : mapping
+        Need → the option that takes its place when it is given.
+    """
+
+    restore: Callable[..., Restored]
+    needs: frozenset[str] = frozenset()
+    unless: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        lowres: Tensor,
+        operator: Operator,
+        *,
+        prior: FacePrior | None = None,
+        seed: int | Sequence[int] = 0,
+        **options: Any,
+    ) -> Restored:
+        """Pictures (N, 3, h, w) in [0, 1] → pictures (N, 3, H, W) that ``operator`` makes small like these.
+
+        ``prior`` is the shipped one by default. Errors are the method's own; `check` foresees what it lacks.
+        """
+        if prior is None and "prior" in self.needs:
+            prior = shipped_prior(str(getattr(lowres, "device", "cpu")))
+        return self.restore(prior, lowres, operator, seed=seed, **options)
+
+    @property
+    def about(self) -> str:
+        """What it does, in a line."""
+        return (inspect.getdoc(self.restore) or "").partition("\n")[0]
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Option → default; those of every search's loop count as a search's own."""
+        own, loop = (inspect.signature(function).parameters for function in (self.restore, search.run_search))
+        found = {each.name: each.default for each in own.values() if each.kind is each.KEYWORD_ONLY}
+        if any(each.kind is each.VAR_KEYWORD for each in own.values()):  # handed on to the loop
+            found |= {name: loop[name].default for name in ("record_every", "callback", "progress")}
+        return {name: default for name, default in found.items() if name != "seed"}
+
+    @cached_property
+    def types(self) -> dict[str, Any]:
+        """Option → type hint."""
+        hints = get_type_hints(search.run_search) | get_type_hints(self.restore)
+        return {name: hints[name] for name in self.options}
+
+
+def _interpolation(kernel: str) -> Callable[..., Restored]:
+    @torch.no_grad()
+    def enlarge(
+        prior: FacePrior | None,
+        lowres: Tensor,
+        operator: Operator,
+        *,
+        seed: int | Sequence[int] = 0,
+        progress: bool = True,
+    ) -> Restored:
+        """Enlarge by the kernel of this name: the baseline, which looks for no face."""
+        scale = getattr(operator, "scale", None)
+        if scale is None:
+            raise ValueError(f"{kernel} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
+        image = Downsample(scale, kernel).upsample(lowres).clamp(0, 1)
+        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+    return enlarge
+
+
+@dataclass
+class _Enlarged:
+    image: Tensor
+    residual: Tensor
+    interrupted: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "bicubic": Method(_interpolation("bicubic")),
+    "bilinear": Method(_interpolation("bilinear")),
+    "pulse": Method(search.pulse, frozenset({"prior"})),
+    "dse": Method(search.dse, frozenset({"prior", "discriminator"})),
+    "rls": Method(search.rls, frozenset({"prior", "flow"})),
+    "rls_plus": Method(search.rls_plus, frozenset({"prior", "flow"}), {"flow": "anchor"}),
+    "brgm": Method(search.brgm, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
+    "mganprior": Method(search.mganprior, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
+}
+"""Name → method, as the command line, the tables and the benchmark know them."""
+
+
+def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior | None = None) -> Method:
+    """Return a method that can run with these options and this prior (default: the shipped one).
+
+    Raises
+    ------
+    ValueError
+        There is no such method or option (near ones are named), or the method needs something that is not here: the
+        message says how to get it.
+    """
+    method = METHODS[choose(name, METHODS, "method")]
+    given = {choose(option, method.options, f"option of {name}"): value for option, value in (options or {}).items()}
+    prior = shipped_prior() if prior is None and "prior" in method.needs else prior
+    for need in sorted(method.needs):
+        instead = method.unless.get(need, "")
+        if instead not in given or given[instead] is method.options[instead]:
+            _require(need, name, prior)
+    return method
+
+
+def _require(need: str, name: str, prior: FacePrior | None) -> None:
+    if need == "flow" and prior is not None:
+        prior.require_flow(name)
+    if need == "discriminator" and prior is not None and prior.discriminator is None:
+        raise ValueError(
+            f"{name} needs a discriminator, and the prior {prior.name!r} has none: give a checkpoint that holds both "
+            "networks, as the shipped 'faces-64' does."
+        )
+    if need == "vgg16":
+        try:
+            assets.path(need)
+        except assets.AssetMissing as error:
+            raise ValueError(f"{name} needs {need}: {error}") from error

@@ -1,0 +1,265 @@
+"""The command line, as people and their terminals meet it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from math import inf
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facesr_lib import cli, images
+from facesr_lib.cli import values
+from facesr_lib.degrade import Downsample
+from facesr_lib.networks.stylegan2 import Generator
+from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import METHODS, Method
+from facesr_lib.training import flow, loop, stylegan2
+
+ASCII = {"PYTHONIOENCODING": "ascii"}
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return FacePrior("tiny", Generator(8, 8, 16, channel_base=128, channel_max=16), None)
+
+
+@pytest.fixture
+def checkpoint(tiny, tmp_path):
+    tiny.save(tmp_path / "tiny.safetensors")
+    return str(tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def photos(tiny, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(Downsample(4)(tiny.sample(3, seed=7)[0])):
+        images.write(image, tmp_path / "photos" / f"{i}.png")
+    return sorted(map(str, (tmp_path / "photos").iterdir()))
+
+
+@pytest.fixture
+def restore(photos, checkpoint, tmp_path):
+    """``facesr restore`` of the first photo, or of ``photos``, with further flags."""
+
+    def command(*flags: str, photos: Sequence[str] = photos[:1]) -> list[str]:
+        common = ["--prior", checkpoint, "--scale", "4", "--out", str(tmp_path / "out"), "--steps", "3"]
+        return ["restore", *photos, *common, *flags]
+
+    return command
+
+
+def shell(*command, env=(), **options):
+    return subprocess.run(
+        [sys.executable, "-m", "facesr_lib", *command], env={**os.environ, **dict(env)}, capture_output=True, **options
+    )
+
+
+def test_the_command_restores_and_reports(restore, photos, capsys):
+    assert cli.main(restore(photos=photos)) == 0
+    assert capsys.readouterr().out.count("→") == 3
+    Path(photos[1]).write_text("no picture")
+    assert cli.main(restore("--overwrite", photos=photos)) == 1
+    out, err = capsys.readouterr()
+    assert out.count("→") == 2
+    assert "1.png" in err
+    assert cli.main(restore()) == 1
+    assert "0.png exists: choose another folder, or replace it by --overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--method", "puls"], "did you mean pulse"),
+        (["--method", "rls+"], "did you mean rls_plus?"),
+        (["--method", "dse"], "needs a discriminator"),
+        (["--method", "rls"], "facesr train flow"),
+        (["--prior", "faces-46"], "faces-64"),
+        (["--prior", "nowhere.pkl"], "nowhere.pkl"),
+        (["--kernel", "cubic"], "did you mean bicubic"),
+        (["--scale", "7"], "scale"),
+        (["--steps", "0"], "at least 1"),
+        (["--scale", "2"], "--degrade"),
+        (["--device", "gpu"], "try 'cpu'"),
+        (["--out", __file__], "name a folder"),
+        (["--set", "perceptual=none"], "no option of pulse 'perceptual'"),
+        (["--set", "lambda_2=1"], "did you mean lambda_l2"),
+        (["--set", "eps=small"], "--set eps: 'small' cannot be given: expected a number"),
+        (["--set", "steps=2.5"], "expected a whole number"),
+        (["--set", "callback=print"], "expected none"),
+        (["--set", "eps"], "name=value"),
+        (["--set", "space=x"], "space"),
+    ],
+)
+def test_the_command_explains_what_it_cannot_do(restore, tmp_path, capsys, flags, message):
+    assert cli.main(restore(*flags)) == 1
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_any_option_of_a_method_can_be_set(restore, tmp_path, monkeypatch):
+    seen = []
+
+    def mine(prior, lowres, operator, *, seed: int, steps: int = 9, eps: float = 0.0, optimise: Sequence[str] = ("w",)):
+        seen.append((steps, eps, optimise))
+        return METHODS["bicubic"](lowres, operator)
+
+    monkeypatch.setitem(METHODS, "mine", Method(mine))
+    assert cli.main(restore("--method", "mine", "--set", "eps=inf", "--set", "optimise=w,theta")) == 0
+    assert seen == [(3, inf, ("w", "theta"))]
+    assert (
+        cli.main(restore("--set", "space=w", "--set", "schedule=none", "--set", "progress=false", "--overwrite")) == 0
+    )
+    assert images.read(tmp_path / "out" / "0.png").shape == (3, 16, 16)
+
+
+def test_a_method_that_searches_no_face_runs_from_the_shell(restore, tmp_path, photos):
+    command = restore("--method", "bicubic")
+    steps = command.index("--steps")
+    assert cli.main(command[:steps] + command[steps + 2 :]) == 0
+    enlarged = images.resize(images.read(photos[0])[None], (16, 16)).clamp(0, 1)
+    assert (images.read(tmp_path / "out" / "0.png") - enlarged).abs().max() < 1 / 255
+
+
+def test_ctrl_c_is_told_by_the_exit_code(restore, monkeypatch, capsys):
+    def interrupted(prior, lowres, operator, *, steps: int = 1, seed: int = 0):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(METHODS, "pulse", Method(interrupted))
+    assert cli.main(restore()) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_methods_are_listed_with_their_needs_and_options(capsys):
+    assert cli.main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(METHODS)
+    assert any(line.startswith("rls:") and line.endswith("Needs: flow, prior.") for line in lines)
+    assert cli.main(["methods", "rls_plus"]) == 0
+    out = capsys.readouterr().out
+    assert "--set optimise=w,theta,eta" in out
+    assert "--set radius=none" in out
+    assert cli.main(["methods", "rls-plus"]) == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_defaults_that_can_be_typed_are_read_as_they_are_shown(name):
+    method = METHODS[name]
+    for option, default in method.options.items():
+        if not callable(default):
+            assert values.text(values.value(values.text(default), method.types[option])) == values.text(default)
+
+
+@given(st.one_of(st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False)))
+def test_values_are_read_by_their_type(value):
+    again = values.value(str(value), type(value))
+    assert again == value
+    assert type(again) is type(value)
+
+
+# Training
+
+
+def test_every_field_of_a_config_is_a_flag_that_the_help_explains(capsys):
+    for name, config, about in (
+        ("prior", stylegan2.Config, "Weight of the discriminator's gradient penalty"),
+        ("flow", flow.Config, "Codes per step. (512)"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["train", name, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert about in shown
+        for field in fields(config):
+            assert f"--{field.name.replace('_', '-')} " in shown
+
+
+def test_training_takes_every_choice_from_the_shell(tmp_path, capsys):
+    (tmp_path / "faces").mkdir()
+    for i, picture in enumerate(torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(0))):
+        images.write(picture, tmp_path / "faces" / f"{i}.png")
+    small = {"resolution": 8, "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "batch": 4, "lr": 0.002}
+    flags = [word for name, number in small.items() for word in (f"--{name.replace('_', '-')}", str(number))]
+    command = ["train", "prior", "--faces", str(tmp_path / "faces"), "--out", str(tmp_path / "run"), "--hours", "1e-6"]
+    assert cli.main([*command, *flags, "--augment", "-1"]) == 0
+    assert "done after 4 images" in capsys.readouterr().out
+    told = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["config"]
+    assert told | small | {"augment": -1.0} == told
+    assert cli.main([*command, *flags, "--lr", "0.1", "--resume"]) == 1
+    assert "lr is 0.002 there and 0.1 here" in capsys.readouterr().err
+
+
+def test_a_flag_of_another_type_is_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit) as refused:
+        cli.main(["train", "flow", "--out", str(tmp_path), "--hours", "1", "--hidden", "wide"])
+    assert refused.value.code == 2
+    assert "--hidden: 'wide' cannot be given: expected a whole number." in capsys.readouterr().err
+
+
+# Tables and assets
+
+
+def test_a_table_replaces_no_file_unless_it_may(tmp_path, capsys):
+    kept = tmp_path / "kept.csv"
+    kept.write_text("mine")
+    assert cli.main(["table", "dse-1", "--out", str(kept)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
+
+
+def test_assets_are_listed_and_verified(capsys):
+    assert cli.main(["assets", "list"]) == 0
+    assert "stylegan2-ffhq-1024" in capsys.readouterr().out
+    assert cli.main(["assets", "verify", "faces-64"]) == 0
+    assert "faces-64: ok" in capsys.readouterr().out
+    assert cli.main(["assets", "verify"]) == 0
+    assert "faces-64: ok" in (out := capsys.readouterr().out)
+    assert "missing" not in out
+    assert cli.main(["assets", "verify", "faces-46"]) == 1
+    assert "faces-64" in capsys.readouterr().err
+
+
+# Terminals
+
+
+@pytest.mark.parametrize("env", [ASCII, C_LOCALE], ids=["ascii", "C"])
+def test_a_run_ends_well_in_any_terminal(restore, tmp_path, env):
+    done = shell(*restore(), env=env)
+    assert done.returncode == 0, done.stderr
+    assert b" -> " in done.stdout
+    assert images.read(tmp_path / "out" / "0.png").shape == (3, 16, 16)
+    wrong = shell(*restore("--scale", "2"), env=env)
+    assert wrong.returncode == 1
+    assert b"4x4" in wrong.stderr
+
+
+def test_what_the_encoding_has_is_kept_and_the_rest_written_plainly():
+    program = "from facesr_lib import cli; cli.main(['assets', 'list']); print('é × → − x² β')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True
+    )
+    assert done.stdout.decode("cp1252").splitlines()[-1] == "é × -> - x² ?"
+
+
+@pytest.mark.parametrize("command", [["assets", "list"], ["methods"]])
+def test_a_closed_pipe_ends_quietly(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "facesr_lib", *command], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_help_needs_no_torch():
+    program = (
+        "import sys; from facesr_lib import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
