@@ -1,4 +1,4 @@
-"""What the training of every generative adversarial network shares: turns, lazy penalties, a moving average, its state.
+"""What the training of every generative adversarial network shares: turns, lazy penalties, a moving average.
 
 A GAN's own training is a subclass of `Adversarial` that says what a step is::
 
@@ -15,52 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Adam, Optimizer
 
-from facesr_lib.training.processes import Processes
+from facesr_lib.training.loop import Training
 
 
-class Adversarial:
-    """Networks in training that learn in turns, on as many processes as there are.
-
-    Parameters
-    ----------
-    processes : Processes
-    batch : int
-        Images per step, over all processes.
-    seed : int
-        Every process draws numbers of its own.
-    **parts
-        Networks, optimisers and schedules whose state is kept, by the names that it has in checkpoints.
-
-    Attributes
-    ----------
-    images_seen : int
-        So far.
-    share : int
-        Images per step of this process.
-    random : torch.Generator
-        This process's, on the CPU: the same seed gives the same numbers on every device.
-
-    Raises
-    ------
-    ValueError
-        If the processes do not divide the batch.
-    """
-
-    finished = False  # a GAN has no loss that says so
-
-    def __init__(self, processes: Processes, batch: int, seed: int, **parts: nn.Module | Optimizer):
-        if batch % processes.count:
-            raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
-        self.processes, self.batch, self.share, self._seed = processes, batch, batch // processes.count, seed
-        self.images_seen, self._parts = 0, parts
-        self.random = torch.Generator().manual_seed(seed * 1000 + processes.rank)
+class Adversarial(Training):
+    """Networks in training that learn in turns, on as many processes as there are."""
 
     def due(self, interval: int) -> bool:
         """Whether a lazy penalty is computed on this step; it comes on one in ``interval``, and counts as often."""
@@ -80,28 +45,6 @@ class Adversarial:
             gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
             vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
         optimizer.step()
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard Gaussian numbers of this process, on its device."""
-        return torch.randn(shape, generator=self.random).to(self.processes.device, non_blocking=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Parts, images seen and the random state of every process, all of which have to call this at once."""
-        parts = {name: part.state_dict() for name, part in self._parts.items()}
-        own = self.random.get_state()
-        random = own.new_zeros(self.processes.count, len(own))
-        random[self.processes.rank] = own
-        return parts | {"images_seen": self.images_seen, "random": self.processes.sum(random).cpu()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called, exactly if there are as many processes as there were."""
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.images_seen = state["images_seen"]
-        if len(state["random"]) == self.processes.count:
-            self.random.set_state(state["random"][self.processes.rank])
-        else:  # go on with numbers that none of them has drawn
-            self.random.manual_seed(self._seed * 1000 + self.processes.rank + 7919 * self.images_seen)
 
 
 def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam:

@@ -50,38 +50,39 @@ class Config(Checked):
     seed: int = within(0, at_least=0, at_most=2**32)
 
 
-class FlowTraining:
+class FlowTraining(loop.Training):
     """A flow in training on the codes of a prior; ``best`` is the flow of the best validation so far."""
 
     def __init__(self, prior: FacePrior, config: Config):
-        self.config = asdict(config) | {"w_dim": prior.w_dim}
-        self._c, self._mapping, self.processes = config, prior.generator.mapping, Processes(str(prior.device))
-        self._random = torch.Generator().manual_seed(config.seed + 1)
+        self._c, self._mapping = config, prior.generator.mapping
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
+        self.best = deepcopy(self.flow)
+        self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr)
+        parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
+        described = asdict(config) | {"w_dim": prior.w_dim}
+        super().__init__(described, Processes(str(prior.device)), config.batch, config.seed + 1, **parts)
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
-        self.best = deepcopy(self.flow)
-        self._optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr)
-        self.images_seen = self._step = self._waited = self._plateaus = 0
+        self.best.load_state_dict(self.flow.state_dict())
+        self._waited = self._plateaus = 0
         self._validation = torch.tensor(torch.inf)
 
     @property
-    def finished(self) -> bool:
+    def finished(self) -> bool:  # type: ignore[override]
         """Whether the third plateau was reached."""
         return self._plateaus >= 3
 
     def step(self) -> dict[str, Tensor]:
         """One step on fresh codes; now and then a validation."""
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
-        self._optimizer.step()
-        self.images_seen += self._c.batch
-        self._step += 1
-        if self._step == 1 or self._step % self._c.validate_every == 0:
+        self.optimizer.step()
+        self.images_seen += self.batch
+        if self.images_seen == self.batch or self.images_seen % (self.batch * self._c.validate_every) == 0:
             self._validate()
         return {"nats": loss.detach(), "validation": self._validation}
 
@@ -96,36 +97,23 @@ class FlowTraining:
         if self._waited > self._c.patience:
             self._waited, self._plateaus = 0, self._plateaus + 1
             self.flow.load_state_dict(self.best.state_dict())
-            for group in self._optimizer.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] *= self._c.decay
 
     @torch.no_grad()
     def _codes(self, n: int) -> Tensor:
-        z = torch.randn(n, self._mapping.z_dim, generator=self._random).to(self._mapping.w_avg.device)
-        return self._mapping(z)
+        return self._mapping(self.normal(n, self._mapping.z_dim))
 
     def state_dict(self) -> dict[str, Any]:
-        """Flow, optimiser, the best so far and the random state."""
-        return {
-            "flow": self.flow.state_dict(),
-            "best": self.best.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "counts": [self.images_seen, self._step, self._waited, self._plateaus],
-            "validation": self._validation,
-            "random": self._random.get_state(),
-        }
+        """Everything that the next step depends on."""
+        counts = [self._waited, self._plateaus]
+        return super().state_dict() | {"counts": counts, "validation": self._validation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called."""
-        self.flow.load_state_dict(state["flow"])
-        self.best.load_state_dict(state["best"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.images_seen, self._step, self._waited, self._plateaus = state["counts"]
+        super().load_state_dict(state)
+        self._waited, self._plateaus = state["counts"]
         self._validation = state["validation"]
-        self._random.set_state(state["random"])
-
-    def snapshot(self, folder: Path) -> None:
-        """Nothing to look at: the checkpoint holds the best flow."""
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,30 +26,75 @@ from facesr_lib.training.processes import Processes
 CHECKPOINT = "last.ckpt"
 
 
-class Trainee(Protocol):
-    """What is trained: it makes a step, and can be put away and taken up again."""
+class Training:
+    """What is trained: a subclass makes steps; its state can be put away and taken up again exactly.
 
-    config: dict[str, Any]
-    """Everything that must agree when a run is resumed."""
+    Parameters
+    ----------
+    config : mapping
+        Everything that must agree when a run is resumed.
+    processes : Processes
+    batch : int
+        Images per step, over all processes.
+    seed : int
+        Every process draws numbers of its own.
+    **parts
+        Networks, optimisers and schedules whose state is kept, by the names that it has in checkpoints.
 
-    processes: Processes
-    images_seen: int
+    Attributes
+    ----------
+    images_seen : int
+        So far.
+    share : int
+        Images per step of this process.
+    random : torch.Generator
+        This process's, on the CPU: the same seed gives the same numbers on every device.
+    finished : bool
+        Whether there is nothing more to gain.
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing more to gain."""
+    Raises
+    ------
+    ValueError
+        If the processes do not divide the batch.
+    """
+
+    finished = False
+
+    def __init__(self, config: dict[str, Any], processes: Processes, batch: int, seed: int, **parts: Any):
+        if batch % processes.count:
+            raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
+        self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
+        self.images_seen, self._parts, self._seed = 0, parts, seed + processes.rank
+        self.random = torch.Generator().manual_seed(self._seed)
 
     def step(self) -> dict[str, Tensor]:
-        """Make one optimisation step; returns scalars for the log."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, random states included; all processes call it at once."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
+        """Make one optimisation step, count its images, and return scalars for the log."""
+        raise NotImplementedError
 
     def snapshot(self, folder: Path) -> None:
-        """Write what a person wants to see or use of the run so far."""
+        """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard Gaussian numbers of this process, on its device."""
+        return torch.randn(shape, generator=self.random).to(self.processes.device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on; all processes have to call this at once."""
+        own = self.random.get_state()
+        random = own.new_zeros(self.processes.count, len(own))
+        random[self.processes.rank] = own
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        return state | {"images_seen": self.images_seen, "random": self.processes.sum(random).cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called, exactly if there are as many processes as there were."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.images_seen = state["images_seen"]
+        if len(state["random"]) == self.processes.count:
+            self.random.set_state(state["random"][self.processes.rank])
+        else:  # go on with numbers that none of them has drawn
+            self.random.manual_seed(self._seed + 7919 * self.images_seen)
 
 
 class Diverged(ValueError):
@@ -57,18 +103,7 @@ class Diverged(ValueError):
 
 @dataclass
 class Report:
-    """How a run ended.
-
-    Attributes
-    ----------
-    images_seen : int
-        In all, earlier runs counted in.
-    steps : int
-        Of this run.
-    seconds : float
-    interrupted : bool
-        Ended by Ctrl-C or SIGTERM.
-    """
+    """How a run ended: images seen, earlier runs counted in; its steps and seconds; whether by Ctrl-C or SIGTERM."""
 
     images_seen: int
     steps: int
@@ -77,7 +112,7 @@ class Report:
 
 
 def fit(
-    trainee: Trainee,
+    trainee: Training,
     folder: str | Path,
     *,
     hours: float | None = None,
@@ -90,7 +125,7 @@ def fit(
 
     Parameters
     ----------
-    trainee : Trainee
+    trainee : Training
         All of its processes call this with the same arguments; the first writes files, and all end with the same step.
     folder : path
         Of the run: ``last.ckpt``, ``log.csv`` and the trainee's snapshots. New or empty, unless a run is resumed.
@@ -186,8 +221,10 @@ def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def write_checkpoint(path: Path, config: dict[str, Any], state: dict[str, Any]) -> None:
     """Write a checkpoint in full or not at all, whenever the machine goes down."""
+    contents = io.BytesIO()  # torch's own words for a full disk do not say so
+    torch.save({"config": config, "state": state}, contents)
     with files.replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save({"config": config, "state": state}, file)
+        file.write(contents.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 
@@ -196,10 +233,9 @@ def write_checkpoint(path: Path, config: dict[str, Any], state: dict[str, Any]) 
 def _a_full_disk_told(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' own words for it
+    except (OSError, SafetensorError) as error:
         raise OSError(
-            f"{folder} cannot be written to ({error.__context__ or error}): the last checkpoint is kept. Make room, "
-            "then resume."
+            f"{folder} cannot be written to ({error}): the last checkpoint is kept. Make room, then resume."
         ) from error
 
 

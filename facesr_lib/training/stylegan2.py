@@ -120,7 +120,7 @@ class PriorTraining(Adversarial):
             torch.manual_seed(c.seed)  # the same start in every process
             generator = c.generator()
             discriminator = Discriminator(c.resolution, c.channel_base, c.channel_max).to(device)
-        self.config, self._c, self._pixels = asdict(c), c, pixels
+        self._c, self._pixels = c, pixels
         self.average = deepcopy(generator).eval().requires_grad_(False).to(device)
         self.generator, self.discriminator = generator.to(device), discriminator
         generator.synthesis.precision = discriminator.precision = precision
@@ -129,7 +129,7 @@ class PriorTraining(Adversarial):
         self.path_mean, self.sign = torch.zeros(2, device=device)
         self.augment_p = max(c.augment, 0.0)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
-        super().__init__(processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
+        super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **{name: getattr(self, name) for name in parts})
 
     def start_from(self, prior: FacePrior) -> None:
         """Begin with another prior's networks; a ``ValueError`` if it has no discriminator or other sizes."""
