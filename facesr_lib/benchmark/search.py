@@ -87,7 +87,7 @@ def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") 
         for batch in (1, 8) if quick else (1, 8, 16):
             target = _lowres(ours, batch)
             spared = {"perceptual": None, "anchor": ours.mean_w(batch)}
-            options = {option: spared[option] for option in method.unless.values()}
+            options: dict[str, Any] = {option: spared[option] for option in method.unless.values()}
             once = partial(method, target, Downsample(8), prior=ours, steps=steps, progress=False, **options)
             alone = dict(_networks(ours, method, target))
             whole, *times = clock.medians([once, *alone.values()], ours.device, repeat)

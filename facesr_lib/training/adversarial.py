@@ -57,7 +57,7 @@ def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam
 def follow(average: nn.Module, live: nn.Module, batch: int, half_life: float) -> None:
     """Move the average of a network's weights on by a batch; after ``half_life`` images weights count half as much."""
     beta = 0.5 ** (batch / max(half_life, 1e-8))
-    for kept, parameter in zip(average.parameters(), live.parameters(), strict=True):
-        kept.lerp_(parameter, 1 - beta)
+    for mean, parameter in zip(average.parameters(), live.parameters(), strict=True):
+        mean.lerp_(parameter, 1 - beta)
     for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
         kept.copy_(buffer)

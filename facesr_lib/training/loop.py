@@ -92,7 +92,7 @@ class Training:
             part.load_state_dict(state[name])
         self.images_seen = state["images_seen"]
         if len(state["random"]) == self.processes.count:
-            self.random.set_state(state["random"][self.processes.rank])
+            self.random.set_state(state["random"][self.processes.rank].clone())  # torch crashes on a view
         else:  # go on with numbers that none of them has drawn
             self.random.manual_seed(self._seed + 7919 * self.images_seen)
 
