@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from facesr_lib.benchmark import search as benchmark
 from facesr_lib.benchmark import training as throughput
 from facesr_lib.networks.flow import Flow
-from facesr_lib.networks.stylegan2 import SynthesisLayer
+from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS
 from facesr_lib.tables import Table
@@ -51,8 +51,9 @@ def test_rows_compare_batches_with_the_plain_loop():
 
 
 def test_every_method_is_measured_with_what_its_networks_take(monkeypatch):
-    prior = FacePrior.load("faces-64")
-    prior.flow = prior.flow or Flow(prior.w_dim, 16, 1).requires_grad_(False).eval()
+    sizes = {"channel_base": 256, "channel_max": 8}
+    prior = FacePrior("tiny", Generator(4, 4, 32, **sizes, num_mapping_layers=2), Discriminator(32, **sizes))
+    prior.flow = Flow(4, 16, 1).requires_grad_(False).eval()
     monkeypatch.setattr(benchmark.FacePrior, "load", lambda *a, **o: prior)
     rows = benchmark.methods(device="cpu", quick=True)
     searches = [name for name, method in METHODS.items() if "steps" in method.options]
