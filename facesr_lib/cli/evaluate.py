@@ -56,10 +56,9 @@ def _table(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from facesr_lib.benchmark import search as benchmark
-    from facesr_lib.benchmark import training as throughput
+    from facesr_lib.benchmark import search, training
+    from facesr_lib.tables import Table
 
-    options = {"device": arguments.device, "quick": arguments.quick}
-    for measure in (benchmark.run, benchmark.methods, throughput.run):
-        print(benchmark.table(measure(**options)), flush=True)
+    for measure in (search.run, search.methods, training.run):
+        print(Table.of(measure(device=arguments.device, quick=arguments.quick)), flush=True)
         print()
