@@ -16,7 +16,7 @@ from facesr_lib.degrade import Downsample
 from facesr_lib.losses import Entrance, SemanticLoss
 from facesr_lib.networks import perceptual
 from facesr_lib.networks.flow import Flow
-from facesr_lib.networks.stylegan2 import Discriminator, Features, Generator
+from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior, PulseGaussian
 from facesr_lib.search.optimizers import project_l1_ball, ramps
 from facesr_lib.search.starts import entrance_to
@@ -527,14 +527,14 @@ def test_mganprior_mixes_maps_channel_by_channel(prior, lowres):
     for n, seed in enumerate((4, 5, 6)):
         z = randomness.normal(randomness.generators(seed, 1), 2, prior.z_dim)[0]
         w = prior.generator.mapping(z)  # (2, d)
-        synthesis, maps = prior.generator.synthesis, prior.noise_maps("const", [])
-        features = synthesis.start(w)
-        for i in range(2):
-            features = synthesis.grow(features, i, [w] * prior.num_ws, maps)
-        x = (features.x * features.scale[:, :, None, None]).mean(0, keepdim=True)  # alpha is 1/2 at first
-        mean = [w.mean(0, keepdim=True)] * prior.num_ws
-        mixed = Features(x, torch.ones(x.shape[:2]), features.image.mean(0, keepdim=True))
-        assert_close(OPERATOR((synthesis.grow(mixed, 2, mean, maps).image + 1) / 2), seen["small"][n : n + 1])
+        blocks = prior.generator.synthesis.blocks
+        maps = [[layer.noise_const for layer in block.layers] for block in blocks]
+        x, image = blocks[0].const.expand(2, -1, -1, -1), None
+        for block, noise in zip(blocks[:2], maps, strict=False):
+            x, image = block(x, image, [w] * (len(noise) + 1), noise)
+        mean = [w.mean(0, keepdim=True)] * 3
+        _, image = blocks[2](x.mean(0, keepdim=True), image.mean(0, keepdim=True), mean, maps[2])  # alpha is 1/2 first
+        assert_close(OPERATOR((image + 1) / 2), seen["small"][n : n + 1])
 
 
 def test_one_code_with_equal_weights_is_plain_synthesis(prior, lowres):
