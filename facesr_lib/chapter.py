@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from facesr_lib import assets, data, messages
+from facesr_lib import assets, data, devices, messages
 from facesr_lib.prior import FacePrior
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def open(profile: str, device: str = "auto", seed: int = 0, *, count: int = 16, 
     """
     from IPython.display import HTML, display
 
+    devices.keep_freed_memory()
     found = prior(profile, device, with_flow=with_flow)
     truth, origin = faces(found, count)
     print(f"{count} {origin}, {found.resolution}×{found.resolution} pixels, profile {profile}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,11 @@ def pick_device(name: str) -> str:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu' or 'auto'.") from error
     return name
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -7,8 +7,6 @@ same on a light and on a dark page; colours are Okabe and Ito's, and lines diffe
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from facesr_lib import images
 from facesr_lib.messages import choose
+from facesr_lib.tables import Table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -237,25 +236,9 @@ def histogram(
         return _finished(figure)
 
 
-def table(columns: Sequence[str], *rows: Sequence[object]) -> HTML:
-    """Rows of words and numbers, shown as a table in a notebook and on a page.
-
-    Raises
-    ------
-    ValueError
-        If a row is not as long as ``columns``.
-    """
-    from IPython.display import HTML
-
-    for row in rows:
-        if len(row) != len(columns):
-            raise ValueError(f"{len(row)} cells in a row of a table with {len(columns)} columns: {row}")
-    head, *body = (
-        "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
-        for tag, row in (("th", columns), *(("td", row) for row in rows))
-    )
-    lines = "".join(f"<tr>{line}</tr>" for line in body)
-    return HTML(f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>')
+def table(columns: Sequence[str], *rows: Sequence[object]) -> Table:
+    """Rows of words and numbers, shown as a table in a notebook and on a page; errors as `Table`."""
+    return Table(columns, rows)
 
 
 def diagram(name: str) -> HTML:
@@ -295,9 +278,8 @@ def chi2_pdf(x: Tensor, dof: int) -> Tensor:
     """
     if dof < 1:
         raise ValueError(f"dof must be at least 1, got {dof}")
-    half, positive = dof / 2, x.clamp_min(torch.finfo(x.dtype).tiny)
-    log_density = (half - 1) * positive.log() - positive / 2 - half * math.log(2) - math.lgamma(half)
-    return torch.where(x > 0, log_density.exp(), torch.zeros_like(x))
+    density = torch.distributions.Chi2(x.new_tensor(dof)).log_prob(x.clamp_min(torch.finfo(x.dtype).tiny)).exp()
+    return torch.where(x > 0, density, 0)
 
 
 def _finished(figure: Figure) -> Figure:

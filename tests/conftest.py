@@ -18,6 +18,7 @@ from hypothesis import settings
 
 settings.register_profile("book", deadline=None)  # no timing is asserted: machines are busy
 settings.load_profile("book")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cores: idle threads must not spin
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

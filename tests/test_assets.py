@@ -6,6 +6,7 @@ import http.server
 import io
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pooch
@@ -32,7 +33,7 @@ def register(monkeypatch):
     def put(**fields: object) -> Entry:
         defaults = {"path": "models/thing.pt", "purpose": "a test", "licence": "none", "size": len(CONTENT)}
         item = Entry(**{"name": "thing", **defaults, "source": "nowhere", "without": "the rest still works", **fields})
-        monkeypatch.setattr(assets.registry, "_registry", lambda: {item.name: item})
+        monkeypatch.setattr(assets.registry, "entries", lambda: {item.name: item})
         return item
 
     return put
@@ -40,8 +41,11 @@ def register(monkeypatch):
 
 @pytest.fixture
 def server():
-    """Serve /whole, /cut (Content-Length too long), /wrong and /face-N.jpg (1024 x 1024); anything else is a 404."""
-    asked = []
+    """Serve /whole, /cut (Content-Length too long), /wrong and /face-N.jpg; anything else is a 404.
+
+    /meet is served in halves: the second one once two have asked for it.
+    """
+    asked, meeting = [], threading.Barrier(2, timeout=30)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,13 +57,16 @@ def server():
                 body = CONTENT[::-1]
             elif self.path.startswith("/face-"):
                 body = face(int(self.path[6]))
-            elif self.path != "/whole":
+            elif self.path not in ("/whole", "/meet"):
                 self.send_error(404)
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(announced or len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2])
+            if self.path == "/meet":
+                meeting.wait()
+            self.wfile.write(body[len(body) // 2 :])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -140,16 +147,16 @@ def test_every_shipped_weight_has_an_entry():
 
 
 def test_the_table_shows_every_entry(home):
-    lines = assets.table().splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *assets.names()]
-    assert lines[1].split()[:4] == ["faces-64", "yes", "16.2", "MB"]
-    assert lines[4].split()[:4] == ["stylegan2-ffhq-1024", "no", "382", "MB"]
+    rows = {name: row for name, *row in assets.table().rows}
+    assert list(rows) == assets.names()
+    assert rows["faces-64"][:2] == ["yes", "16.2 MB"]
+    assert rows["stylegan2-ffhq-1024"][:2] == ["no", "382 MB"]
 
 
 def test_unknown_names_get_near_matches():
-    with pytest.raises(ValueError, match=r"'ffhq-1024': did you mean 'stylegan2-ffhq-1024'"):
+    with pytest.raises(ValueError, match=r"'ffhq-1024': did you mean stylegan2-ffhq-1024\?"):
         assets.path("ffhq-1024")
-    with pytest.raises(ValueError, match=r"'qqq': known: faces-64, growing-32, faces"):
+    with pytest.raises(ValueError, match=r"'qqq': choose one of faces-64, growing-32, faces"):
         assets.fetch("qqq")
 
 
@@ -169,19 +176,36 @@ def test_missing_says_what_to_do(home, register):
         str(home / "models/thing.pt"),
     ):
         assert part in message
-    assert message.endswith("without it, the rest still works")
+    assert message.endswith("without it, the rest still works.")
     register()
     with pytest.raises(AssetMissing, match=r"^(?!.*assets fetch).*put the file at"):
         assets.path("thing")
 
 
-def test_found_in_the_data_folder_or_the_cache(home, register):
+def test_found_in_the_data_folder_the_cache_or_torchs_downloads(home, register, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(torch_home := tmp_path / "torch"))
+    cache = tmp_path / "cache" / "facesr"
     register(sha256=SHA256)
-    for folder in (assets.cache(), home):  # the second comes first
-        (folder / "models").mkdir(parents=True)
-        (folder / "models" / "thing.pt").write_bytes(CONTENT)
-        assert assets.path("thing") == folder / "models" / "thing.pt"
+    for folder in (torch_home / "hub" / "checkpoints", cache / "models", home / "models"):  # each goes before the last
+        folder.mkdir(parents=True)
+        (folder / "thing.pt").write_bytes(CONTENT)
+        assert assets.path("thing") == folder / "thing.pt"
         assert assets.verify("thing") == "ok"
+
+
+@pytest.mark.parametrize("folder", ["data", "registry"])
+def test_a_tilde_is_the_users_folder(monkeypatch, tmp_path, register, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("FACESR_DATA", "~/mine" if folder == "data" else str(tmp_path / "elsewhere"))
+    fields = {"purpose": "a", "licence": "b", "size": str(len(CONTENT)), "source": "c", "without": "d"}
+    text = "".join(f'{name} = "{value}"\n' for name, value in fields.items()).replace('"8000"', "8000")
+    path = "thing.pt" if folder == "data" else "~/mine/thing.pt"
+    (tmp_path / "registry.toml").write_text(f'[thing]\npath = "{path}"\n{text}')
+    monkeypatch.setattr(assets.registry, "entries", lambda: assets.registry.load(tmp_path / "registry.toml"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thing.pt").write_bytes(CONTENT)
+    assert assets.path("thing") == tmp_path / "mine" / "thing.pt"
 
 
 @pytest.mark.parametrize(
@@ -293,6 +317,24 @@ def test_no_space_and_interruption_leave_nothing(home, register, monkeypatch, er
     with pytest.raises(expected, match=message):
         fetch("thing")
     assert left_behind(home) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(home, register, server):
+    register(files=(File("models/thing.pt", (f"{server.url}/whole",)),))
+    home.write_text("a file where the folder should be")
+    with pytest.raises(FetchFailed, match=r"the folder .*models cannot be written \(.*\): set FACESR_DATA to one"):
+        fetch("thing")
+    assert server.asked == []
+
+
+def test_two_fetches_at_once_do_each_other_no_harm(home, register, server):
+    register(sha256=SHA256, files=(File("models/thing.pt", (f"{server.url}/meet",)),))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fetch, ["thing"] * 2)
+    assert server.asked == ["/meet"] * 2
+    assert first == second == home / "models" / "thing.pt"
+    assert assets.verify("thing") == "ok"
+    assert left_behind(home) == ["thing.pt"]
 
 
 def test_without_an_address_fetch_says_so(home, register):

@@ -3,28 +3,29 @@
 import re
 from math import isnan
 
+import numpy as np
+import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import search
 from facesr_lib.benchmark import search as benchmark
+from facesr_lib.benchmark import training as throughput
 from facesr_lib.networks.flow import Flow
-from facesr_lib.networks.stylegan2 import SynthesisLayer
+from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import METHODS
+from facesr_lib.tables import Table
+from facesr_lib.training.processes import Processes
+from facesr_lib.training.stylegan2 import Config, PriorTraining
 
 
-def test_the_textbook_layer_computes_the_same():
+@pytest.mark.parametrize("up", [False, True])
+def test_the_textbook_layer_computes_the_same(up):
     torch.manual_seed(0)
-    forward = SynthesisLayer.forward
-    for up in (False, True):
-        layer = SynthesisLayer(6, 4, 8, 16 if up else 8, up=up)
-        torch.nn.init.ones_(layer.noise_strength)
-        x, w, noise = torch.randn(3, 6, 8, 8), torch.randn(3, 8), torch.randn(1, 1, *layer.noise_const.shape)
-        given = layer, x, torch.ones(3, 6), w, noise, torch.randn(3, 4, 3)
-        plain, ours = (each(*given) for each in (benchmark.textbook_layer, forward))
-        maps = [activations * scale[:, :, None, None] for activations, scale, _ in (plain, ours)]
-        assert_close(*maps, atol=1e-5, rtol=1e-5)
-        assert_close(plain[2], ours[2], atol=1e-5, rtol=1e-5)
+    layer = SynthesisLayer(6, 4, 8, 16 if up else 8, up=up)
+    torch.nn.init.ones_(layer.noise_strength)
+    x, w, noise = torch.randn(1, 6, 8, 8), torch.randn(1, 8), torch.randn(1, 1, *layer.noise_const.shape)
+    assert_close(benchmark.textbook_layer(layer, x, w, noise), layer(x, w, noise), atol=1e-5, rtol=1e-5)
 
 
 def test_rows_compare_batches_with_the_plain_loop():
@@ -42,19 +43,50 @@ def test_rows_compare_batches_with_the_plain_loop():
         assert 0 < lowest <= rate <= highest
     peaks = [float(row["peak MB"]) for row in rows]
     assert isnan(peaks[0]) or peaks[2] > peaks[1] > 0  # memory grows with the batch, where it can be counted
-    lines = benchmark.table(rows).splitlines()
-    assert len(lines) == 2 + len(rows)
-    assert len({line.count("|") for line in lines}) == 1
+    assert len(Table.of(rows).rows) == len(rows)
 
 
 def test_every_method_is_measured_with_what_its_networks_take(monkeypatch):
-    prior = FacePrior.load("faces-64")
-    prior.flow = prior.flow or Flow(prior.w_dim, 16, 1).requires_grad_(False).eval()
+    sizes = {"channel_base": 256, "channel_max": 8}
+    prior = FacePrior("tiny", Generator(4, 4, 32, **sizes, num_mapping_layers=2), Discriminator(32, **sizes))
+    prior.flow = Flow(4, 16, 1).requires_grad_(False).eval()
     monkeypatch.setattr(benchmark.FacePrior, "load", lambda *a, **o: prior)
     rows = benchmark.methods(device="cpu", quick=True)
-    assert [(row["method"], row["batch"]) for row in rows] == [(m, b) for m in search.METHODS for b in (1, 8)]
+    searches = [name for name, method in METHODS.items() if "steps" in method.options]
+    assert {"pulse", "dse", "rls", "rls_plus", "brgm", "mganprior"} <= set(searches)
+    assert [(row["method"], row["batch"]) for row in rows] == [(name, batch) for name in searches for batch in (1, 8)]
     for row in rows:
         assert float(row["steps per second"]) > 0
         assert bool(row["discriminator"]) == (row["method"] == "dse")
         assert bool(row["flow"]) == (row["method"] == "rls")
         assert bool(row["generator"]) == bool(row["the rest"]) == (row["method"] != "mganprior")
+
+
+# --- training
+
+
+TINY = Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=2, channel_base=64, channel_max=8, batch=4)
+
+
+def test_training_speed_has_a_row_per_configuration():
+    rows = throughput.run("cpu", quick=True, configurations={"tiny": TINY}, precision=torch.float32)
+    assert [row["training"] for row in rows] == ["tiny"]
+    assert float(rows[0]["images per second"]) > 0
+    assert 0 <= float(rows[0]["loading images"].rstrip(" %")) < 100
+
+
+def test_operations_are_counted_through_both_passes():
+    layer = torch.nn.Conv2d(4, 4, 3, padding=1, bias=False)
+    x = torch.randn(2, 4, 8, 8, requires_grad=True)
+    with throughput.Operations() as counted:
+        layer(x).sum().backward()
+    forward = 2 * 2 * 4 * 64 * 4 * 9
+    assert counted.total == 3 * forward  # backward is one for the input, one for the weights
+
+
+def test_loading_reads_every_image(tmp_path):
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    np.save(tmp_path / "pixels.npy", pixels)
+    trainee = PriorTraining(np.load(tmp_path / "pixels.npy", mmap_mode="r"), TINY, Processes("cpu"))
+    levels = {round(float(level) * 127.5 + 127.5) for _ in range(8) for level in trainee.real()[:, 0, 0, 0].detach()}
+    assert levels == {0, 1, 2, 3}

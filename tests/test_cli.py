@@ -94,6 +94,7 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--set", "eps=small"], "--set eps: 'small' cannot be given: expected a number"),
         (["--set", "steps=2.5"], "expected a whole number"),
         (["--set", "callback=print"], "expected none"),
+        (["--set", "schedule=flat"], "only a program can"),
         (["--set", "eps"], "name=value"),
         (["--set", "space=x"], "space"),
     ],
@@ -114,9 +115,7 @@ def test_any_option_of_a_method_can_be_set(restore, tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "mine", Method(mine))
     assert cli.main(restore("--method", "mine", "--set", "eps=inf", "--set", "optimise=w,theta")) == 0
     assert seen == [(3, inf, ("w", "theta"))]
-    assert (
-        cli.main(restore("--set", "space=w", "--set", "schedule=none", "--set", "progress=false", "--overwrite")) == 0
-    )
+    assert cli.main(restore("--set", "space=w", "--set", "progress=false", "--overwrite")) == 0
     assert images.read(tmp_path / "out" / "0.png").shape == (3, 16, 16)
 
 

@@ -21,7 +21,7 @@ def home(tmp_path, monkeypatch):
         "celeba-hq": Entry("celeba-hq", "celeba-hq", count=2, **common),
         "set5": Entry("set5", "sr/set5", count=2, **common),
     }
-    monkeypatch.setattr(assets.registry, "_registry", lambda: registry)
+    monkeypatch.setattr(assets.registry, "entries", lambda: registry)
     for split, numbers in {"train": range(1, 12), "test": (90, 100)}.items():
         (tmp_path / "home" / "faces" / split).mkdir(parents=True)
         for i in numbers:

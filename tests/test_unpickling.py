@@ -325,6 +325,97 @@ def test_hostile_shapes_of_data_are_refused(tmp_path):
             state_dict(nothing)
 
 
+def deep(levels: int = 200_000) -> bytes:
+    return b")" + b"\x85" * levels  # a tuple of so many levels
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"c_codecs\nencode\nX\x01\x00\x00\x00a" + deep() + b"\x86R.",  # an encoding
+        deep() + b")R.",  # a function
+        b"cbuiltins\nset\n(" + deep() + b"e\x85R.",
+        b"(" + deep() + b"\x91.",  # FROZENSET
+        b"ccollections\nOrderedDict\n](" + deep() + b"N\x86e\x85R.",
+        b"cnumpy\ndtype\n" + deep() + b"\x85R.",
+    ],
+)
+def test_deep_values_do_not_exhaust_the_c_stack(tmp_path, program):
+    (tmp_path / "deep.pkl").write_bytes(b"\x80\x02" + program)
+    with pytest.raises(ValueError, match=r"deep\.pkl"):
+        load(tmp_path / "deep.pkl")
+
+
+def test_deep_keys_of_the_legacy_format_are_refused(tmp_path):
+    raw = save(tmp_path / "x.pt", torch.zeros(1), "legacy").read_bytes()
+    keys = raw.rindex(b"\x80\x02]")
+    (tmp_path / "x.pt").write_bytes(raw[:keys] + b"\x80\x02](" + deep() + b"e.")
+    with pytest.raises(ValueError, match="a tuple as a key"):
+        load(tmp_path / "x.pt")
+
+
+MEGABYTE = b"B" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("once", "again"),
+    [
+        (b"cbuiltins\nset\nq\x01](" + b"K\x01" * 500_000 + b"eq\x00", b"h\x01h\x00\x85R"),  # calls
+        (MEGABYTE + b"q\x00", b"ctorch\nSize\nh\x00\x85R"),
+        (
+            b"}(" + b"".join(b"J%bN" % i.to_bytes(4, "little") for i in range(100_000)) + b"uq\x00",
+            b"ca\nb\n)\x81h\x00b",
+        ),
+    ],
+)
+def test_one_value_is_not_built_a_thousand_times(tmp_path, once, again):
+    (tmp_path / "bomb.pkl").write_bytes(b"\x80\x03" + once + again * 1000 + b".")
+    with pytest.raises(ValueError, match="larger than the file"):
+        load(tmp_path / "bomb.pkl")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cnumpy.core.numeric\n_frombuffer\n(\x8a\x06\x00\x00\x00\x00\x00\x01"  # 2^40 for the bytes
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85RK\x01\x85X\x01\x00\x00\x00CtR.",
+        b"\x96\x00\x00\x00\x00\x00\x01\x00\x00.",  # BYTEARRAY8
+        b"\x8e\x00\x00\x00\x00\x00\x01\x00\x00.",  # BINBYTES8
+    ],
+)
+def test_a_terabyte_is_not_reserved(tmp_path, program):
+    (tmp_path / "large.pkl").write_bytes(b"\x80\x05" + program)
+    with pytest.raises(ValueError, match=r"large\.pkl"):
+        load(tmp_path / "large.pkl")
+
+
+@pytest.mark.parametrize("part", ["data.pkl", "data/0"])
+def test_a_zip_bomb_is_refused(tmp_path, part):
+    save(tmp_path / "x.pt", torch.zeros(1 << 22), "zip")
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive, zipfile.ZipFile(tmp_path / "bomb.pt", "w") as bomb:
+        for info in archive.infolist():
+            packed = zipfile.ZIP_DEFLATED if info.filename.endswith(part) else zipfile.ZIP_STORED
+            bomb.writestr(info.filename, archive.read(info), packed)
+    with pytest.raises(ValueError, match="larger than the file" if part == "data/0" else "is compressed"):
+        load(tmp_path / "bomb.pt")
+
+
+def test_nested_dicts_of_modules_and_tensors_are_flattened():
+    module = Stub("Block", {"_parameters": {"w": torch.ones(1)}, "_buffers": {}, "_modules": {}})
+    nested = {"net": {"encoder": module, "step": 3}, "mean": torch.zeros(2), "args": Stub("Namespace", {"x": 1})}
+    assert list(state_dict(nested)) == ["net.encoder.w", "mean"]
+    nested["net"]["again"] = nested
+    with pytest.raises(ValueError, match="contains itself"):
+        state_dict(nested)
+
+
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save(tmp_path / "x.pt", [1], "zip")
+    assert load("~/x.pt") == [1]
+
+
 def test_object_arrays_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not a plain number"):
         load(save(tmp_path / "o.pkl", np.array([None, {}], dtype=object), "plain"))

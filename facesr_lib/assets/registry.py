@@ -1,25 +1,27 @@
 """What the library reads but does not hold: where it lies, how to fetch it, whether it is what it should be.
 
 ``data/registry.toml`` names every entry with its addresses, checksum, size, licence and purpose. An entry is looked for
-beside the registry (shipped files), in the folder that the environment variable ``FACESR_DATA`` names, and in a cache.
+beside the registry (shipped files), in the folder that the environment variable ``FACESR_DATA`` names, in a cache, and
+where torch keeps its own downloads.
 """
 
 from __future__ import annotations
 
-import difflib
 import errno
 import functools
-import hashlib
 import os
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import torch
 from tqdm.auto import tqdm
 
-from facesr_lib import images
+from facesr_lib import files, images
+from facesr_lib.messages import choose
+from facesr_lib.tables import Table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,39 +67,40 @@ class Entry:
     files: tuple[File, ...] = ()
 
 
-@functools.lru_cache(maxsize=1)
-def _registry() -> dict[str, Entry]:
-    with (SHIPPED / "registry.toml").open("rb") as file:
-        tables = tomllib.load(file)
-    return {
-        name: Entry(
-            name, **{**table, "files": tuple(f for part in table.get("files", ()) for f in _files(table, part))}
-        )
-        for name, table in tables.items()
-    }
+def load(registry: Path) -> dict[str, Entry]:
+    """Read a registry; the head of ``data/registry.toml`` explains its fields."""
+    found = {}
+    for name, fields in tomllib.loads(registry.read_text(encoding="utf-8")).items():
+        fields["path"] = os.path.expanduser(fields["path"])
+        parts = [file for part in fields.pop("files", ()) for file in _files(fields["path"], **part)]
+        found[name] = Entry(name, **fields, files=tuple(parts))
+    return found
 
 
-def _files(table: dict[str, Any], part: dict[str, Any]) -> list[File]:
-    ids = part.get("ids", [0])
+def _files(
+    entry_path: str, urls: list[str], path: str = "", ids: str | list[int] = "0-0", side: int | None = None
+) -> list[File]:
     if isinstance(ids, str):
-        first, last = ids.split("-")
-        ids = range(int(first), int(last) + 1)
-    path = part.get("path", table["path"])
-    return [File(path.format(id=i), tuple(url.format(id=i) for url in part["urls"]), part.get("side")) for i in ids]
+        first, last = map(int, ids.split("-"))
+        ids = list(range(first, last + 1))
+    path = path or entry_path
+    return [File(path.format(id=i), tuple(url.format(id=i) for url in urls), side) for i in ids]
+
+
+@functools.cache
+def entries() -> dict[str, Entry]:
+    """Return the registry that is shipped, by name."""
+    return load(SHIPPED / "registry.toml")
 
 
 def names() -> list[str]:
     """List the registry's entries."""
-    return list(_registry())
+    return list(entries())
 
 
 def entry(name: str) -> Entry:
     """Look up an entry; ValueError with near matches where there is none."""
-    if name not in _registry():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names())}"
-        raise ValueError(f"unknown registry entry {name!r}: {hint}")
-    return _registry()[name]
+    return entries()[choose(name, entries(), "registry entry")]
 
 
 def cache() -> Path:
@@ -109,7 +112,7 @@ def cache() -> Path:
 
 def home() -> Path:
     """Return the folder that `fetch` fills: ``FACESR_DATA``, else the cache."""
-    return Path(os.environ["FACESR_DATA"]) if os.environ.get("FACESR_DATA") else cache()
+    return Path(os.environ["FACESR_DATA"]).expanduser() if os.environ.get("FACESR_DATA") else cache()
 
 
 def path(name: str) -> Path:
@@ -131,7 +134,7 @@ def path(name: str) -> Path:
     thing = "file" if item.count is None else f"{item.count} pictures"
     raise AssetMissing(
         f"registry entry {name!r} {state}; {remedy}put the {thing} at {home() / item.path} "
-        f"(source: {item.source}); without it, {item.without}"
+        f"(source: {item.source}); without it, {item.without}."
     )
 
 
@@ -157,7 +160,7 @@ def verify(name: str) -> Status:
 def fetch(name: str, force: bool = False, progress: bool = True) -> Path:
     """Download an entry unless it is here and right; each file is checked before it takes its place.
 
-    A folder that was interrupted is continued.
+    A folder that was interrupted is continued; two fetches at once do each other no harm.
 
     Parameters
     ----------
@@ -167,14 +170,15 @@ def fetch(name: str, force: bool = False, progress: bool = True) -> Path:
     Raises
     ------
     FetchFailed
-        No address, no network, cut short, wrong checksum, no space; the message says what still works.
+        No address, no network, cut short, wrong checksum, no space, a folder that cannot be written; the message says
+        what still works.
     """
     item = entry(name)
     if not force and verify(name) in ("ok", "unchecked"):
         return path(name)
     by_hand = f"put it at {home() / item.path} yourself (source: {item.source})"
     if not item.files:
-        raise FetchFailed(f"registry entry {name!r} has no address to fetch it from: {by_hand}")
+        raise FetchFailed(f"registry entry {name!r} has no address to fetch it from: {by_hand}.")
     many = len(item.files) > 1
     for file in tqdm(item.files, desc=name, unit="file", disable=not (many and progress)):
         target = home() / file.path
@@ -183,35 +187,34 @@ def fetch(name: str, force: bool = False, progress: bool = True) -> Path:
         if failures := _download(item, file, target, progress and not many):
             raise FetchFailed(
                 f"could not fetch {name!r}: {'; '.join(failures)}. Nothing half-written was kept; without it, "
-                f"{item.without}. Try again later, or {by_hand}"
+                f"{item.without}. Try again later, or {by_hand}."
             )
     return path(name)
 
 
-def table() -> str:
-    """Lay out the registry for a terminal: name, whether it is here, size, licence, purpose."""
-    rows = [("name", "here", "size", "licence", "purpose")]
-    for item in _registry().values():
+def table() -> Table:
+    """Lay out the registry: name, whether it is here, size, licence, purpose."""
+    rows = []
+    for item in entries().values():
         _, found = _find(item)
         here = "yes" if found == (item.count or 1) else f"{found} of {item.count}" if found else "no"
         rows.append((item.name, here, _megabytes(item), item.licence, item.purpose))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return Table(("name", "here", "size", "licence", "purpose"), rows)
 
 
 def _find(item: Entry) -> tuple[Path, int]:
     """Where an entry lies, and how many of its files are there (at most as many as it should have)."""
-    partial = (home() / item.path, 0)
-    for place in (lambda: SHIPPED, home, cache):
-        where = place() / item.path
+    places = [folder / item.path for folder in (SHIPPED, home(), cache())]
+    places.append(Path(torch.hub.get_dir(), "checkpoints", Path(item.path).name))
+    best = (home() / item.path, 0)
+    for place in places:
         if item.count is None:
-            found = int(where.is_file())
+            found = int(place.is_file())
         else:
-            found = min(item.count, sum(p.suffix.lower() in images.SUFFIXES for p in where.rglob("*")))
-        if found == (item.count or 1):
-            return where, found
-        partial = max(partial, (where, found), key=lambda candidate: candidate[1])
-    return partial
+            found = min(item.count, sum(p.suffix.lower() in images.SUFFIXES for p in place.rglob("*")))
+        if found > best[1]:
+            best = place, found
+    return best
 
 
 def _download(item: Entry, file: File, target: Path, progress: bool) -> list[str]:
@@ -219,24 +222,25 @@ def _download(item: Entry, file: File, target: Path, progress: bool) -> list[str
     import pooch
 
     failures: list[str] = []
-    for url in file.urls:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
-                part = Path(folder) / target.name
-                pooch.HTTPDownloader(progressbar=progress)(url, str(part), None)
-                if item.count is None and (wrong := _mismatch(part, item)):
-                    raise ValueError(wrong)
-                if file.side:
-                    images.write(images.resize(images.read(part)[None], (file.side, file.side), "box"), part)
-                os.replace(part, target)
-            return []
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                return [*failures, f"no space left at {target.parent} ({_megabytes(item)} are needed)"]
-            failures.append(f"{url}: {error}")
-        except ValueError as error:
-            failures.append(f"{url}: {error}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
+            part = Path(folder) / target.name
+            for url in file.urls:
+                try:
+                    pooch.HTTPDownloader(progressbar=progress)(url, str(part), None)
+                    if item.count is None and (wrong := _mismatch(part, item)):
+                        raise ValueError(wrong)
+                    if file.side:
+                        images.write(images.resize(images.read(part)[None], (file.side, file.side), "box"), part)
+                    os.replace(part, target)
+                    return []
+                except (OSError, ValueError) as error:
+                    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                        return [*failures, f"no space left at {target.parent} ({_megabytes(item)} are needed)"]
+                    failures.append(f"{url}: {error}")
+    except OSError as error:
+        return [f"the folder {target.parent} cannot be written ({error.strerror}): set FACESR_DATA to one that can"]
     return failures
 
 
@@ -244,11 +248,8 @@ def _mismatch(file: Path, item: Entry) -> str:
     """Say how a file differs from its entry, or nothing."""
     if (size := file.stat().st_size) != item.size:
         return f"{size} bytes came instead of {item.size}"
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return "" if digest.hexdigest().startswith(item.sha256) else f"wrong checksum {digest.hexdigest()[:16]}..."
+    found = files.sha256(file)
+    return "" if found.startswith(item.sha256) else f"wrong checksum {found[:16]}..."
 
 
 def _megabytes(item: Entry) -> str:

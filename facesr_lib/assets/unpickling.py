@@ -1,8 +1,8 @@
 """Read other people's checkpoints without running them.
 
-A pickle is a program: ``REDUCE`` calls whatever it names. Here its opcodes are read one by one by `_interpret`, which
-knows how to build tensors, numpy arrays and plain containers, and has no instruction that imports or calls anything
-else. Modules and other objects become an inert `Stub`: the name of their class and what was in them.
+A pickle is a program: ``REDUCE`` calls whatever it names. Here its opcodes are read one by one by `_run`, which knows
+how to build tensors, numpy arrays and plain containers, and has no instruction that imports or calls anything else.
+Modules and other objects become an inert `Stub`: the name of their class and what was in them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -27,15 +27,8 @@ class UnsafePickle(ValueError):
     """The file asks for a call that has no place in a checkpoint. Nothing was executed."""
 
 
-@dataclass(frozen=True)
-class Global:
-    """A class or function that a pickle mentions; it is never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:  # noqa: D105
-        return f"{self.module}.{self.name}"
+class Global(str):
+    """The dotted name of a class or function that a pickle mentions; it is never imported."""
 
 
 @dataclass(eq=False)
@@ -43,35 +36,7 @@ class Stub:
     """An object of some class, not revived: its class's name and its attributes."""
 
     class_name: str
-    state: dict[Hashable, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:  # noqa: D105
-        return f"Stub({self.class_name!r}, {len(self.state)} attributes)"
-
-
-@dataclass
-class _Storage:
-    data: Tensor  # (numel,)
-
-
-Calls = Mapping[str, Callable[..., object]]
-
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DTYPES = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-    }.items()
-}
+    state: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -81,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     -------
     object
         Tensors (CPU, no gradients), numpy arrays, plain containers, `Stub` for modules and other objects,
-        `Global` for classes that are only mentioned.
+        `Global` for classes that are only mentioned. All together it takes a few times the file's size.
 
     Raises
     ------
@@ -92,294 +57,241 @@ def load(path: str | os.PathLike[str]) -> Any:
     ValueError
         It is empty, truncated, damaged, or no checkpoint.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}: check the path")
+        raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
     try:
+        budget = _Budget(4 * path.stat().st_size)  # a pickled tensor takes three: text, bytes, storage
         if zipfile.is_zipfile(path):
-            return _load_zip(path)
-        return _load_stream(io.BytesIO(path.read_bytes()), _CALLS)
+            return _read_zip(path, budget)
+        return _read_stream(io.BytesIO(path.read_bytes()), budget)
     except UnsafePickle as error:
-        raise UnsafePickle(f"{path}: {error}. Nothing was executed; do not trust this file") from None
+        raise UnsafePickle(f"{path}: {error}. Nothing was executed; do not trust this file.") from None
     except OSError:
         raise
     except Exception as error:  # damaged bytes can make any step fail, with nearly any error
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{path} is damaged, cut short, or no checkpoint ({reason}): download it again, or give a .pt, .pth or .pkl"
-        ) from error
+        reason = f"{path} is damaged, cut short, or no checkpoint ({type(error).__name__}: {error})"
+        raise ValueError(f"{reason}: download it again, or give a .pt, .pth or .pkl.") from error
 
 
-def state_dict(module: object) -> dict[str, Tensor]:
-    """Flatten a module's `Stub` to the dotted names of its parameters and buffers, as ``Module.state_dict`` does.
-
-    A plain dict of tensors passes through.
+def state_dict(contents: object) -> dict[str, Tensor]:
+    """Name every tensor in modules and nested dicts by its dotted path, as ``Module.state_dict`` does.
 
     Raises
     ------
     ValueError
-        It is neither, or a module that contains itself.
+        It is neither a dict nor a module's `Stub`, or contains itself.
     """
-    if isinstance(module, dict):
-        return {name: value for name, value in module.items() if isinstance(value, Tensor)}
     tensors: dict[str, Tensor] = {}
-    pending = [("", module)]
-    for _ in range(10_000):
-        if not pending:
-            return tensors
+    pending, budget = [("", contents)], 20_000
+    while pending:
         prefix, part = pending.pop()
-        state = part.state if isinstance(part, Stub) else {}
-        parameters, buffers, submodules = map(state.get, ("_parameters", "_buffers", "_modules"))
-        if not (isinstance(parameters, dict) and isinstance(buffers, dict) and isinstance(submodules, dict)):
-            raise ValueError(f"expected a module at {prefix or 'the top'!r}, got a {type(part).__name__}")
-        transient = state.get("_non_persistent_buffers_set") or ()
-        for name, value in (parameters | buffers).items():
-            if isinstance(value, Tensor) and name not in transient:
-                tensors[f"{prefix}{name}"] = value
-        pending += [(f"{prefix}{name}.", value) for name, value in reversed(submodules.items()) if value is not None]
-    raise ValueError("this module has more than 10,000 submodules: it probably contains itself")
+        parts: dict[Any, Any] = {}
+        match part:
+            case Tensor():
+                tensors[prefix[:-1]] = part
+            case dict():
+                parts = part
+            case Stub(state={"_parameters": dict(parameters), "_buffers": dict(buffers), "_modules": dict(modules)}):
+                transient = part.state.get("_non_persistent_buffers_set") or ()
+                parts = parameters | {k: v for k, v in buffers.items() if k not in transient} | modules
+            case _ if not prefix:
+                raise ValueError(f"expected a module at 'the top', got a {type(part).__name__}.")
+        budget -= len(parts)
+        if budget < 0:
+            raise ValueError("this module has more than 20,000 parts: it probably contains itself.")
+        pending += [(f"{prefix}{name}.", value) for name, value in reversed(parts.items())]
+    return tensors
 
 
-def _load_zip(path: Path) -> object:
-    storages: dict[str, _Storage] = {}
+class _Budget:
+    """Bytes that may still be built: no announced size is believed, and no value is copied again and again."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def spend(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise ValueError("its contents are larger than the file")
+
+
+class _Storage(NamedTuple):
+    data: Tensor  # (numel,)
+
+
+class _Storages(dict[str, _Storage]):
+    """What persistent ids refer to: storages by key, made when they are first mentioned."""
+
+    def __init__(self, make: Callable[[str, torch.dtype, int], Tensor]):
+        self.make = make
+
+    def __call__(self, reference: object) -> object:
+        match reference:
+            case ("module", kind, _, _):
+                return kind  # a class, with the source code it had
+            case ("storage", str(kind), str(key), _, int(numel), *view) if numel >= 0 and not any(view):
+                dtype = _DTYPES[kind]
+                if key not in self:
+                    self[key] = _Storage(self.make(key, dtype, numel))
+                if self[key].data.dtype != dtype:
+                    raise ValueError(f"storage {key} is used with two types")
+                return self[key]
+        raise ValueError("unknown kind of persistent id")
+
+
+def _read_zip(path: Path, budget: _Budget) -> object:
+    """Read torch's zip format: a program, and one file per storage."""
     with zipfile.ZipFile(path) as archive:
         (program,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        folder = program.removesuffix("data.pkl")
 
-        def storage(reference: object) -> object:
-            dtype, key, numel = _storage_reference(reference)
-            if key not in storages:
-                info = archive.getinfo(f"{folder}data/{key}")
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size != numel * dtype.itemsize:
-                    raise ValueError(f"storage {key} does not hold {numel} values of {dtype}")
-                storages[key] = _Storage(_from_bytes(archive.read(info), dtype))
-            elif storages[key].data.dtype != dtype:
-                raise ValueError(f"storage {key} is used with two types")
-            return storages[key]
+        def read(name: str) -> bytes:
+            info = archive.getinfo(name)
+            budget.spend(info.file_size)
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is compressed")
+            return archive.read(info)
 
-        return _interpret(io.BytesIO(archive.read(program)), _CALLS, storage)
+        def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+            return _values(read(f"{program.removesuffix('data.pkl')}data/{key}"), dtype, numel)
+
+        return _run(io.BytesIO(read(program)), budget, _Storages(make))
 
 
-def _load_stream(stream: io.BytesIO, calls: Calls) -> object:
+def _read_stream(stream: io.BytesIO, budget: _Budget) -> object:
     """Read a plain pickle, or torch's legacy format: magic number, version, system, object, keys, raw storages."""
-    first = _interpret(stream, calls)
-    if not (isinstance(first, int) and first == _LEGACY_MAGIC):
+    first = _run(stream, budget)
+    if type(first) is not int or first != _LEGACY_MAGIC:
         return first
-    if _interpret(stream, {}) != 1001:
-        raise ValueError("unknown version of torch's legacy format")
-    system = _interpret(stream, {})
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ValueError("written on a big-endian machine")
+    version, system = _run(stream, budget), _run(stream, budget)
+    if version != 1001 or system["little_endian"] is not True:
+        raise ValueError("an unknown version of torch's legacy format, or written on a big-endian machine")
 
-    storages: dict[str, _Storage] = {}
-    budget = len(stream.getbuffer())
+    def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        budget.spend(numel * dtype.itemsize)
+        return torch.zeros(numel, dtype=dtype)
 
-    def storage(reference: object) -> object:
-        nonlocal budget
-        if isinstance(reference, tuple) and len(reference) == 4 and reference[0] == "module":
-            return reference[1]  # a class, with the source code it had
-        dtype, key, numel = _storage_reference(reference)
-        if key not in storages:
-            budget -= numel * dtype.itemsize
-            if budget < 0:
-                raise ValueError("its storages are larger than the file")
-            storages[key] = _Storage(torch.zeros(numel, dtype=dtype))
-        elif storages[key].data.dtype != dtype:
-            raise ValueError(f"storage {key} is used with two types")
-        return storages[key]
-
-    contents = _interpret(stream, calls, storage)
-    keys = _interpret(stream, {})
-    if not isinstance(keys, list) or set(keys) != set(storages):
+    storages = _Storages(make)
+    contents, keys = _run(stream, budget, storages), _run(stream, budget)
+    if set(map(_key, keys)) != storages.keys():
         raise ValueError("its list of storages does not match its contents")
-    for key in keys:
-        data = storages[key].data
-        if int.from_bytes(stream.read(8), "little") != len(data):
-            raise ValueError(f"storage {key} has another length than announced")
-        data.copy_(_from_bytes(stream.read(data.nbytes), data.dtype, len(data)))
+    for data in (storages[key].data for key in keys):
+        numel = int.from_bytes(stream.read(8), "little")
+        data.copy_(_values(stream.read(data.nbytes), data.dtype, numel))
     return contents
 
 
-def _storage_reference(reference: object) -> tuple[torch.dtype, str, int]:
-    """Take apart a persistent id: ("storage", type, key, device, numel[, view])."""
-    if not (isinstance(reference, tuple) and 5 <= len(reference) <= 6 and reference[0] == "storage"):
-        raise ValueError("unknown kind of persistent id")
-    _, kind, key, _, numel, *view = reference
-    if str(kind) not in _DTYPES or type(key) is not str or type(numel) is not int or numel < 0 or any(view):
-        raise ValueError(f"unknown kind of storage {kind}")
-    return _DTYPES[str(kind)], key, numel
-
-
-def _from_bytes(raw: bytes, dtype: torch.dtype, numel: int | None = None) -> Tensor:
-    if numel is not None and len(raw) != numel * dtype.itemsize:
-        raise ValueError("the file ends within a storage")
+def _values(raw: bytes, dtype: torch.dtype, numel: int) -> Tensor:
+    if len(raw) != numel * dtype.itemsize:
+        raise ValueError(f"a storage does not hold {numel} values of {dtype}")
     return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
-def _interpret(stream: io.BytesIO, calls: Calls, persistent: Callable[[object], object] | None = None) -> Any:
-    """Run one pickle on a stack machine whose only calls are those in ``calls``."""
+def _run(stream: io.BytesIO, budget: _Budget, persistent: Callable[[object], object] | None = None) -> Any:
+    """Run one pickle on a stack machine."""
     stack: list[Any] = []
-    marked: list[list[Any]] = []
+    marks: list[int] = []
     memo: dict[int, Any] = {}
 
-    def pop_to_mark() -> list[Any]:
-        nonlocal stack
-        items, stack = stack, marked.pop()
-        return items
+    def call(function: Any, arguments: Any) -> object:
+        budget.spend(sum(len(part) for part in arguments if isinstance(part, _SIZED)))
+        if function == "torch.storage._load_from_bytes":
+            return _read_stream(io.BytesIO(*arguments), budget)
+        if not isinstance(function, Global) or function not in _CALLS:
+            _refuse(function)
+        return _CALLS[function](*arguments)
 
-    def push(value: Any) -> None:
-        stack.append(value)
+    def build(target: Any, state: Any) -> object:
+        parts = state if isinstance(state, tuple) else [state]
+        budget.spend(sum(len(part) for part in parts if isinstance(part, _SIZED)))
+        return _set_state(target, state)
 
-    def pop(n: int) -> list[Any]:
-        return [stack.pop() for _ in range(n)][::-1]
-
+    makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
+    makers |= {"REDUCE": call, "BUILD": build} | ({"BINPERSID": persistent} if persistent is not None else {})
     argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
             case "STOP":
                 return stack.pop()
-            case name if name in _VALUES:
-                push(argument)
-            case "NONE":
-                push(None)
-            case "NEWTRUE":
-                push(True)
-            case "NEWFALSE":
-                push(False)
-            case "EMPTY_LIST":
-                push([])
-            case "EMPTY_DICT":
-                push({})
-            case "EMPTY_TUPLE":
-                push(())
-            case "EMPTY_SET":
-                push(set())
             case "MARK":
-                marked.append(stack)
-                stack = []
-            case "LIST":
-                push(pop_to_mark())
-            case "DICT":
-                push(_fill({}, pop_to_mark()))
-            case "TUPLE":
-                push(tuple(pop_to_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                push(tuple(pop(int(name[-1]))))
-            case "FROZENSET":
-                push(frozenset(map(_key, pop_to_mark())))
-            case "APPEND":
-                _fill(stack[-2], pop(1))
-            case "SETITEM":
-                _fill(stack[-3], pop(2))
-            case "APPENDS" | "SETITEMS" | "ADDITEMS":
-                items = pop_to_mark()
-                _fill(stack[-1], items)
-            case "POP":
-                stack.pop()
-            case "POP_MARK":
-                pop_to_mark()
+                marks.append(len(stack))
             case "DUP":
-                push(stack[-1])
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
+                stack.append(stack[-1])
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                push(memo[argument])
-            case "GLOBAL":
-                push(Global(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                push(Global(*map(str, pop(2))))
-            case "BINPERSID" if persistent:
-                push(persistent(stack.pop()))
-            case "NEWOBJ" | "NEWOBJ_EX" as name:
-                kind, *_ = pop(2 if name == "NEWOBJ" else 3)  # arguments are dropped: no constructor runs
-                push({} if str(kind) in _DICTS else Stub(str(kind)))
-            case "BUILD":
-                state = stack.pop()
-                _set_state(stack[-1], state)
-            case "REDUCE":
-                function, arguments = pop(2)
-                if not isinstance(function, Global) or str(function) not in calls:
-                    raise UnsafePickle(f"refused to call {function!s:.80}")
-                push(calls[str(function)](*arguments))
-            case "INST":
-                raise UnsafePickle(f"refused to call {argument.replace(' ', '.')}")
-            case "OBJ":
-                raise UnsafePickle(f"refused to call {pop_to_mark()[0]!s:.80}")
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case name if (
+                name in makers
+            ):  # takes what pickletools says that it takes, and makes one thing of it, or none
+                takes, mark = opcode.stack_before, pickletools.markobject
+                start = marks.pop() - takes.index(mark) if mark in takes else len(stack) - len(takes)
+                if start < 0:
+                    raise ValueError("the stack is empty")
+                given = [argument] if opcode.arg else []
+                stack[start:] = [makers[name](*stack[start:], *given)][: len(opcode.stack_after)]
             case name:
                 raise ValueError(f"the pickle opcode {name} is not supported")
     raise ValueError("the pickle does not end")
 
 
-def _fill(target: Any, items: list[Any]) -> Any:
-    if isinstance(target, list):
-        target.extend(items)
-    elif isinstance(target, set):
-        target.update(map(_key, items))
-    elif isinstance(target, (dict, Stub)):
-        entries = target if isinstance(target, dict) else target.state
-        if len(items) % 2:
-            raise ValueError("a key without a value")
-        entries.update(zip(map(_key, items[::2]), items[1::2], strict=True))
-    else:
-        raise ValueError(f"a {type(target).__name__} takes no items")
+def _refuse(function: object, *_: object) -> NoReturn:
+    raise UnsafePickle(f"refused to call {function!s:.80}")
+
+
+def _fill(target: Any, *items: Any) -> Any:
+    match target:
+        case list():
+            target.extend(items)
+        case set():
+            target.update(map(_key, items))
+        case dict() | Stub():
+            entries = target if isinstance(target, dict) else target.state
+            entries.update(zip(map(_key, items[::2]), items[1::2], strict=True))
+        case _:
+            raise ValueError(f"a {type(target).__name__} takes no items")
     return target
 
 
-def _key(key: Any) -> Hashable:
+def _key(key: Any) -> Any:
     """Let through what is cheap to hash: hashing a tuple of a million levels would exhaust the C stack."""
     if key is None or isinstance(key, (str, bytes, int, float)):
         return key
     raise ValueError(f"a {type(key).__name__} as a key")
 
 
-def _set_state(target: Any, state: Any) -> None:
+def _new(kind: Global, *_: object) -> object:
+    """Make an object without running its constructor."""
+    return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(str(kind))
+
+
+def _set_state(target: Any, state: Any) -> object:
     match target, state:
-        case Stub(), (first, second):  # __dict__ and __slots__
-            target.state.update(first or {}, **(second or {}))
-        case Stub(), dict():
-            target.state.update(state)
         case Stub(), _:
-            target.state["__state__"] = state
+            target.state.update(state if isinstance(state, dict) else {"__state__": state})
         case dict(), dict():
             pass  # the attributes of an OrderedDict, such as a state dict's _metadata
         case np.dtype(), (_, "<" | "|" | "=", None, None, None, *_):
             pass  # the dtype's name has said it all
-        case np.ndarray(), (int(), tuple(), np.dtype(), bool() | int(), bytes()):
-            _, shape, dtype, fortran, raw = state
+        case np.ndarray(), (int(), tuple(shape), np.dtype() as dtype, int(fortran), bytes(raw)):
             values = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")  # checks the sizes
             target.__setstate__((1, values.shape, dtype, bool(fortran), raw))  # type: ignore[arg-type]
         case _:
             raise ValueError(f"a {type(target).__name__} with an unknown state")
+    return target
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
     """Build a view into a storage that has been checked to lie inside it."""
-    if not isinstance(storage, _Storage) or len(size) != len(stride):
+    if not isinstance(storage, _Storage) or not len(size) == len(stride) <= 64:
         raise ValueError("a tensor without a storage or with unlike size and stride")
     if any(type(n) is not int or not 0 <= n < 2**48 for n in (offset, *size, *stride)):
         raise ValueError("a tensor with an impossible size")
-    numel = math.prod(size)
+    numel, held = math.prod(size), len(storage.data)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if numel and (last >= len(storage.data) or numel > len(storage.data)):
+    if numel and (last >= held or numel > held):
         raise ValueError("a tensor reaches beyond its storage")
     return storage.data.as_strided(size, stride, offset) if numel else storage.data.new_empty(size)
-
-
-def _parameter(data: Any, *_: object) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise ValueError("a parameter without a tensor")
-    return data
-
-
-def _persistent_object(meta: Any) -> Stub:
-    """Read NVlabs' persistent classes, which carry their own source code; it is left alone."""
-    if meta["type"] != "class" or not isinstance(meta["state"], dict):
-        raise ValueError("unknown kind of persistent object")
-    return Stub(str(meta["class_name"]), meta["state"])
 
 
 def _dtype(name: Any, *_: object) -> np.dtype:
@@ -388,36 +300,50 @@ def _dtype(name: Any, *_: object) -> np.dtype:
     return np.dtype(name)
 
 
-def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    return np.frombuffer(bytearray(raw), _dtype(dtype.str)).reshape(shape, order=order)
+def _array(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
+    return np.frombuffer(raw, _dtype(dtype.str)).reshape(shape, order=order).copy(order)
 
 
-def _scalar(dtype: Any, raw: Any) -> Any:
-    (value,) = np.frombuffer(raw, _dtype(dtype.str))
-    return value
-
-
-_VALUES = {
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_SIZED = (str, bytes, bytearray, tuple, list, dict, set, frozenset)
+_DTYPES = {"torch.ByteStorage": torch.uint8, "torch.CharStorage": torch.int8} | {
+    f"torch.{name}Storage": getattr(torch, name.lower())
+    for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Bool")
+}
+_VALUES = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+)
+_MAKERS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(_VALUES, lambda value: value),
+    **dict.fromkeys(("NONE", "PROTO", "FRAME", "POP", "POP_MARK"), lambda *_: None),
+    **{"NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_SET": set},
+    **dict.fromkeys(("EMPTY_LIST", "LIST"), lambda *items: list(items)),
+    **dict.fromkeys(("EMPTY_DICT", "DICT"), lambda *items: _fill({}, *items)),
+    **dict.fromkeys(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), lambda *items: items),
+    **dict.fromkeys(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"), _fill),
+    "FROZENSET": lambda *items: frozenset(map(_key, items)),
+    "GLOBAL": lambda name: Global(name.replace(" ", ".", 1)),
+    "STACK_GLOBAL": lambda module, name: Global(f"{module}.{name}"),
+    **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX"), _new),
+    "OBJ": _refuse,
+    "INST": lambda *items: _refuse(items[-1].replace(" ", ".", 1)),
 }
-_DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict"}
-_CALLS: Calls = {
-    "collections.OrderedDict": lambda pairs=(): _fill({}, [item for key, value in pairs for item in (key, value)]),
+_CALLS: dict[str, Callable[..., object]] = {
+    "collections.OrderedDict": lambda pairs=(): _fill({}, *(part for key, value in pairs for part in (key, value))),
     **{f"{module}.set": lambda items=(): set(map(_key, items)) for module in ("builtins", "__builtin__")},
     **{f"{module}.frozenset": lambda items=(): frozenset(map(_key, items)) for module in ("builtins", "__builtin__")},
     **{f"{module}.bytes": lambda: b"" for module in ("builtins", "__builtin__")},  # others go through _codecs
-    "_codecs.encode": lambda text, encoding: text.encode({"latin1": "latin1"}[encoding]),
+    "_codecs.encode": lambda text, encoding: text.encode(encoding if encoding == "latin1" else None),
     "torch.Size": tuple,
     "torch.device": torch.device,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.storage._load_from_bytes": lambda raw: _load_stream(io.BytesIO(raw), {}),
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,  # in modules saved by torch < 1.1
-    "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
+    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(str(meta["class_name"]), meta["state"]),
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: np.empty(0) for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, 1)[0] for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
 }

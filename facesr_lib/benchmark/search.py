@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from math import sqrt
-from pathlib import Path
 from statistics import median
 from types import MethodType
 from typing import Any
@@ -17,14 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import search
+from facesr_lib.benchmark import clock
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import SemanticLoss, geocross
 from facesr_lib.networks.stylegan2 import SynthesisLayer, blur, leaky_relu, upsample
+from facesr_lib.networks.stylegan2.generator import convolve
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import METHODS, Method
 from facesr_lib.search.optimizers import SphericalOptimizer
 from facesr_lib.search.starts import entrance_to
 from facesr_lib.search.terms import density_and_shell
-from facesr_lib.tables import markdown
 
 
 def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
@@ -48,12 +46,13 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
     """
     repeat, steps = 3 if quick else 7, 20
     plain = FacePrior.load(prior, device)
-    plain.generator.to(memory_format=torch.contiguous_format)
+    plain.synthesis = plain.generator.synthesis  # type: ignore[assignment]
     for layer in plain.generator.synthesis.layers:
         layer.forward = MethodType(textbook_layer, layer)  # type: ignore[method-assign]
     target = _lowres(plain, 1)
-    baseline = _seconds([partial(plain_steps, plain, target, Downsample(8), steps)], plain, repeat)[0] / steps
-    rows = [_row("plain loop", 1, baseline, baseline, [], _peak_megabytes(plain, target, plain_steps))]
+    baseline = clock.medians([partial(plain_steps, plain, target, steps)], plain.device, repeat)[0] / steps
+    memory = clock.peak_megabytes(partial(plain_steps, plain, target, 3), plain.device)
+    rows = [_row("plain loop", 1, baseline, baseline, [], memory)]
 
     variants: dict[str, dict[str, Any]] = {"facesr_lib": {}}
     if not quick:
@@ -62,45 +61,43 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
         ours = FacePrior.load(prior, device, **options)
         if name.endswith("compiled"):
             ours.generator.synthesis.compile()
+            ours.synthesis = ours.generator.synthesis  # type: ignore[assignment]
         for batch in (1, 16):
             target = _lowres(ours, batch)
-            works = partial(_pulse_steps, ours, target, Downsample(8), steps), _convolutions(ours, batch, steps)
-            turns = [(whole / (steps - HALF), alone / steps) for whole, alone in _turns(works, ours, repeat)]
-            rates = sorted(alone / whole for whole, alone in turns)
-            memory = _peak_megabytes(ours, target, _pulse_steps)
-            rows.append(_row(name, batch, median(whole for whole, _ in turns), baseline, rates, memory))
+            pulse = partial(search.pulse, ours, target, Downsample(8), progress=False)
+            works = partial(pulse, steps=steps), _convolutions(ours, batch, steps)
+            turns = [(s / (steps - HALF), alone / steps) for s, alone in clock.turns(works, ours.device, repeat)]
+            rates = sorted(alone / step for step, alone in turns)
+            memory = clock.peak_megabytes(partial(pulse, steps=3), ours.device)
+            rows.append(_row(name, batch, median(step for step, _ in turns), baseline, rates, memory))
     return rows
 
 
 def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
-    """Measure a step of every method, and what the networks take of it when each is run alone, forwards and backwards.
+    """Measure a step of every search, and what the networks take of it when each is run alone, forwards and backwards.
 
-    Parameters and rows as in `run`; RLS+ is its second stage, BRGM and mGANprior are without their perceptual terms.
+    Parameters and rows as in `run`. What an option can spare a method is spared (`Method.unless`): RLS+ is its second
+    stage, BRGM and mGANprior are without their perceptual terms.
     """
     repeat, steps = (1, 3) if quick else (3, 20)
     ours = FacePrior.load(prior, device)
     rows = []
-    for name, find in search.METHODS.items():
+    for name, method in METHODS.items():
+        if "steps" not in method.options:
+            continue
         for batch in (1, 8) if quick else (1, 8, 16):
             target = _lowres(ours, batch)
-            options: dict[str, Any] = {"perceptual": None} if name in ("brgm", "mganprior") else {}
-            if name == "rls_plus":
-                options["anchor"] = ours.mean_w(batch)
-            once = partial(find, ours, target, Downsample(8), steps=steps, progress=False, **options)
-            alone = dict(_networks(ours, name, target))
-            whole, *times = _seconds([once, *alone.values()], ours, repeat)
+            spared = {"perceptual": None, "anchor": ours.mean_w(batch)}
+            options: dict[str, Any] = {option: spared[option] for option in method.unless.values()}
+            once = partial(method, target, Downsample(8), prior=ours, steps=steps, progress=False, **options)
+            alone = dict(_networks(ours, method, target))
+            whole, *times = clock.medians([once, *alone.values()], ours.device, repeat)
             seconds = whole / (steps - HALF)
-            parts = {part: each / seconds for part, each in zip(alone, times, strict=True)}
-            shares = parts | {"the rest": 1 - sum(parts.values())} if parts else {}
-            rows.append(
-                {
-                    "method": name,
-                    "batch": batch,
-                    "steps per second": f"{1 / seconds:.1f}",
-                    "ms per step and image": f"{1e3 * seconds / batch:.1f}",
-                }
-                | {part: f"{100 * shares[part]:.0f} %" if part in shares else "" for part in PARTS}
-            )
+            shares = {part: each / seconds for part, each in zip(alone, times, strict=True)}
+            shares |= {"the rest": 1 - sum(shares.values())} if shares else {}
+            row = {"method": name, "batch": batch, "steps per second": f"{1 / seconds:.1f}"}
+            row |= {"ms per step and image": f"{1e3 * seconds / batch:.1f}"}
+            rows.append(row | {part: f"{100 * shares[part]:.0f} %" if part in shares else "" for part in PARTS})
     return rows
 
 
@@ -110,35 +107,31 @@ HALF = 0.5
 PARTS = ("generator", "discriminator", "flow", "the rest")
 
 
-def _networks(prior: FacePrior, method: str, lowres: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What a method's step asks of each network, forwards and backwards; mGANprior uses halves of the generator."""
+def _networks(prior: FacePrior, method: Method, lowres: Tensor) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What a method's step asks of each network, forwards and backwards."""
+    asked, options = method.needs - method.unless.keys(), method.options
     w = prior.mean_w(len(lowres)).clone().requires_grad_()
     small = lowres.clone().requires_grad_()
-    tuned = prior.theta(len(lowres)) if method in ("dse", "rls_plus") else {}
-    theta = {name: value.clone().requires_grad_() for name, value in tuned.items()}
+    tunes = "lr_theta" in options or "theta" in options.get("optimise", ())  # each image a network of its own
+    theta = {name: value.clone().requires_grad_() for name, value in prior.theta(len(lowres)).items() if tunes}
 
     def differentiate(make: Callable[[], Tensor], *inputs: Tensor) -> Callable[[], None]:
         return lambda: [*torch.autograd.grad(make().sum(), inputs)].clear()
 
-    if method != "mganprior":
+    if "codes" not in options:  # several codes an image run through halves of the generator
         yield "generator", differentiate(lambda: prior.render(w, theta=theta or None), w, *theta.values())
-    if method == "dse":
-        assert prior.discriminator is not None
-        semantic = SemanticLoss(prior.discriminator, lowres, 3, entrance_to(prior, Downsample(8), "upsample"))
+    if "discriminator" in asked and prior.discriminator is not None:
+        entrance = entrance_to(prior, Downsample(8), options["entrance"])
+        semantic = SemanticLoss(prior.discriminator, lowres, options["blocks"], entrance)
         yield "discriminator", differentiate(lambda: semantic(small), small)
-    if method == "rls":
-        flow = prior.require_flow(method)
+    if "flow" in asked and prior.flow is not None:
+        flow = prior.flow
         yield "flow", differentiate(lambda: torch.stack(density_and_shell(flow, w)), w)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Lay rows out as a Markdown table."""
-    return markdown(list(rows[0]), (list(row.values()) for row in rows))
-
-
-def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+def plain_steps(prior: FacePrior, lowres: Tensor, steps: int) -> Tensor:
     """PULSE as one would write it first: one image, one loss read back to Python each step, the last image returned."""
-    generator = torch.Generator().manual_seed(0)
+    operator, generator = Downsample(8), torch.Generator().manual_seed(0)
     v = torch.randn(1, prior.num_ws, prior.w_dim, generator=generator).to(prior.device).requires_grad_()
     noise = [m.requires_grad_(i < 5) for i, m in enumerate(prior.noise_maps("random", [generator]))]
     optimizer = SphericalOptimizer(torch.optim.Adam, [v, *noise[:5]], lr=0.4)
@@ -155,35 +148,12 @@ def plain_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], T
     return kept
 
 
-def textbook_layer(
-    self: SynthesisLayer,
-    x: Tensor,
-    scale: Tensor,
-    w: Tensor,
-    noise: Tensor | None,
-    matrix: Tensor | None = None,
-    constant: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A synthesis layer with one set of weights per image, as the StyleGAN2 paper writes it (equations 1 and 3)."""
-    weight = self.weight[None] * self.affine(w)[:, None, :, None, None]  # (N, C_out, C_in, 3, 3)
-    weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-    n, n_out, n_in = weight.shape[:3]
-    x = x.reshape(1, n * n_in, *x.shape[2:])
-    if self.up:
-        x = F.conv_transpose2d(x, weight.transpose(1, 2).flatten(0, 1), stride=2, groups=n)
-        x = blur(x, padding=1, gain=4.0)
-    else:
-        x = F.conv2d(x, weight.flatten(0, 1), padding=1, groups=n)
-    x = x.view(n, n_out, *x.shape[2:])
-    if noise is not None:
-        x = x + noise * self.noise_strength
-    x = leaky_relu(x + self.bias[:, None, None], sqrt(2))
-    rgb = None if matrix is None else x.flatten(2).mT @ matrix  # (N, R², 3)
-    return x, scale.new_ones(n, n_out), rgb
-
-
-def _pulse_steps(prior: FacePrior, lowres: Tensor, operator: Callable[[Tensor], Tensor], steps: int) -> None:
-    search.pulse(prior, lowres, operator, steps=steps, progress=False)
+def textbook_layer(self: SynthesisLayer, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+    """A synthesis layer for one image, with kernels of its own: the paper's equations 1 to 3 to the letter."""
+    weight = self.weight * self.affine(w)[0, :, None, None]  # (C_out, C_in, 3, 3)
+    weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+    x = convolve(x, weight, up=self.up)
+    return leaky_relu(x + noise * self.noise_strength + self.bias[:, None, None])
 
 
 def _lowres(prior: FacePrior, batch: int) -> Tensor:
@@ -221,52 +191,6 @@ def _convolutions(prior: FacePrior, batch: int, steps: int) -> Callable[[], None
             torch.autograd.grad(function(x), x, gradient)
 
     return passes
-
-
-def _turns(works: Sequence[Callable[[], Any]], prior: FacePrior, repeat: int) -> list[list[float]]:
-    """Wall-clock times, a row per turn and a column per work, after a turn to warm up: a machine's speed changes."""
-    times: list[list[float]] = []
-    for _ in range(repeat + 1):
-        times.append([])
-        for work in works:
-            _synchronise(prior)
-            start = time.perf_counter()
-            work()
-            _synchronise(prior)
-            times[-1].append(time.perf_counter() - start)
-    return times[1:]
-
-
-def _seconds(works: Sequence[Callable[[], Any]], prior: FacePrior, repeat: int) -> list[float]:
-    """Median time of each work."""
-    return [median(times) for times in zip(*_turns(works, prior, repeat), strict=True)]
-
-
-def _synchronise(prior: FacePrior) -> None:
-    if prior.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def _peak_megabytes(prior: FacePrior, lowres: Tensor, steps: Callable[..., Any]) -> float:
-    """Peak memory of three steps beyond what is held before: the GPU's allocator, or Linux's count for the process."""
-    if prior.device.type == "cuda":
-        before: float = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        steps(prior, lowres, Downsample(8), 3)
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # what an earlier search left for the next does not count as held
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        before = _resident("VmRSS")
-        steps(prior, lowres, Downsample(8), 3)
-        return (_resident("VmHWM") - before) / 1e3
-    except (OSError, AttributeError):  # no Linux, or no glibc
-        return float("nan")
-
-
-def _resident(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
 def _row(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import lcm
 from pathlib import Path
 from statistics import median
@@ -17,6 +16,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from facesr_lib.benchmark import clock
+from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 
 CONFIGURATIONS = {"64×64": Config(), "128×128": Config(resolution=128)}
@@ -53,14 +54,10 @@ def run(
         to the device); arithmetic rate, of convolutions and matrix products as PyTorch counts them; and that as a share
         of `convolution_rate`.
     """
-    from lightning_fabric import Fabric
-
-    accelerator = "auto" if device == "auto" else device.partition(":")[0]
-    fabric = Fabric(accelerator=accelerator, devices=1)
-    repeat = 1 if quick else 3
-    rate = convolution_rate(fabric.device, precision)
+    processes, repeat = Processes(device), 1 if quick else 3
+    rate = convolution_rate(processes.device, precision)
     return [
-        {"training": name} | _measure(config, fabric, precision, repeat, rate)
+        {"training": name} | _measure(config, processes, precision, repeat, rate)
         for name, config in configurations.items()
     ]
 
@@ -71,16 +68,17 @@ def convolution_rate(device: torch.device, precision: torch.dtype = torch.bfloat
     x = torch.randn(batch, 256, 64, 64, device=device, dtype=precision).to(memory_format=torch.channels_last)
     weight = torch.randn(256, 256, 3, 3, device=device, dtype=precision).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        seconds = median(_seconds(lambda: F.conv2d(x, weight, padding=1), device) for _ in range(6))
+        (seconds,) = clock.medians([lambda: F.conv2d(x, weight, padding=1)], device, 6)
     return 2 * x.numel() * 256 * 9 / seconds
 
 
-def _measure(config: Config, fabric: Any, precision: torch.dtype, repeat: int, rate: float) -> dict[str, Any]:
+def _measure(config: Config, processes: Processes, precision: torch.dtype, repeat: int, rate: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # some systems keep mapped files
         path = Path(folder) / "pixels.npy"
         shape = (_FACES, config.resolution, config.resolution, 3)
         np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-        trainee = PriorTraining(np.load(path, mmap_mode="r"), config, fabric, precision)
+        trainee = PriorTraining(np.load(path, mmap_mode="r"), config, processes, precision)
+        device = processes.device
         period = lcm(config.r1_interval, config.path_interval)
         kinds = Counter((i % config.r1_interval == 0, i % config.path_interval == 0) for i in range(period))
         first = {(i % config.r1_interval == 0, i % config.path_interval == 0): i for i in reversed(range(period))}
@@ -91,11 +89,11 @@ def _measure(config: Config, fabric: Any, precision: torch.dtype, repeat: int, r
                 trainee.images_seen = index * config.batch  # makes the next step one of this kind
                 trainee.step()
 
-            with _Operations() as counted:
+            with Operations() as counted:
                 once()  # warms up, too
             operations += counted.total * times / period
-            step += median(_seconds(once, fabric.device) for _ in range(repeat)) * times / period
-        loading = median(_seconds(trainee._real, fabric.device) for _ in range(20))
+            step += median(clock.seconds(once, device) for _ in range(repeat)) * times / period
+        loading = median(clock.seconds(trainee.real, device) for _ in range(20))
     return {
         "batch": config.batch,
         "precision": str(precision).removeprefix("torch."),
@@ -106,23 +104,14 @@ def _measure(config: Config, fabric: Any, precision: torch.dtype, repeat: int, r
     }
 
 
-class _Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):
     """Counts floating-point operations, backward too (PyTorch's own counter fails on gradients of gradients)."""
 
     total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Let the operation run, and count it."""
         result = func(*args, **(kwargs or {}))
         if count := flop_registry.get(func.overloadpacket):
             self.total += count(*args, **(kwargs or {}), out_val=result)
         return result
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock time of a call, the device's work included."""
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronise()
-    start = time.perf_counter()
-    work()
-    synchronise()
-    return time.perf_counter() - start

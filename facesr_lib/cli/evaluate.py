@@ -18,6 +18,14 @@ def add(commands: Any) -> None:
     table.add_argument("--effort", type=float, default=1.0, help="multiplies every method's steps (%(default)s)")
     table.add_argument("--seed", type=int, default=0)
     table.add_argument("--device", default="auto")
+    table.add_argument("--jobs", type=int, metavar="N", help="rows measured at once (one a core; on a GPU one)")
+    table.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="measure on a Ray cluster, host:port; without an address on one of this machine",
+    )
     table.add_argument("--out", type=values.path, metavar="CSV", help="also write every single value")
     table.add_argument("--overwrite", action="store_true", help="replace the file of an earlier run")
     table.set_defaults(run=_table)
@@ -29,27 +37,28 @@ def add(commands: Any) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    from facesr_lib.evaluation import run as experiments
+    from facesr_lib import devices, files
+    from facesr_lib.evaluation import records, report, run, sweep
+    from facesr_lib.evaluation.papers import TABLES
     from facesr_lib.prior import FacePrior
-    from facesr_lib.tables import Table
 
-    if arguments.out and arguments.out.exists() and not arguments.overwrite:
-        raise ValueError(f"{arguments.out} exists: name another file, or say --overwrite.")
+    if arguments.out and not arguments.overwrite:
+        files.check_free(arguments.out)
+    devices.keep_freed_memory()
     prior = FacePrior.load(arguments.prior, arguments.device)
     budget = {name: getattr(arguments, name) for name in ("faces", "batch", "effort", "seed")}
-    records = experiments.run(arguments.name, prior, **budget)
-    note = ", ".join(f"{name} {value}" for name, value in ({"prior": prior.name} | budget).items())
+    spread = sweep.on_processes(arguments.jobs) if arguments.ray is None else sweep.on_ray(arguments.ray or None)
+    results = run.run(arguments.name, prior, map=spread, **budget)
     if arguments.out:
-        experiments.write(arguments.out, records, note)
-    print(f"{arguments.name}: {experiments.EXPERIMENTS[arguments.name].about} ({note})\n")
-    print(Table(*experiments.table(arguments.name, records, prior.resolution)))
+        records.write(arguments.out, results, overwrite=arguments.overwrite)
+    print(f"{arguments.name}: {TABLES[arguments.name].about} ({results.origin.budget()})\n")
+    print(report.table(arguments.name, results))
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from facesr_lib.benchmark import search as benchmark
-    from facesr_lib.benchmark import training as throughput
+    from facesr_lib.benchmark import search, training
+    from facesr_lib.tables import Table
 
-    options = {"device": arguments.device, "quick": arguments.quick}
-    for measure in (benchmark.run, benchmark.methods, throughput.run):
-        print(benchmark.table(measure(**options)), flush=True)
+    for measure in (search.run, search.methods, training.run):
+        print(Table.of(measure(device=arguments.device, quick=arguments.quick)), flush=True)
         print()

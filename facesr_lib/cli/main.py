@@ -17,6 +17,7 @@ PLAIN = {"→": "->", "×": "x", "−": "-", "·": "-", "…": "...", "²": "2"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 if all went well, 1 if something could not be done, 130 after Ctrl-C, 141 if nobody reads on."""
     codecs.register_error("plain", _plain)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside other work, threads that spin take its time
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from facesr_lib import restoration
+    from facesr_lib import devices, restoration
     from facesr_lib.degrade import Downsample
     from facesr_lib.messages import choose
     from facesr_lib.prior import FacePrior
@@ -50,6 +50,7 @@ def _restore(arguments: argparse.Namespace) -> int:
             options[name] = values.value(text, types[choose(name, types, f"option of {arguments.method}")])
         except argparse.ArgumentTypeError as error:
             raise ValueError(f"--set {name}: {error}") from error
+    devices.keep_freed_memory()
     outcomes = restoration.restore(
         arguments.photos,
         arguments.out,

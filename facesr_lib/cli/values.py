@@ -34,7 +34,8 @@ def value(text: str, hint: Any) -> Any:
     for read, _ in expected:
         with suppress(ValueError, KeyError):
             return read(text if read is str else text.casefold())
-    raise ArgumentTypeError(f"{text!r} cannot be given: expected {' or '.join(words for _, words in expected)}.")
+    what = " or ".join(words for _, words in expected)
+    raise ArgumentTypeError(f"{text!r} cannot be given: " + (f"expected {what}." if what else "only a program can."))
 
 
 def text(value: Any) -> str:

@@ -1,16 +1,20 @@
-"""What the papers claim, as ``data/claims.toml`` lists it (its head explains the fields); `ledger` judges it."""
+"""The papers' facts, as ``data/papers`` holds them (see its README); `ledger` judges the claims."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from facesr_lib import assets
-from facesr_lib.evaluation.run import EXPERIMENTS
+from facesr_lib.evaluation.measures import METRICS
+from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.messages import choose
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,76 +22,28 @@ else:
     import tomli as tomllib
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is read: is more better, its label, and what its values are multiplied by under that label."""
-
-    more_is_better: bool
-    label: str
-    unit: float = 1.0
-
-
-METRICS = {
-    "psnr": Metric(True, "PSNR"),
-    "ssim": Metric(True, "SSIM"),
-    "ms_ssim": Metric(True, "MS-SSIM"),
-    "lpips": Metric(False, "LPIPS"),
-    "niqe": Metric(False, "NIQE"),
-    "fid": Metric(False, "FID"),
-    "kid": Metric(False, "KID ×10³", 1000.0),
-    "id": Metric(True, "ID"),
-    "residual": Metric(False, "residual, grey levels", 255.0),
-    "diversity": Metric(True, "diversity, grey levels", 255.0),
-    "seconds": Metric(False, "seconds per face"),
-    "ks": Metric(False, "Kolmogorov–Smirnov distance"),
-    "wasserstein": Metric(False, "Wasserstein distance"),
-}
-"""The papers' metrics, and what their words and figures are translated into."""
+Cell = tuple[str, str, str, str]
+"""Where a printed number stands: table, the paper's setting, row, metric."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One comparison that a paper makes: this row is better than that row by this metric.
+    """One comparison that a paper makes: this row is better than that row by this metric."""
 
-    Attributes
-    ----------
-    id, paper, where, says : str
-        The statement, shared by all its comparisons: name, paper, place in it, in plain words.
-    experiment : str
-        The table in `EXPERIMENTS` that tests it; "" if none does.
-    chapter : str
-        The chapter that tests it or shows it small; "" if none does.
-    untested : str
-        Why nothing here can test it; "" if something does.
-    metric, better, worse : str
-        In `METRICS`, and two rows' labels; "" where the test stands in a chapter.
-    at : str
-        The paper's setting, such as "64x".
-    theirs : (Decimal, Decimal) or None
-        The better and the worse row's value, digit for digit as printed; None if the paper prints none.
-    differs, readings : str
-        What is different here, beyond what is different for the whole paper; which readings of the text were tried.
-    """
-
-    id: str
+    id: str  # of the statement, which all its comparisons share, as `paper`, `where` and `says`
     paper: str
-    where: str
-    says: str
-    experiment: str = ""
-    chapter: str = ""
-    untested: str = ""
-    metric: str = ""
+    where: str  # in the paper
+    says: str  # in plain words
+    table: str = ""  # that tests it, or would; "" if none does
+    chapter: str = ""  # that tests it or shows it small
+    untested: str = ""  # why nothing here can test it
+    metric: str = ""  # in `METRICS`; "", as both rows, where the test stands in a chapter
     better: str = ""
     worse: str = ""
-    at: str = ""
-    theirs: tuple[Decimal, Decimal] | None = None
-    differs: str = ""
-    readings: str = ""
-
-    @property
-    def setting(self) -> str:
-        """Our setting for the paper's ("16x" for "64x"); "" where no table tests the claim."""
-        return _settings(self.experiment)[self.at] if self.experiment else ""
+    at: str = ""  # the paper's setting, such as "64x"
+    theirs: tuple[Decimal, Decimal] | None = None  # the better and the worse row's value, if they are printed
+    differs: str = ""  # here, beyond what is different for the whole paper
+    readings: str = ""  # of the text, that were tried
 
     @property
     def contradicted(self) -> bool:
@@ -100,113 +56,122 @@ class Claim:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper: its title, the protocol behind its numbers, and what is different here in every comparison."""
+    """What is known of a paper."""
 
     title: str
-    protocol: str
-    differs: str
+    protocol: str  # what its numbers come from
+    differs: str  # here, in every comparison
+    printed: Mapping[Cell, Decimal]  # digit for digit
+    claims: tuple[Claim, ...]  # one per statement, setting and metric
+    conflicts: tuple[tuple[str, str], ...]  # places that do not agree, and what they say
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """Two places of a paper that do not agree, or a table that does not say what the text says."""
-
-    paper: str
-    where: str
-    says: str
+def papers() -> dict[str, Paper]:
+    """Read the facts of every paper that comes with the library, by its short name."""
+    return {path.stem: load(path) for path in sorted((assets.SHIPPED / "papers").glob("*.toml"))}
 
 
-def load(path: Path | None = None) -> list[Claim]:
-    """Read the claims.
-
-    Parameters
-    ----------
-    path : path, optional
-        Default: the file that comes with the library.
-
-    Returns
-    -------
-    list of Claim
-        One per statement, metric and setting, in the file's order.
+def load(path: Path) -> Paper:
+    """Read a paper's facts.
 
     Raises
     ------
     ValueError
-        If a field is missing or unknown, an id stands twice, or a paper, table, row, metric or setting does not exist;
-        the message names the claim.
+        If a field is missing or unknown, an id stands twice, a claim refers to a number that is not there, or a table,
+        row, metric or setting does not exist; the message names file and claim, and the way out.
     """
-    content = _content(path)
-    papers = content.get("papers", {})
-    claims: list[Claim] = []
-    for number, entry in enumerate(content.get("claim", []), 1):
-        name = f"claim {entry.get('id', f'number {number}')!r}"
-        if entry.get("paper", "") not in papers:
-            raise ValueError(f"{name}: paper is {entry.get('paper')!r}; choose one of {', '.join(papers)}.")
-        if any(claim.id == entry.get("id") for claim in claims):
-            raise ValueError(f"{name} stands twice; give one of the two another id.")
-        claims += _comparisons(name, dict(entry))
-    return claims
+    with _named(path.name):
+        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)  # it keeps the digits of 0.50
+        _check(content, ("title", "protocol", "differs"), ("table", "claim", "conflict"))
+        printed: dict[Cell, Decimal] = {}
+        for name, entry in content.get("table", {}).items():
+            with _named(f"table {name!r}"):
+                printed |= _printed(name, entry)
+        claims: list[Claim] = []
+        for number, entry in enumerate(content.get("claim", []), 1):
+            with _named(f"claim {entry.get('id', f'number {number}')!r}"):
+                if any(claim.id == entry.get("id") for claim in claims):
+                    raise ValueError("it stands twice; give one of the two another id.")
+                claims += _comparisons(path.stem, entry, printed)
+
+        def number_at(cell: re.Match[str]) -> str:
+            return str(_number(printed, tuple(cell[1].split(" | "))))
+
+        conflicts = []
+        for number, entry in enumerate(content.get("conflict", []), 1):
+            with _named(f"conflict number {number}"):
+                _check(entry, ("where", "says"))
+                conflicts.append((entry["where"], re.sub(r"\{(.+?)\}", number_at, entry["says"])))
+    title, protocol, differs = content["title"], content["protocol"], content["differs"]
+    return Paper(title, protocol, differs, printed, tuple(claims), tuple(conflicts))
 
 
-def papers(path: Path | None = None) -> dict[str, Paper]:
-    """Read what is said of each paper, by its short name."""
-    return {name: Paper(**entry) for name, entry in _content(path)["papers"].items()}
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say in which place a slip is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
-def conflicts(path: Path | None = None) -> list[Conflict]:
-    """Read where the papers contradict themselves."""
-    return [Conflict(**entry) for entry in _content(path)["conflict"]]
+def _check(entry: Mapping[str, Any], required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    for field in entry:
+        choose(field, (*required, *optional), "field")
+    if missing := [field for field in required if not entry.get(field)]:
+        raise ValueError(f"it lacks {', '.join(missing)}: add what is missing.")
 
 
-def _content(path: Path | None) -> dict[str, Any]:
-    with (path or assets.SHIPPED / "claims.toml").open("rb") as file:
-        return tomllib.load(file, parse_float=Decimal)  # Decimal keeps every printed digit, 0.50 too
+def _settings(table: str) -> list[str]:
+    return [f"{scale}x" for scale in TABLES[table].paper_scales]
 
 
-_REQUIRED = ("id", "paper", "where", "says")
-_OPTIONAL = ("experiment", "chapter", "untested", "better", "worse", "figures", "differs", "readings")
+def _printed(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Cell, Decimal]]:
+    """Read a printed table."""
+    _check(entry, ("metrics", "printed"), ("absent",))
+    choose(name, TABLES, "table")
+    columns = [choose(metric, METRICS, "metric") for metric in entry["metrics"]]
+    labels = [*(row.label for row in TABLES[name].rows), *entry.get("absent", ())]
+    for setting, rows in entry["printed"].items():
+        choose(setting, _settings(name), "setting")
+        for row, numbers in rows.items():
+            choose(row, labels, "row")
+            if len(numbers) != len(columns) or not all(isinstance(number, Decimal) for number in numbers):
+                raise ValueError(
+                    f"{row!r} at {setting} needs a number for each of {', '.join(columns)}, with all its digits, such "
+                    f"as 0.50; it has {', '.join(map(str, numbers))}."
+                )
+            yield from (((name, setting, row, metric), n) for metric, n in zip(columns, numbers, strict=True))
 
 
-def _comparisons(name: str, entry: Mapping[str, Any]) -> Iterator[Claim]:
-    """Check an entry and take it apart into its comparisons."""
-    if missing := [field for field in _REQUIRED if not entry.get(field)]:
-        raise ValueError(f"{name} lacks {', '.join(missing)}.")
-    if unknown := [field for field in entry if field not in (*_REQUIRED, *_OPTIONAL)]:
-        raise ValueError(f"{name} has unknown {', '.join(unknown)}; there are {', '.join((*_REQUIRED, *_OPTIONAL))}.")
-    experiment, compared = entry.get("experiment", ""), [field for field in ("better", "worse") if entry.get(field)]
-    if bool(experiment) + bool(entry.get("untested")) > 1 or not any(
-        entry.get(field) for field in ("experiment", "chapter", "untested")
-    ):
-        raise ValueError(f"{name}: say what tests it (experiment or chapter) or why nothing does (untested).")
-    if len(compared) + bool(entry.get("figures")) not in ((3,) if experiment else (0, 3)):
-        raise ValueError(f"{name}: better, worse and figures belong together, and a table needs them.")
-    if experiment:
-        if experiment not in EXPERIMENTS:
-            raise ValueError(f"{name}: there is no table {experiment!r}; choose one of {', '.join(EXPERIMENTS)}.")
-        labels = [row.label for row in EXPERIMENTS[experiment].rows]
-        for field in compared:
-            if entry[field] not in labels:
-                raise ValueError(f"{name}: {experiment} has no row {entry[field]!r}; choose one of {labels}.")
-    shared = {field: value for field, value in entry.items() if field != "figures"}
-    for figure in entry.get("figures", [None]):
-        yield Claim(**shared) if figure is None else Claim(**shared, **_figure(name, experiment, figure))
+def _comparisons(paper: str, entry: Mapping[str, Any], printed: Mapping[Cell, Decimal]) -> Iterator[Claim]:
+    """Check a claim and take it apart into its comparisons."""
+    compared = ("table", "better", "worse", "by", "at")
+    _check(entry, ("id", "where", "says"), (*compared, "chapter", "untested", "differs", "readings"))
+    if not any(entry.get(field) for field in ("table", "chapter", "untested")):
+        raise ValueError("say what tests it (table or chapter) or why nothing does (untested).")
+    if len(given := [field for field in compared if entry.get(field)]) not in (0, len(compared)):
+        raise ValueError(f"{', '.join(compared)} belong together; it has {', '.join(given)} only.")
+    shared = {field: value for field, value in entry.items() if field not in ("by", "at")} | {"paper": paper}
+    if not given:
+        yield Claim(**shared)
+        return
+    table = choose(entry["table"], TABLES, "table")
+    if not entry.get("untested"):
+        for row in (entry["better"], entry["worse"]):
+            choose(row, [row.label for row in TABLES[table].rows], "row")
+    numbers = entry["where"].startswith("table") or any(cell[0] == table for cell in printed)
+    for at in entry["at"]:
+        for metric in entry["by"]:
+            place = choose(at, _settings(table), "setting"), choose(metric, METRICS, "metric")
+            better, worse = ((table, place[0], entry[side], place[1]) for side in ("better", "worse"))
+            theirs = (_number(printed, better), _number(printed, worse)) if numbers else None
+            yield Claim(**shared, at=at, metric=metric, theirs=theirs)
 
 
-def _figure(name: str, experiment: str, figure: Sequence[Any]) -> dict[str, Any]:
-    """Read ``[setting, metric, better row's value, worse row's value]``, the values left out where none are printed."""
-    if len(figure) not in (2, 4):
-        raise ValueError(f"{name}: a figure is [setting, metric] or [setting, metric, better, worse], not {figure}.")
-    at, metric, *values = figure
-    if metric not in METRICS:
-        raise ValueError(f"{name}: there is no metric {metric!r}; choose one of {', '.join(METRICS)}.")
-    if experiment and at not in _settings(experiment):
-        raise ValueError(f"{name}: the paper's {experiment} has no {at!r}, only {', '.join(_settings(experiment))}.")
-    if not all(isinstance(value, Decimal) for value in values):
-        raise ValueError(f"{name}: write the paper's numbers with all their digits, such as 0.50, not {values}.")
-    return {"at": at, "metric": metric, "theirs": tuple(values) or None}
-
-
-def _settings(experiment: str) -> dict[str, str]:
-    """Map the paper's settings to ours."""
-    table = EXPERIMENTS[experiment]
-    return {f"{theirs}x": f"{ours}x" for theirs, ours in zip(table.paper_scales, table.scales, strict=True)}
+def _number(printed: Mapping[Cell, Decimal], cell: Cell) -> Decimal:
+    if cell not in printed:
+        raise ValueError(
+            f"no number is printed at {' | '.join(cell)}: add it to the file's tables, or do not refer to it."
+        )
+    return printed[cell]

@@ -1,7 +1,7 @@
 """The papers' claims against ours: what came out.
 
-Results are the records of `experiments`, one file per table in ``data/results``. A claim without results is *not
-measured*, and says why.
+Results are what `run` measured, one file per table in ``data/results``. A claim without results is *not measured*, and
+says why.
 """
 
 from __future__ import annotations
@@ -9,90 +9,56 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, get_args
 
 from facesr_lib import assets, metrics
-from facesr_lib.evaluation import claims
-from facesr_lib.evaluation import run as experiments
-from facesr_lib.evaluation.claims import METRICS, Claim
-from facesr_lib.evaluation.run import EXPERIMENTS, OF_ALL_FACES, Record
+from facesr_lib.evaluation import claims, measures, run
+from facesr_lib.evaluation.claims import Claim
+from facesr_lib.evaluation.measures import METRICS, STAND_INS
+from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.evaluation.records import OF_ALL_FACES, Record, Results, by_face, interval, read
+from facesr_lib.messages import choose
+from facesr_lib.prior import FacePrior
+from facesr_lib.tables import Table
 
 Word = Literal["reproduced", "not reproduced", "undecided", "contradictory", "not measured", "in its chapter"]
 WORDS: tuple[Word, ...] = get_args(Word)
-
-STAND_INS = {
-    "fid": (f"fid-{experiments.FEATURES}", f"on features of {experiments.FEATURES}"),
-    "kid": (f"kid-{experiments.FEATURES}", f"on features of {experiments.FEATURES}"),
-    "niqe": ("niqe-256", "of faces enlarged to 256²"),
-}
-"""What is read where the results hold no value under the metric's own name, and what the ledger says of it."""
 
 FEWEST = 8  # faces: of fewer, a bootstrap interval is much too narrow
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our records say of a claim.
-
-    Attributes
-    ----------
-    word
-        One of `WORDS`.
-    reason : str
-        Why the claim is not measured or undecided; with which side of a contradiction ours go; the chapter; "" for the
-        rest.
-    ours : (float, float) or None
-        Means of the better and the worse row.
-    interval : (float, float) or None
-        95 % bootstrap interval of the mean paired difference, better minus worse, over faces.
-    faces : int
-        0 where there is one value for all of them.
-    measured : str
-        How, if not by the paper's metric under its own name (see `STAND_INS`).
-    """
+    """What our records say of a claim."""
 
     word: Word
-    reason: str = ""
-    ours: tuple[float, float] | None = None
-    interval: tuple[float, float] | None = None
-    faces: int = 0
-    measured: str = ""
-
-
-@dataclass(frozen=True)
-class Results:
-    """A table's records and the note that was written with them: prior, faces, effort, seed."""
-
-    records: tuple[Record, ...]
-    budget: str
+    reason: str = ""  # why not measured or undecided; with which side of a contradiction ours go; the chapter
+    ours: tuple[float, float] | None = None  # means of the better and the worse row; of a set metric the sets' values
+    difference: float = 0.0  # mean, paired, better minus worse; of a set metric's pseudo-values: without its bias
+    interval: tuple[float, float] | None = None  # of the difference: 95 %, bootstrap over faces
+    faces: int = 0  # 0 where there is one value for all of them
+    measured: str = ""  # how, if not by the paper's metric under its own name (`measures.STAND_INS`)
+    setting: str = ""  # ours, such as "16x" where the claim is about "64x"
 
 
 def results(folder: Path | None = None) -> dict[str, Results]:
-    """Read what has been measured: table → records.
+    """Read what has been measured: table → results.
 
     Parameters
     ----------
     folder : path, optional
-        Holds ``<table>.csv`` as `experiments.write` writes it; default: ``results`` among the shipped data. Tables
-        without a file are left out.
+        Holds ``<table>.csv`` as `records.write` writes it; default: ``results`` among the shipped data.
     """
     folder = folder or assets.SHIPPED / "results"
-    found = {}
-    for name in EXPERIMENTS:
-        path = folder / f"{name}.csv"
-        if path.is_file():
-            with path.open(encoding="utf-8") as file:
-                first = file.readline().strip()
-            budget = first[1:].strip() if first.startswith("#") else "budget not recorded"
-            found[name] = Results(tuple(experiments.read(path)), budget)
-    return found
+    return {name: read(path) for name in TABLES if (path := folder / f"{name}.csv").is_file()}
 
 
 def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
-    """Judge a claim by the differences between its two rows on the same faces.
+    """Judge a claim by the differences between its two rows on the same faces, at the paper's setting.
 
     *Reproduced*: the whole 95 % bootstrap interval of the mean difference lies on the claimed side. *Not reproduced*:
     it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces.
@@ -119,39 +85,41 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
 
 
 def _of_the_words(claim: Claim, records: Iterable[Record], seed: int) -> Verdict:
-    if not claim.experiment:
-        if claim.untested:
-            return Verdict("not measured", claim.untested)
+    if claim.untested:
+        return Verdict("not measured", claim.untested)
+    if not claim.table:
         return Verdict("in its chapter", claim.chapter)
-    table = [record for record in records if record.experiment == claim.experiment]
+    table = [record for record in records if record.table == claim.table]
     if not table:
-        return Verdict("not measured", f"no results of {claim.experiment}")
-    here = [record for record in table if record.setting == claim.setting]
-    rows = {label: [record for record in here if record.method == label] for label in (claim.better, claim.worse)}
+        return Verdict("not measured", f"no results of {claim.table}")
+    here = [record for record in table if record.paper == claim.at]
+    rows = {label: [record for record in here if record.row == label] for label in (claim.better, claim.worse)}
     for label, found in rows.items():
         if not found:
-            return Verdict("not measured", f"no results of {label!r} at {claim.setting}")
-    name, how = claim.metric, ""
+            return Verdict("not measured", f"no results of {label!r} at {claim.at}")
+    name, how, setting = claim.metric, "", here[0].setting
     if name in STAND_INS and not any(record.metric == name for record in here):
         name, how = STAND_INS[name]
-    by_face = {label: _by_face(found, name) for label, found in rows.items()}
-    if not all(by_face.values()):
+    better, worse = (by_face(found, name) for found in rows.values())
+    if not better or not worse:
         return Verdict("not measured", _reason(claim.metric))
-    better, worse = by_face[claim.better], by_face[claim.worse]
     if better.keys() != worse.keys():
         return Verdict("not measured", "the two rows were measured on different faces")
-    if not all(isfinite(value) for values in by_face.values() for value in values.values()):
+    if not all(isfinite(value) for values in (better, worse) for value in values.values()):
         return Verdict("not measured", "some values are not finite")
-    ours = fmean(better.values()), fmean(worse.values())
-    if OF_ALL_FACES in better:
-        return Verdict("undecided", "one value for all faces: no interval", ours, measured=how)
-    if len(better) < FEWEST:
-        return Verdict("undecided", f"fewer than {FEWEST} faces: no interval", ours, None, len(better), how)
-    low, high = experiments.interval([better[face] - worse[face] for face in sorted(better)], seed)
+    whole = (better.pop(OF_ALL_FACES), worse.pop(OF_ALL_FACES)) if OF_ALL_FACES in better else None
+    ours = whole or (fmean(better.values()), fmean(worse.values()))
+    differences = [better[face] - worse[face] for face in sorted(better)]
+    judged = Verdict("undecided", ours=ours, faces=len(better), measured=how, setting=setting)
+    if len(differences) < FEWEST:
+        few = f"fewer than {FEWEST} faces" if better else "one value for all faces"
+        return replace(judged, reason=f"{few}: no interval")
+    low, high = interval(differences, seed)
     claimed, other = (low > 0, high < 0) if METRICS[claim.metric].more_is_better else (high < 0, low > 0)
     word: Word = "reproduced" if claimed else "not reproduced" if other else "undecided"
     tie = "the two rows are equal" if low == high else "the interval reaches over zero"
-    return Verdict(word, tie if word == "undecided" else "", ours, (low, high), len(better), how)
+    reason = tie if word == "undecided" else ""
+    return replace(judged, word=word, reason=reason, difference=fmean(differences), interval=(low, high))
 
 
 def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple[Claim, Verdict]]:
@@ -160,14 +128,12 @@ def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple
     Raises
     ------
     ValueError
-        If there is no claim of such a paper.
+        If there is no such paper.
     """
-    known = claims.load()
-    if paper is not None and paper not in {claim.paper for claim in known}:
-        raise ValueError(f"no claims of {paper!r}; choose one of {', '.join(dict.fromkeys(c.paper for c in known))}.")
-    found = results(folder)
-    measured = [record for one in found.values() for record in one.records]
-    return [(claim, verdict(claim, measured)) for claim in known if paper in (None, claim.paper)]
+    known = claims.papers()
+    chosen = known if paper is None else {choose(paper, known, "paper"): known[paper]}
+    measured = [record for one in results(folder).values() for record in one.records]
+    return [(claim, verdict(claim, measured)) for one in chosen.values() for claim in one.claims]
 
 
 def count(judged: Iterable[tuple[Claim, Verdict]]) -> dict[Word, int]:
@@ -176,89 +142,71 @@ def count(judged: Iterable[tuple[Claim, Verdict]]) -> dict[Word, int]:
     return {word: words[word] for word in WORDS}
 
 
-def summary(paper: str, folder: Path | None = None) -> tuple[list[str], list[list[str]]]:
-    """Lay a paper's statements out, one row each, for `plots.table`.
+def summary(paper: str, folder: Path | None = None) -> Table:
+    """Lay a paper's statements out, one row each.
 
     Returns
     -------
-    header, rows
+    Table
         The statement, its place, what tests it, how its comparisons came out, and what differs here.
     """
     statements: dict[str, list[tuple[Claim, Verdict]]] = {}
     for claim, judged in verdicts(paper, folder):
         statements.setdefault(claim.id, []).append((claim, judged))
-    rows = []
+    found, rows = results(folder), []
     for group in statements.values():
         claim = group[0][0]
+        tables = [] if claim.untested else [claim.table]
+        by = " and ".join(filter(None, (*tables, claim.chapter and f"chapter {claim.chapter[:2].lstrip('0')}")))
         words = ", ".join(f"{n} {word}" for word, n in count(group).items() if n)
         opposite = sum(one.contradicted for one, _ in group)
-        by = " and ".join(
-            filter(None, (claim.experiment, claim.chapter and f"chapter {claim.chapter[:2].lstrip('0')}"))
-        )
-        rows.append(
-            [
-                claim.says,
-                claim.where,
-                by or "nothing",
-                words,
-                f"{opposite} of {len(group)}" if opposite else "",
-                "; ".join(filter(None, (claim.differs, claim.readings and f"readings: {claim.readings}"))),
-            ]
-        )
-    header = ["claim", "where", "tested by", "verdicts", "paper against itself", "what differs here"]
-    return header, rows
+        readings = claim.readings and f"readings: {claim.readings}"
+        differs = "; ".join(filter(None, (_another_prior(found.get(claim.table)), claim.differs, readings)))
+        against = f"{opposite} of {len(group)}" if opposite else ""
+        rows.append([claim.says, claim.where, by or "nothing", words, against, differs])
+    columns = ["claim", "where", "tested by", "verdicts", "paper against itself", "what differs here"]
+    return Table(columns, rows)
 
 
-def table(paper: str, folder: Path | None = None) -> tuple[list[str], list[list[str]]]:
-    """Lay a paper's comparisons out, one row each, for `plots.table`.
+def table(paper: str, folder: Path | None = None) -> Table:
+    """Lay a paper's comparisons out, one row each.
 
     Returns
     -------
-    header, rows
+    Table
         The claim, better row first; the paper's numbers; ours with the interval of their difference; budget; verdict.
     """
-    found = results(folder)
-    rows = []
+    found, rows = results(folder), []
     for claim, judged in verdicts(paper, folder):
+        word = judged.word + (f": {judged.reason}" if judged.reason else "")
         if not claim.metric:
-            rows.append([claim.says, claim.where, "", "", "", f"{judged.word}: {judged.reason}"])
+            rows.append([claim.says, claim.where, "", "", "", word])
             continue
-        codes = bool(claim.experiment) and EXPERIMENTS[claim.experiment].measure == "gaussianity"  # not pictures
-        at = claim.at if claim.setting in ("", claim.at) else f"{claim.at} (here {claim.setting})"
+        codes = TABLES[claim.table].measure is measures.gaussianity  # not pictures
+        at = claim.at if judged.setting in ("", claim.at) else f"{claim.at} (here {judged.setting})"
         place = [claim.where.split(",")[0], *([] if codes else [at.replace("x", "×")]), METRICS[claim.metric].label]
-        budget = [f"{judged.faces} {'sets of codes' if codes else 'faces'}"] if judged.faces else []
-        if judged.ours and claim.experiment:
-            budget.append(found[claim.experiment].budget)
-        rows.append(
-            [
-                f"{claim.better} better than {claim.worse}",
-                ", ".join(place),
-                _theirs(claim),
-                _ours(claim, judged),
-                "; ".join(budget),
-                judged.word + (f": {judged.reason}" if judged.reason else ""),
-            ]
-        )
-    return ["comparison", "where, at, by", "paper", "ours, difference and 95 % interval", "budget", "verdict"], rows
+        budget = []
+        if judged.ours:
+            measured, sets = found[claim.table], f"{judged.faces} sets of codes" if codes else ""
+            budget = list(filter(None, [measured.origin.budget(sets), _another_prior(measured)]))
+        comparison = f"{claim.better} better than {claim.worse}"
+        rows.append([comparison, ", ".join(place), _theirs(claim), _ours(claim, judged), "; ".join(budget), word])
+    columns = ["comparison", "where, at, by", "paper", "ours, difference and 95 % interval", "budget", "verdict"]
+    return Table(columns, rows)
 
 
-def _by_face(records: Iterable[Record], metric: str) -> dict[int, float]:
-    values: dict[int, float] = {}
-    for record in records:
-        if record.metric == metric:
-            if record.face in values:
-                raise ValueError(
-                    f"{record.experiment}, {record.setting}, {record.method}: face {record.face} has two values of "
-                    f"{metric}; give the records of one run."
-                )
-            values[record.face] = record.value
-    return values
+@cache
+def _shipped() -> str:
+    return run.weights(FacePrior.load("faces-64"))
+
+
+def _another_prior(measured: Results | None) -> str:
+    """Tell results apart that are not the shipped prior's."""
+    return "measured with another prior" if measured and measured.origin.weights != _shipped() else ""
 
 
 def _reason(metric: str) -> str:
     """Say why there is no value of a metric."""
-    if metric == "id":
-        return "needs a face recogniser, and the project has none"
     missing = metrics.available().get(metric)
     return missing.split(";")[0] if missing else f"the results hold no {METRICS[metric].label}"
 
@@ -277,5 +225,5 @@ def _ours(claim: Claim, judged: Verdict) -> str:
     text = f"{better:.4g} vs {worse:.4g}"
     if judged.interval is not None:
         low, high = (unit * value for value in judged.interval)
-        text += f", {better - worse:+.2g} [{low:+.2g}, {high:+.2g}]"
+        text += f", {unit * judged.difference:+.2g} [{low:+.2g}, {high:+.2g}]"
     return text + (f" ({judged.measured})" if judged.measured else "")

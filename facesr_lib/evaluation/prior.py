@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,72 +15,37 @@ from facesr_lib import data, metrics, randomness
 from facesr_lib.metrics.gaussianity import Gaussianity
 from facesr_lib.metrics.sets import Features
 from facesr_lib.prior import FacePrior
-from facesr_lib.tables import markdown
 
 
 @dataclass(frozen=True)
 class Score:
-    """Samples at one truncation against one set of faces.
+    """Samples at one truncation against one set of faces."""
 
-    Attributes
-    ----------
-    psi : float
-        Truncation; 1 is none.
-    faces : str
-        "held-out" or "training", and how many.
-    kid, kid_error : float
-        Over all pairs of both sets, and its standard error (jackknife over both sets).
-    fid : float
-        Biased upwards the more, the fewer the faces: compare only within one set of faces and one number of samples.
-    precision, recall : float
-        Of k-NN manifolds; they depend on the sets' sizes, as FID does.
-    """
-
-    psi: float
-    faces: str
-    kid: float
-    kid_error: float
-    fid: float
-    precision: float
+    psi: float  # truncation; 1 is none
+    faces: str  # "held-out" or "training", and how many
+    kid: float  # over all pairs of both sets
+    kid_error: float  # its standard error: jackknife over both sets
+    fid: float  # biased upwards the more, the fewer the faces: compare within one set and number of samples
+    precision: float  # of k-NN manifolds, which depend on the sets' sizes as FID does
     recall: float
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What `fidelity` found.
+    """What `fidelity` found."""
 
-    Attributes
-    ----------
-    features : str
-        The network that all distances are in; name it beside every number.
-    scores : list of Score
-        Per truncation: held-out faces, then training faces.
-    codes : (n, L, d)
-        Of the samples without truncation, to draw them again with ``prior.synthesise``.
-    nearest, distance : (n,)
-        Each of these samples' nearest training face, as an index into ``data.faces("train")``, and how far it is.
-    held_out_nearest, held_out_distance : (M,)
-        The same of the held-out faces, which cannot be copies: what distances a generator that learnt by heart would
-        fall below.
-    """
-
-    features: str
-    scores: list[Score]
-    codes: Tensor
-    nearest: Tensor
-    distance: Tensor
-    held_out_nearest: Tensor
-    held_out_distance: Tensor
+    features: str  # the network that all distances are in; name it beside every number
+    scores: list[Score]  # per truncation: held-out faces, then training faces
+    codes: Tensor  # (n, L, d), of the samples at the first truncation: ``prior.synthesise`` draws them again
+    nearest: Tensor  # (n,), each of these samples' nearest training face, as an index into ``data.faces("train")``,
+    distance: Tensor  # (n,), and how far it is
+    held_out_nearest: Tensor  # (M,), the same of the held-out faces, which cannot be copies:
+    held_out_distance: Tensor  # (M,), what a generator that learnt by heart would fall below
 
     @property
     def closer(self) -> float:
         """Probability that a sample is nearer to the training faces than a held-out face is: about ½, or copies."""
         return (self.distance[:, None] < self.held_out_distance).float().mean().item()
-
-    def table(self) -> str:
-        """Lay out the scores as a Markdown table; its head names the feature network."""
-        names = {"kid": f"KID ({self.features})", "kid_error": "± standard error", "fid": f"FID ({self.features})"}
-        return _table(self.scores, names)
 
 
 def fidelity(
@@ -108,10 +73,6 @@ def fidelity(
     seed : int
     held_out, training : (M, 3, R, R), (N, 3, R, R), optional
         By default the 50 and the 900 faces that `data.faces` keeps.
-
-    Returns
-    -------
-    Fidelity
 
     Raises
     ------
@@ -168,11 +129,6 @@ def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_00
         Codes to measure. What standardises W comes from as many others.
     seed : int
         Draws that neither PULSE's fit nor the flow has seen.
-
-    Returns
-    -------
-    list of Gaussianity
-        `table` lays it out.
     """
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:
@@ -184,15 +140,3 @@ def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_00
     if prior.flow is not None:
         spaces["flow"] = torch.cat([prior.flow.gaussianise(part) for part in w.split(1000)])
     return [Gaussianity.of(space, v) for space, v in spaces.items()]
-
-
-def table(rows: Sequence[Gaussianity]) -> str:
-    """Lay out what `gaussianisation` found as a Markdown table."""
-    names = {"mean": "mean ‖v‖² (χ²: d)", "std": "its std (χ²: √(2d))", "ks": "Kolmogorov–Smirnov"}
-    return _table(rows, names | {"wasserstein": "Wasserstein-1"})
-
-
-def _table(rows: Sequence[Score] | Sequence[Gaussianity], names: dict[str, str]) -> str:
-    shown = [field.name for field in fields(rows[0]) if field.name != "squared_norms"]
-    cells = ([f"{v:.4g}" if isinstance(v := getattr(row, name), float) else v for name in shown] for row in rows)
-    return markdown([names.get(name, name) for name in shown], cells)

@@ -6,19 +6,23 @@ Chapter 1 shows each metric's trap.
 
 from __future__ import annotations
 
-from facesr_lib.metrics import pretrained
-from facesr_lib.metrics.niqe import niqe, pristine
-from facesr_lib.metrics.per_image import MS_SSIM_WEIGHTS, lpips, luma, ms_ssim, ms_ssim_scales, psnr, ssim
+from facesr_lib.metrics import naturalness, pretrained, recognition
+from facesr_lib.metrics.naturalness import niqe
+from facesr_lib.metrics.per_image import lpips, luma, ms_ssim, ms_ssim_scales, psnr, ssim
 from facesr_lib.metrics.pretrained import MetricUnavailable
-from facesr_lib.metrics.sets import distances, embed, fid, kid, precision_recall
+from facesr_lib.metrics.recognition import embed_faces, identity, identity_distance
+from facesr_lib.metrics.sets import distances, embed, fid, kid, precision_recall, pseudo_values
+from facesr_lib.networks import perceptual
 
 __all__ = [
-    "MS_SSIM_WEIGHTS",
     "MetricUnavailable",
     "available",
     "distances",
     "embed",
+    "embed_faces",
     "fid",
+    "identity",
+    "identity_distance",
     "kid",
     "lpips",
     "luma",
@@ -26,7 +30,7 @@ __all__ = [
     "ms_ssim_scales",
     "niqe",
     "precision_recall",
-    "pristine",
+    "pseudo_values",
     "psnr",
     "ssim",
 ]
@@ -35,16 +39,17 @@ __all__ = [
 def available() -> dict[str, str | None]:
     """Metric → ``None`` if it can run on this machine, else the reason why not.
 
-    Set metrics are listed with Inception's features under their own names, and with EfficientNet-Lite0's as
-    ``fid-efficientnet-lite0`` and so on (see `embed`).
+    "id" stands for `identity` and `identity_distance`. Set metrics are listed with Inception's features under their own
+    names, and with EfficientNet-Lite0's as ``fid-efficientnet-lite0`` and so on (see `embed`).
     """
     of_sets = ("fid", "kid", "precision_recall")
     efficientnet = pretrained.reason(pretrained.efficientnet_file)
     return (
         dict.fromkeys(("psnr", "ssim", "ms_ssim"))
         | {
-            "lpips": pretrained.reason(pretrained.alexnet_file),
-            "niqe": pretrained.reason(pristine),
+            "lpips": pretrained.reason(lambda: perceptual.lpips_file("alex")),
+            "id": pretrained.reason(recognition.model_files),
+            "niqe": pretrained.reason(naturalness.pristine),
         }
         | dict.fromkeys(of_sets, pretrained.reason(pretrained.inception_file))
         | {f"{name}-efficientnet-lite0": efficientnet for name in of_sets}

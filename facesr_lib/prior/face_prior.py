@@ -48,11 +48,7 @@ class FacePrior:
         self.device = torch.device(pick_device(device) if isinstance(device, str) else device)
         self.precision = generator.synthesis.precision = precision
         self.generator = generator.requires_grad_(False).eval().to(self.device)
-        self.generator.to(memory_format=torch.channels_last)
-        for layer in self.generator.synthesis.layers:
-            if layer.up:  # its convolution reads the weights transposed: they lie as it reads them
-                transposed = layer.weight.data.transpose(0, 1).contiguous(memory_format=torch.channels_last)
-                layer.weight.data = transposed.transpose(0, 1)
+        self.synthesis = stylegan2.FastSynthesis(self.generator.synthesis)
         self.discriminator = discriminator and discriminator.requires_grad_(False).eval().to(self.device)
         self.resolution, self.num_ws = generator.img_resolution, generator.num_ws
         self.z_dim, self.w_dim = generator.z_dim, generator.w_dim
@@ -80,8 +76,8 @@ class FacePrior:
         ValueError
             If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
         """
-        path = Path(name)
-        if not path.suffix and not path.is_file():
+        path = Path(name).expanduser()
+        if not path.suffix and not path.is_file() and path.name == str(name):
             path = assets.path(str(name))
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
         statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
@@ -160,13 +156,12 @@ class FacePrior:
         ``noise`` holds one map per layer, (1 or N, 1, r, r); without it, the network's own. ``theta`` holds a copy of
         the synthesis network for each image, as `theta` gives them.
         """
-        synthesis = self.generator.synthesis
         if theta is None:
-            return (synthesis(w, noise=noise) + 1) / 2
+            return (self.synthesis(w, noise=noise) + 1) / 2
         maps = [m.expand(len(w), -1, -1, -1) for m in noise or self.noise_maps("const", [])]
 
         def one(theta: dict[str, Tensor], w: Tensor, maps: list[Tensor]) -> Tensor:
-            return functional_call(synthesis, theta, (w[None],), {"noise": [m[None] for m in maps]})[0]
+            return functional_call(self.generator.synthesis, theta, (w[None],), {"noise": [m[None] for m in maps]})[0]
 
         return (vmap(one)(theta, w, maps) + 1) / 2
 

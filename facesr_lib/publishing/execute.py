@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from facesr_lib import assets
+from facesr_lib.devices import cores
 from facesr_lib.files import digest, replacing
 from facesr_lib.messages import choose
 
@@ -101,7 +102,7 @@ def machine() -> dict[str, str]:
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     description = {
         "Processor": model[1] if model else platform.processor() or platform.machine(),
-        "Cores": str(_cores()),
+        "Cores": str(cores()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "Python": platform.python_version(),
     }
@@ -141,7 +142,7 @@ def execute(
         occurs and stand in the ``error`` of its run.
     """
     choose(profile, PROFILES, "profile")
-    jobs = _cores() if jobs is None else jobs
+    jobs = cores() if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1; got {jobs}.")
     named = [path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))]
@@ -155,8 +156,8 @@ def execute(
     around = surroundings(profile)
     keys = {chapter: digest(around, chapter) for chapter in todo}
     waiting = [chapter for chapter in todo if _executed_key(out / chapter.name) != keys[chapter]]
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, _cores() // max(1, min(jobs, len(waiting))))))
-    environment = {"MKL_NUM_THREADS": threads, **os.environ, "OMP_NUM_THREADS": threads}
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // max(1, min(jobs, len(waiting))))))
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": threads, **os.environ, "OMP_NUM_THREADS": threads}
     running: list[subprocess.Popen[bytes]] = []
 
     def one(chapter: Path) -> Run:
@@ -189,10 +190,6 @@ def execute(
 
 def _cells(notebook: Path) -> list[dict[str, Any]]:
     return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def surroundings(profile: str) -> str:

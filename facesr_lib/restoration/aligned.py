@@ -122,7 +122,7 @@ def restore(
             found = zip(ready, result.image.cpu(), 255 * result.residual, strict=True)
             for (outcome, output, _), image, residual in found:
                 try:
-                    images.write(image, output)
+                    images.write(image, output, overwrite=overwrite)
                     outcome.output, outcome.residual = output, float(residual)
                 except (ValueError, OSError) as error:  # such as a full disk
                     outcome.error = str(error)

@@ -23,6 +23,4 @@ from facesr_lib.search.mganprior import mganprior
 from facesr_lib.search.pulse import pulse
 from facesr_lib.search.rls import rls, rls_plus
 
-METHODS = {method.__name__: method for method in (pulse, dse, rls, rls_plus, brgm, mganprior)}
-
 __all__ = ["History", "SearchResult", "brgm", "dse", "mganprior", "pulse", "rls", "rls_plus", "run_search"]

@@ -45,7 +45,7 @@ def dse(
     prior, lowres, operator, seed, **run
         As for every method: see `search`. The prior needs a discriminator.
     steps, lr, schedule, noise, trainable_noise_layers, restarts
-        As for `pulse`; the paper names no schedule and no treatment of the noise.
+        As for `pulse`; the paper names no schedule, which scales both rates here, and no treatment of the noise.
     lr_theta : float
         Adam's on θ, the synthesis network's parameters: every image tunes its own copy, the prior's stay as they are. 0
         leaves θ alone.
@@ -62,7 +62,7 @@ def dse(
     Notes
     -----
     Source: equations 2 to 4 of the paper. Derived in chapter 4. The paper says that z is searched; the default is W+,
-    as GEOCROSS vanishes where all layers share one code. The schedule scales both rates.
+    as GEOCROSS vanishes where all layers share one code.
     """
     discriminator = prior.require_discriminator("dse")
     messages.choose(space, ("w+", "w", "z"), "space")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib.losses import vgg_l1
-from facesr_lib.networks.stylegan2 import Features
+from facesr_lib.networks.stylegan2.fast import Features
 from facesr_lib.prior import FacePrior
 from facesr_lib.randomness import Seed, generators, normal
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
@@ -58,23 +58,19 @@ def mganprior(
     middle, n = synthesis.resolutions.index(at) + 1, len(lowres)
     z = normal(generators(seed, n), codes, prior.z_dim).to(prior.device)
     channels = synthesis.blocks[middle - 1].conv1.weight.shape[0]
-    maps = prior.noise_maps("const", [])
 
     # x = G₂(Σ_k G₁(z_k) ⊙ α_k)
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
-        w = prior.generator.mapping(variables["z"].flatten(0, 1))  # (N·K, d)
-        features = synthesis.start(w)
-        for i in range(middle):
-            features = synthesis.grow(features, i, [w] * prior.num_ws, maps)
-        alpha = variables["alpha"].to(features.x.dtype)  # (N, K, C)
-        x, scale, image = (part.unflatten(0, (n, codes)) for part in features if part is not None)
-        mixed = (x * (scale.to(x.dtype) * alpha)[..., None, None]).sum(1)  # (N, C, r, r)
-        mean = w.unflatten(0, (n, codes)).mean(1)  # (N, d)
-        features = Features(mixed, mean.new_ones(mixed.shape[:2]), image.mean(1))
-        for i in range(middle, len(synthesis.blocks)):
-            features = synthesis.grow(features, i, [mean] * prior.num_ws, maps)
-        assert features.image is not None
-        return mean[:, None].expand(-1, prior.num_ws, -1), (features.image + 1) / 2
+        w, features = prior.generator.mapping(variables["z"].flatten(0, 1)), Features()  # (N·K, d)
+        for i, block in enumerate(synthesis.blocks):
+            if i == middle:  # from G₁ to G₂
+                x, scale, image = (part.unflatten(0, (n, codes)) for part in features)
+                factor = (scale * variables["alpha"]).to(x.dtype)  # (N, K, C)
+                w = w.unflatten(0, (n, codes)).mean(1)  # (N, d)
+                features = Features((x * factor[..., None, None]).sum(1), w.new_ones(n, channels), image.mean(1))
+            noise = [layer.noise_const[None, None] for layer in block.layers]
+            features = prior.synthesis.grow(block, features, [w] * (len(noise) + 1), noise)
+        return w[:, None].expand(-1, prior.num_ws, -1), (features.image + 1) / 2
 
     # mean (2 (D(x) − y))² + λ · perceptual(D(x), y)
     def objective(w: Tensor, image: Tensor) -> dict[str, Tensor]:

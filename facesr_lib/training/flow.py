@@ -17,10 +17,12 @@ from torch import Tensor
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.processes import Processes
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more.
 
     Attributes
@@ -37,49 +39,50 @@ class Config:
     seed : int
     """
 
-    hidden: int = 256
-    blocks: int = 5
-    batch: int = 512
-    lr: float = 1e-3
-    decay: float = 0.3
-    validate_every: int = 100
-    held_out: int = 10_000
-    patience: int = 8
-    seed: int = 0
+    hidden: int = within(256, at_least=1)
+    blocks: int = within(5, at_least=1)
+    batch: int = within(512, at_least=1)
+    lr: float = within(1e-3, at_least=0)
+    decay: float = within(0.3, above=0, at_most=1)
+    validate_every: int = within(100, at_least=1)
+    held_out: int = within(10_000, at_least=2)
+    patience: int = within(8, at_least=0)
+    seed: int = within(0, at_least=0, at_most=2**32)
 
 
-class FlowTraining:
+class FlowTraining(loop.Training):
     """A flow in training on the codes of a prior; ``best`` is the flow of the best validation so far."""
 
     def __init__(self, prior: FacePrior, config: Config):
-        self.config = asdict(config) | {"w_dim": prior.w_dim}
         self._c, self._mapping = config, prior.generator.mapping
-        self._random = torch.Generator().manual_seed(config.seed + 1)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
+        self.best = deepcopy(self.flow)
+        self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr)
+        parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
+        described = asdict(config) | {"w_dim": prior.w_dim}
+        super().__init__(described, Processes(str(prior.device)), config.batch, config.seed + 1, **parts)
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
-        self.best = deepcopy(self.flow)
-        self._optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr)
-        self.images_seen = self._step = self._waited = self._plateaus = 0
+        self.best.load_state_dict(self.flow.state_dict())
+        self._waited = self._plateaus = 0
         self._validation = torch.tensor(torch.inf)
 
     @property
-    def finished(self) -> bool:
+    def finished(self) -> bool:  # type: ignore[override]
         """Whether the third plateau was reached."""
         return self._plateaus >= 3
 
     def step(self) -> dict[str, Tensor]:
         """One step on fresh codes; now and then a validation."""
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
-        self._optimizer.step()
-        self.images_seen += self._c.batch
-        self._step += 1
-        if self._step == 1 or self._step % self._c.validate_every == 0:
+        self.optimizer.step()
+        self.images_seen += self.batch
+        if self.images_seen == self.batch or self.images_seen % (self.batch * self._c.validate_every) == 0:
             self._validate()
         return {"nats": loss.detach(), "validation": self._validation}
 
@@ -94,36 +97,23 @@ class FlowTraining:
         if self._waited > self._c.patience:
             self._waited, self._plateaus = 0, self._plateaus + 1
             self.flow.load_state_dict(self.best.state_dict())
-            for group in self._optimizer.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] *= self._c.decay
 
     @torch.no_grad()
     def _codes(self, n: int) -> Tensor:
-        z = torch.randn(n, self._mapping.z_dim, generator=self._random).to(self._mapping.w_avg.device)
-        return self._mapping(z)
+        return self._mapping(self.normal(n, self._mapping.z_dim))
 
     def state_dict(self) -> dict[str, Any]:
-        """Flow, optimiser, the best so far and the random state."""
-        return {
-            "flow": self.flow.state_dict(),
-            "best": self.best.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "counts": [self.images_seen, self._step, self._waited, self._plateaus],
-            "validation": self._validation,
-            "random": self._random.get_state(),
-        }
+        """Everything that the next step depends on."""
+        counts = [self._waited, self._plateaus]
+        return super().state_dict() | {"counts": counts, "validation": self._validation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called."""
-        self.flow.load_state_dict(state["flow"])
-        self.best.load_state_dict(state["best"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.images_seen, self._step, self._waited, self._plateaus = state["counts"]
+        super().load_state_dict(state)
+        self._waited, self._plateaus = state["counts"]
         self._validation = state["validation"]
-        self._random.set_state(state["random"])
-
-    def snapshot(self, folder: Path) -> None:
-        """Nothing to look at: the checkpoint holds the best flow."""
 
 
 def train(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import pi
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from torch.nn import functional as F
 from facesr_lib import files
 from facesr_lib.networks.landmarks import DistilledFAN, draw
 from facesr_lib.training import loop
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.processes import Processes
 
 NETWORK = "landmarks.safetensors"
 SIDE = 64  # of the pictures that the network sees
@@ -33,7 +34,7 @@ MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(68)])
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Every choice of a distillation; the paper gives Adam's rate, the batch and 100,000 steps.
 
     Attributes
@@ -50,16 +51,16 @@ class Config:
     seed : int
     """
 
-    batch: int = 16
-    lr: float = 1e-4
-    rotation: float = 20.0
-    scale: float = 0.2
-    shift: float = 0.08
-    sigma: float = 2.0
-    seed: int = 0
+    batch: int = within(16, at_least=1)
+    lr: float = within(1e-4, at_least=0)
+    rotation: float = within(20.0, at_least=0, at_most=180)
+    scale: float = within(0.2, at_least=0, at_most=0.9)
+    shift: float = within(0.08, at_least=0, at_most=0.5)
+    sigma: float = within(2.0, above=0)
+    seed: int = within(0, at_least=0, at_most=2**32)
 
 
-class Distillation:
+class Distillation(loop.Training):
     """A landmark network in training.
 
     Parameters
@@ -72,9 +73,12 @@ class Distillation:
     teacher : Teacher, optional
         What the heatmaps are to be; default: the points, drawn.
     device : str
-    """
 
-    finished = False
+    Raises
+    ------
+    ValueError
+        If the faces are not square, or the landmarks are not theirs.
+    """
 
     def __init__(
         self, pixels: np.ndarray, points: Tensor, config: Config, teacher: Teacher | None = None, device: str = "cpu"
@@ -84,37 +88,39 @@ class Distillation:
             raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
         if points.shape != (len(pixels), 68, 2):
             raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
-        self.config, self._c, self._pixels, self._device = asdict(config), config, pixels, torch.device(device)
+        self._c, self._pixels = config, pixels
         self._points = (points + 0.5) * (2 / side) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
         self._teacher = teacher or (lambda image, at: draw(at, SIDE, config.sigma))
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = DistilledFAN().to(self._device).to(memory_format=torch.channels_last)
+            self.network = DistilledFAN().to(device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
-        self._random = torch.Generator().manual_seed(config.seed)
-        self.images_seen = 0
+        parts = {"network": self.network, "optimizer": self._optimizer}
+        super().__init__(asdict(config), Processes(device), config.batch, config.seed, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
-        image, points = self.batch()
+        image, points = self.faces()
         with torch.no_grad():
             hint = self._teacher(image, points)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with torch.autocast(self.processes.device.type, torch.bfloat16):
             heatmaps = self.network(image.to(memory_format=torch.channels_last)).float()
         loss = (heatmaps - hint).square().mean()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        self.images_seen += len(image)
+        self.images_seen += self.batch
         return {"hint": loss.detach()}
 
-    def batch(self) -> tuple[Tensor, Tensor]:
+    def faces(self) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, 64, 64) in [0, 1], each moved at random, and their points (N, 68, 2) in pixels."""
-        c, n = self._c, self._c.batch
-        index = torch.randint(len(self._pixels), (n,), generator=self._random)
-        image = torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2).to(self._device).float() / 255
-        points = self._points[index].to(self._device)
-        turn, size, right, down, mirror = torch.rand(5, n, generator=self._random).to(self._device) * 2 - 1
+        c, n = self._c, self.share
+        index = torch.randint(len(self._pixels), (n,), generator=self.random)
+        image = (
+            torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2).to(self.processes.device).float() / 255
+        )
+        points = self._points[index].to(self.processes.device)
+        turn, size, right, down, mirror = torch.rand(5, n, generator=self.random).to(self.processes.device) * 2 - 1
         angle = turn * (c.rotation * pi / 180)
         size, flip = 1 + size * c.scale, torch.where(mirror < 0, -1.0, 1.0)
         cos, sin = size * angle.cos(), size * angle.sin()
@@ -127,22 +133,6 @@ class Distillation:
         points = torch.where((mirror < 0)[:, None, None], points[:, MIRRORED], points)
         points = torch.linalg.solve(a, points.mT - b).mT  # x' = A⁻¹ (x − b)
         return image, (points + 1) * (SIDE / 2) - 0.5
-
-    def state_dict(self) -> dict[str, Any]:
-        """Network, optimiser and the random state."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "images_seen": self.images_seen,
-            "random": self._random.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.images_seen = state["images_seen"]
-        self._random.set_state(state["random"])
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""

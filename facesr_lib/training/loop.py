@@ -2,69 +2,108 @@
 
 from __future__ import annotations
 
-import csv
+import io
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from facesr_lib import files
+from facesr_lib.training.config import check
+from facesr_lib.training.processes import Processes
 
 CHECKPOINT = "last.ckpt"
 
 
-class Trainee(Protocol):
-    """What is trained: it makes a step, and can be put away and taken up again."""
+class Training:
+    """What is trained: a subclass makes steps; its state can be put away and taken up again exactly.
 
-    config: dict[str, Any]
-    """Everything that must agree when a run is resumed."""
-
-    images_seen: int
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing more to gain."""
-
-    def step(self) -> dict[str, Tensor]:
-        """Make one optimisation step; returns scalars for the log."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, random states included."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
-
-    def snapshot(self, folder: Path) -> None:
-        """Write what a person wants to see or use of the run so far."""
-
-
-class Diverged(FloatingPointError):
-    """A loss is NaN or infinite; the last checkpoint was kept."""
-
-
-@dataclass
-class Report:
-    """How a run ended.
+    Parameters
+    ----------
+    config : mapping
+        Everything that must agree when a run is resumed.
+    processes : Processes
+    batch : int
+        Images per step, over all processes.
+    seed : int
+        Every process draws numbers of its own.
+    **parts
+        Networks, optimisers and schedules whose state is kept, by the names that it has in checkpoints.
 
     Attributes
     ----------
     images_seen : int
-        In all, earlier runs counted in.
-    steps : int
-        Of this run.
-    seconds : float
-    interrupted : bool
-        Ended by Ctrl-C or SIGTERM.
+        So far.
+    share : int
+        Images per step of this process.
+    random : torch.Generator
+        This process's, on the CPU: the same seed gives the same numbers on every device.
+    finished : bool
+        Whether there is nothing more to gain.
+
+    Raises
+    ------
+    ValueError
+        If the processes do not divide the batch.
     """
+
+    finished = False
+
+    def __init__(self, config: dict[str, Any], processes: Processes, batch: int, seed: int, **parts: Any):
+        if batch % processes.count:
+            raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
+        self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
+        self.images_seen, self._parts, self._seed = 0, parts, seed + processes.rank
+        self.random = torch.Generator().manual_seed(self._seed)
+
+    def step(self) -> dict[str, Tensor]:
+        """Make one optimisation step, count its images, and return scalars for the log."""
+        raise NotImplementedError
+
+    def snapshot(self, folder: Path) -> None:
+        """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard Gaussian numbers of this process, on its device."""
+        return torch.randn(shape, generator=self.random).to(self.processes.device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on; all processes have to call this at once."""
+        own = self.random.get_state()
+        random = own.new_zeros(self.processes.count, len(own))
+        random[self.processes.rank] = own
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        return state | {"images_seen": self.images_seen, "random": self.processes.sum(random).cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called, exactly if there are as many processes as there were."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.images_seen = state["images_seen"]
+        if len(state["random"]) == self.processes.count:
+            self.random.set_state(state["random"][self.processes.rank].clone())  # torch crashes on a view
+        else:  # go on with numbers that none of them has drawn
+            self.random.manual_seed(self._seed + 7919 * self.images_seen)
+
+
+class Diverged(ValueError):
+    """A loss or a weight is NaN or infinite; the last checkpoint was kept."""
+
+
+@dataclass
+class Report:
+    """How a run ended: images seen, earlier runs counted in; its steps and seconds; whether by Ctrl-C or SIGTERM."""
 
     images_seen: int
     steps: int
@@ -72,90 +111,91 @@ class Report:
     interrupted: bool = False
 
 
-@dataclass
-class Stop:
-    """Whether a signal asked for an end."""
-
-    asked: bool = field(default=False)
-
-
 def fit(
-    trainee: Trainee,
+    trainee: Training,
     folder: str | Path,
     *,
     hours: float | None = None,
     steps: int | None = None,
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
-    fabric: Any = None,
     progress: bool = True,
 ) -> Report:
     """Train until the budget is spent or somebody stops it.
 
     Parameters
     ----------
-    trainee : Trainee
+    trainee : Training
+        All of its processes call this with the same arguments; the first writes files, and all end with the same step.
     folder : path
-        Of the run: ``last.ckpt``, ``log.csv`` and the trainee's snapshots.
+        Of the run: ``last.ckpt``, ``log.csv`` and the trainee's snapshots. New or empty, unless a run is resumed.
     hours, steps
         The budget of this call; at least one of them.
     resume : bool
         Go on from ``last.ckpt``.
     checkpoint_minutes : float
         Between two checkpoints; one more is written at the end.
-    fabric : lightning_fabric.Fabric, optional
-        The processes that train together: the first of them writes files, and all end with the same step.
     progress : bool
         Show a progress bar.
 
     Raises
     ------
     ValueError
-        No budget or an impossible one, a folder that holds another run, a checkpoint that is damaged or of another
+        No budget or an impossible one, a folder that holds something, a checkpoint that is damaged or of another
         configuration.
     FileNotFoundError
         Nothing to resume.
     Diverged
-        A loss is no longer a number.
+        A loss or a weight is no longer a number.
     OSError
         The disk is full; the last checkpoint is intact.
     """
     if hours is None and steps is None:
         raise ValueError("give a budget: hours, steps, or both.")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
-    folder = Path(folder)
-    checkpoint = folder / CHECKPOINT
+    check("hours", 1 if hours is None else hours, above=0)
+    check("steps", 1 if steps is None else steps, int, at_least=1)
+    folder, processes = Path(folder).expanduser(), trainee.processes
+    leader = processes.rank == 0
     if resume:
-        trainee.load_state_dict(read_checkpoint(checkpoint, trainee.config))
-    elif checkpoint.exists():
-        raise ValueError(f"{folder} holds a run already: pass resume to go on with it, or choose another folder.")
+        trainee.load_state_dict(read_checkpoint(folder / CHECKPOINT, trainee.config))
+    elif leader:
+        _refuse_what_is_there(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    leader = fabric is None or fabric.is_global_zero
     start = saved = time.monotonic()
-    done = 0
+    end = start + 3600 * (float("inf") if hours is None else hours)
+    done, over = 0, False
     with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
-        over = False
         while not over:
             losses = trainee.step()
-            done += 1
-            now = time.monotonic()
-            over = stop.asked or trainee.finished or done == steps or (hours is not None and now - start > hours * 3600)
-            if fabric is not None and fabric.world_size > 1:  # clocks and signals differ; one alone would wait for ever
-                over = bool(fabric.all_reduce(float(over), reduce_op="sum") > 0)
+            done, now = done + 1, time.monotonic()
+            over = stop.is_set() or trainee.finished or done == steps or now > end
             due = over or now - saved > 60 * checkpoint_minutes
+            # clocks and signals differ between processes; one alone would wait for ever
+            over, due = map(bool, processes.sum(torch.tensor([over, due]).int()).tolist())
             bar.update()
-            if due or done % 20 == 0:  # reading numbers makes a GPU wait, so not on every step
-                row = _row(trainee, losses, done, now - start)
-                bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name != "step"})
-                if leader:
-                    _log(folder / "log.csv", row)
-            if due and leader:
-                write_checkpoint(folder / CHECKPOINT, trainee)
-                trainee.snapshot(folder)
-                saved = now
-    return Report(trainee.images_seen, done, time.monotonic() - start, stop.asked)
+            if not due and done % 20:  # reading numbers makes a GPU wait, so not on every step
+                continue
+            values = {name: float(processes.mean(value)) for name, value in losses.items()}
+            state = trainee.state_dict() if due else {}
+            _require_numbers(values | state, trainee.images_seen)
+            bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
+            if leader:
+                with _a_full_disk_told(folder):
+                    _log(folder / "log.csv", done, trainee.images_seen, (now - start) / 3600, **values)
+                    if due:
+                        write_checkpoint(folder / CHECKPOINT, trainee.config, state)
+                        trainee.snapshot(folder)
+            saved = now if due else saved
+    processes.sum(torch.zeros(1))  # none goes on before the files are there
+    return Report(trainee.images_seen, done, time.monotonic() - start, stop.is_set())
+
+
+def _refuse_what_is_there(folder: Path) -> None:
+    if (folder / CHECKPOINT).exists():
+        raise ValueError(f"{folder} holds a run already: pass resume to go on with it, or choose another folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is a file or holds files: choose a new or an empty folder for the run.")
 
 
 def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -179,48 +219,64 @@ def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def write_checkpoint(path: Path, trainee: Trainee) -> None:
+def write_checkpoint(path: Path, config: dict[str, Any], state: dict[str, Any]) -> None:
     """Write a checkpoint in full or not at all, whenever the machine goes down."""
+    contents = io.BytesIO()  # torch's own words for a full disk do not say so
+    torch.save({"config": config, "state": state}, contents)
     with files.replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save({"config": trainee.config, "state": trainee.state_dict()}, file)
+        file.write(contents.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _row(trainee: Trainee, losses: dict[str, Tensor], step: int, seconds: float) -> dict[str, float]:
-    values = {name: float(value) for name, value in losses.items()}
-    bad = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+@contextmanager
+def _a_full_disk_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{folder} cannot be written to ({error}): the last checkpoint is kept. Make room, then resume."
+        ) from error
+
+
+def _require_numbers(values: dict[str, Any], images_seen: int) -> None:
+    bad = [name for name, value in values.items() if not _finite(value)]
     if bad:
         raise Diverged(
-            f"{', '.join(bad)} is no longer a number after {trainee.images_seen} images; the last checkpoint is kept. "
-            "Resume from it with a lower learning rate or stronger regularisation."
+            f"{', '.join(bad)} is no longer a number after {images_seen} images; the last checkpoint is kept. Resume "
+            "from it with a lower learning rate or stronger regularisation."
         )
-    return {"step": step, "images": trainee.images_seen, "hours": seconds / 3600, **values}
 
 
-def _log(path: Path, row: dict[str, float]) -> None:
+def _finite(value: Any) -> bool:
+    """Whether all numbers, of nested dictionaries and tensors too, are finite."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, Tensor):
+        return bool(torch.isfinite(value).all())
+    return not isinstance(value, float) or isfinite(value)
+
+
+def _log(path: Path, step: int, images: int, hours: float, **values: float) -> None:
     fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
+    with path.open("a") as file:
         if fresh:
-            writer.writerow(row)
-        writer.writerow(f"{value:.6g}" for value in row.values())
+            print("step", "images", "hours", *values, sep=",", file=file)
+        print(step, images, *(f"{value:.6g}" for value in (hours, *values.values())), sep=",", file=file)
 
 
 @contextmanager
-def _signals() -> Iterator[Stop]:
+def _signals() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a clean end after the step; a second Ctrl-C interrupts at once."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+    stop = threading.Event()
 
     def ask(number: int, frame: Any) -> None:
-        if stop.asked and number == signal.SIGINT:
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in ours}
     try:
         yield stop
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from facesr_lib import files
-from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
+from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 
 SMALL = Config(
@@ -58,21 +59,11 @@ class Recording:
 
 
 def record(pixels: np.ndarray, config: Config, moments: Sequence[int], *, progress: bool = True) -> Recording:
-    """Train from scratch and keep what the network is at some moments.
+    """Train from scratch on pixels (N, R, R, 3), uint8, and keep what the network is at some moments.
 
-    Parameters
-    ----------
-    pixels : (N, R, R, 3)
-        Training images, uint8 (`data.prepared`).
-    config : Config
-    moments : increasing ints
-        Images seen, the last one the end; rounded up to whole batches.
-    progress : bool
-        Show a progress bar.
+    Moments are images seen, rising, rounded up to whole batches; the last one ends the training.
     """
-    from lightning_fabric import Fabric
-
-    trainee = PriorTraining(pixels, config, Fabric(accelerator="auto", devices=1))
+    trainee = PriorTraining(pixels, config, Processes())
     recording = Recording([], [], {})
     rows: list[dict[str, float]] = []
     due = list(moments)
@@ -103,20 +94,21 @@ def save(path: Path, recordings: dict[str, Recording]) -> None:
 
 def load(path: Path) -> dict[str, Recording]:
     """Read what `save` wrote; a variant's networks have the sizes of `VARIANTS`."""
-    recordings = {}
+    parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)  # "variant/losses" or "variant/moment" → tensors
     with safe_open(path, "pt") as file:
-        names, metadata = list(file.keys()), file.metadata()
-        for variant in (variant for variant in VARIANTS if variant in metadata):
-            moments = metadata[variant]
-            priors = [_prior(file, names, f"{variant}/{seen}/", VARIANTS[variant]) for seen in json.loads(moments)]
-            losses = f"{variant}/losses/"
-            curves = {name.removeprefix(losses): file.get_tensor(name) for name in names if name.startswith(losses)}
-            recordings[variant] = Recording(json.loads(moments), priors, curves)
+        metadata = file.metadata()
+        for name in file.keys():  # noqa: SIM118 (no dictionary)
+            part, _, rest = name.rpartition("/")
+            parts[part][rest] = file.get_tensor(name).float()
+    recordings = {}
+    for variant in (variant for variant in VARIANTS if variant in metadata):
+        moments = json.loads(metadata[variant])
+        priors = [_prior(VARIANTS[variant], f"{variant}/{seen}", parts[f"{variant}/{seen}"]) for seen in moments]
+        recordings[variant] = Recording(moments, priors, parts[f"{variant}/losses"])
     return recordings
 
 
-def _prior(file: safe_open, names: list[str], prefix: str, c: Config) -> FacePrior:
-    generator = Generator(c.z_dim, c.w_dim, c.resolution, c.channel_base, c.channel_max, c.mapping_layers)
-    state = {name.removeprefix(prefix): file.get_tensor(name).float() for name in names if name.startswith(prefix)}
+def _prior(config: Config, name: str, state: dict[str, Tensor]) -> FacePrior:
+    generator = config.generator()
     generator.load_state_dict(state)
-    return FacePrior(prefix.rstrip("/"), generator, None)
+    return FacePrior(name, generator, None)

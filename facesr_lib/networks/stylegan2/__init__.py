@@ -6,12 +6,13 @@ Shapes: N images, L synthesis layers, d dimensions of w, C channels, R the image
 
 from facesr_lib.networks.stylegan2.checkpoints import load
 from facesr_lib.networks.stylegan2.discriminator import Discriminator, minibatch_std
-from facesr_lib.networks.stylegan2.generator import Features, Generator, MappingNetwork, SynthesisLayer
+from facesr_lib.networks.stylegan2.fast import FastSynthesis
+from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork, SynthesisLayer
 from facesr_lib.networks.stylegan2.layers import blur, leaky_relu, upsample
 
 __all__ = [
     "Discriminator",
-    "Features",
+    "FastSynthesis",
     "Generator",
     "MappingNetwork",
     "SynthesisLayer",

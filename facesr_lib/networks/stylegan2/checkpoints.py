@@ -1,9 +1,12 @@
-"""StyleGAN2 checkpoints of three kinds, read under the official parameter names without executing anything."""
+"""StyleGAN2 checkpoints as people have them, read under the official parameter names without executing anything."""
 
 from __future__ import annotations
 
 import re
+import warnings
+import zipfile
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,148 +19,220 @@ from facesr_lib.networks.stylegan2.discriminator import Discriminator
 from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
 
 State = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 
+@torch.inference_mode(False)
 def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     """Read a StyleGAN2 checkpoint without executing anything in it.
 
     Parameters
     ----------
     path
-        ``.safetensors`` with keys ``G.*`` and optionally ``D.*``, the official PyTorch release's ``.pkl``
-        (its moving average ``G_ema`` is taken), or a rosinality-style ``.pt``. Its training script stores no mean of W:
-        it is estimated from 10,000 codes then.
+        ``.safetensors``, torch's ``.pt`` or a pickle, whatever its suffix's case. Parameters bear the official PyTorch
+        release's names or rosinality's, in state dicts or pickled modules, bare or under any prefix (``G_ema``,
+        ``g_ema``, ``module.``, an encoder's ``decoder.``); of several generators a moving average is taken. What
+        rosinality-style files may lack is made up: noise maps are drawn (N(0, 1), the same in every load), the mean of
+        W is estimated from 10,000 codes. A mean code per layer is averaged.
 
     Returns
     -------
     generator, discriminator
-        In eval mode on the CPU, float32; sizes follow from the weights. ``None`` if the file holds no discriminator.
+        In eval mode on the CPU, float32; sizes follow from the weights. ``None`` if the file holds no discriminator, or
+        (with a warning) one of another architecture.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is corrupt, refuses to be read safely, or holds no StyleGAN2 generator.
+        If the file is corrupt, refuses to be read safely, or holds no StyleGAN2 generator; the message says what it is.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    if what := _foreign(path):
+        raise ValueError(f"{path} is {what}.")
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}.")
+        raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
     try:
-        g_state, d_state = _read_states(path)
-        return _build_generator(g_state).eval(), _build_discriminator(d_state).eval() if d_state else None
-    except (KeyError, IndexError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{path} holds no StyleGAN2 checkpoint that can be read: {error}.") from error
+        tensors: object = load_file(path) if path.suffix.lower() == ".safetensors" else unpickling.load(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): download or copy it again.") from error
+    try:
+        state = unpickling.state_dict(tensors)
+        generator = _generator(state).eval()
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no StyleGAN2 checkpoint that can be read: {_words(error)}.") from error
+    try:
+        return generator, _discriminator(state)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        without = "is of another architecture and is left out, methods that need one cannot use this prior"
+        warnings.warn(f"{path}: its discriminator {without} ({_words(error)}).", stacklevel=2)
+        return generator, None
 
 
-def _build_generator(state: State) -> Generator:
+def _foreign(path: Path) -> str:
+    """Say what a path leads to and what to do, if that is well known not to be a checkpoint."""
+    if re.match(r"\w{2,}:/", str(path)):
+        return "an address, not a file: download it and give the path of the file"
+    if path.is_dir():
+        return "a folder: give the checkpoint in it"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        head = file.read(512)
+    for pattern, what in _HEADS.items():
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return what
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                return "a zip archive without a checkpoint in it: unpack it and give the .pkl, .pt or .safetensors"
+    return ""
+
+
+_HEADS = {  # how a file begins
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or "
+    "download it from the project's page",
+    rb"\s*<(!doctype|html|\?xml)": "a web page saved as a file: open its address in a browser and download what it "
+    "leads to",
+    rb".{0,40}(c|\x8c.)(dnnlib\.tflib|tfutil)": "a TensorFlow-era pickle, which only TensorFlow reads: take the .pkl "
+    "of the PyTorch release (stylegan2-ada-pytorch), or convert this one with its legacy.py",
+    rb"\x08.\x12": "an ONNX graph, which holds no network to search in: give the checkpoint that it was exported from",
+}
+
+
+def _generator(tensors: State) -> Generator:
+    prefixes = _prefixes(tensors, "synthesis.b4.const", "input.input")
+    if any(re.search(r"(^|\.)synthesis\.(L\d+_\d+_\d+|input)\.", name) for name in tensors):
+        raise ValueError("it is a StyleGAN3 generator, which has no octaves: give one of StyleGAN2")
+    if not prefixes:
+        names = ", ".join(list(tensors)[:3]) or "nothing"
+        raise ValueError(f"no tensor is named like synthesis.b4.const or input.input (there is {names})")
+    state = _below(tensors, max(prefixes, key=lambda prefix: "ema" in prefix.lower()))
+    if "mapping.embed.weight" in state:
+        raise ValueError("it is class-conditional, and faces have no classes: give an unconditional generator")
+    if "input.input" in state:
+        state = {ours: state[name] for name in state if (ours := _generator_name(name))}
+    state = {name: value for name, value in state.items() if name.startswith(("mapping.", "synthesis."))}
     channels = _channels(state, r"synthesis\.b(\d+)\.conv1\.bias")
-    generator = Generator(
-        z_dim=state["mapping.fc0.weight"].shape[1],
-        w_dim=state["mapping.fc0.weight"].shape[0],
-        img_resolution=max(channels),
-        channel_base=max(channels) * channels[max(channels)],
-        channel_max=max(channels.values()),
-        num_mapping_layers=sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", key)) for key in state),
-    )
-    return _load_strictly(generator, state)
+    w_dim, z_dim = state["mapping.fc0.weight"].shape
+    depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", name)) for name in state)
+    if "mapping.w_avg" not in state:
+        means = [value for name, value in tensors.items() if name.split(".")[-1] == "latent_avg"]
+        mean = means[0].double().reshape(-1, w_dim).mean(0) if means else _mean_code(state, z_dim, w_dim, depth)
+        state["mapping.w_avg"] = mean
+    with torch.device("meta"):  # nothing is reserved before the file has shown that it holds it
+        base = max(channels) * channels[max(channels)]
+        generator = Generator(z_dim, w_dim, max(channels), base, max(channels.values()), depth)
+    draws = randomness.generators(0, 1)
+    for name, value in generator.state_dict().items():
+        if name.endswith("noise_const") and name not in state:
+            state[name] = randomness.normal(draws, *value.shape)[0]
+    return _filled(generator, state)
 
 
-def _build_discriminator(state: State) -> Discriminator:
+def _discriminator(tensors: State) -> Discriminator | None:
+    if not any(re.match(r"(.*\.)?d(iscriminator)?(_ema)?\.", name, re.IGNORECASE) for name in tensors):
+        return None
+    prefixes = _prefixes(tensors, "b4.out.weight", "final_linear.1.weight")
+    if not prefixes:
+        raise ValueError("no tensor is named like b4.out.weight or final_linear.1.weight")
+    state = _below(tensors, prefixes[0])
+    if "final_linear.1.weight" in state:
+        side = 4 << sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", name)) for name in state)
+        state = {ours: state[name] for name in state if (ours := _discriminator_name(name, side))}
     channels = _channels(state, r"b(\d+)\.conv0\.bias")
-    base = max(channels) * channels[max(channels)]
-    return _load_strictly(Discriminator(max(channels), base, state["b4.fc.bias"].shape[0]), state)
+    with torch.device("meta"):
+        base = max(channels) * channels[max(channels)]
+        discriminator = Discriminator(max(channels), base, state["b4.fc.bias"].shape[0])
+    return _filled(discriminator, state).eval()
+
+
+def _prefixes(tensors: State, *markers: str) -> list[str]:
+    """What stands before a network's own names."""
+    return [name.removesuffix(end) for name in tensors for end in markers if f".{name}".endswith(f".{end}")]
+
+
+def _below(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _channels(state: State, pattern: str) -> dict[int, int]:
-    matches = {key: re.fullmatch(pattern, key) for key in state}
-    found = {int(match[1]): len(state[key]) for key, match in matches.items() if match}
-    if not found:
-        raise KeyError(f"no parameter is named like {pattern}")
+    matches = {name: re.fullmatch(pattern, name) for name in state}
+    found = {int(match[1]): len(state[name]) for name, match in matches.items() if match}
+    if not 4 <= max(found, default=0) <= 4096:
+        raise ValueError(f"no parameter, or one of more than 4096² pixels, is named like {pattern}")
     return found
 
 
-def _load_strictly(network: nn.Module, state: State):  # type: ignore[no-untyped-def]
+def _filled(network: Network, state: State) -> Network:
     wanted = network.state_dict()
-    kept = {k: v.float() for k, v in state.items()}
-    for key in wanted.keys() & kept.keys():  # rosinality keeps singletons: (1, C, 1, 1) biases, (1,) strengths
-        if kept[key].numel() == wanted[key].numel():
-            kept[key] = kept[key].reshape(wanted[key].shape)
-    network.load_state_dict(kept, strict=True)
+    kept = {name: value.float().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    for name in wanted.keys() & kept.keys():  # rosinality keeps singletons: (1, C, 1, 1) biases, (1,) strengths
+        if kept[name].numel() == wanted[name].numel():
+            kept[name] = kept[name].reshape(wanted[name].shape)
+    network.load_state_dict(kept, strict=True, assign=True)
     return network
 
 
-def _read_states(path: Path) -> tuple[State, State]:
-    """Generator's and discriminator's state dicts; the second is empty if the file holds none.
-
-    ``.safetensors`` with keys ``G.*`` and ``D.*``; the official release's pickle (``G_ema``, ``D``); anything else is
-    taken for a rosinality-style checkpoint (``g_ema``, perhaps ``latent_avg``, perhaps ``d``).
-    """
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-        g, d = ({key[2:]: value for key, value in tensors.items() if key.startswith(p)} for p in ("G.", "D."))
-        return g, d
-    contents = unpickling.load(path)
-    if "G_ema" in contents:
-        g, d = (unpickling.state_dict(contents[key]) if key in contents else {} for key in ("G_ema", "D"))
-        return g, d
-    theirs, critic = contents["g_ema"], contents.get("d", {})
-    g = {name: theirs[other] for name, other in _generator_names(theirs).items()}
-    g["mapping.w_avg"] = contents["latent_avg"] if "latent_avg" in contents else _mean_code(g)
-    return g, {name: critic[other] for name, other in _discriminator_names(critic).items()} if critic else {}
-
-
-def _generator_names(theirs: State) -> dict[str, str]:
-    """Official parameter name → rosinality's."""
-    names: dict[str, str] = {}
-    for i in range(sum(key.startswith("style.") for key in theirs) // 2):
-        names |= {f"mapping.fc{i}.{p}": f"style.{i + 1}.{p}" for p in ("weight", "bias")}
-    names["synthesis.b4.const"] = "input.input"
-
-    def add(block: str, layer: str, theirs: str, bias: str) -> None:
-        parts = {"weight": "conv.weight", "bias": bias}
-        parts |= {f"affine.{p}": f"conv.modulation.{p}" for p in ("weight", "bias")}
-        if layer != "torgb":
-            parts["noise_strength"] = "noise.weight"
-        names.update({f"synthesis.{block}.{layer}.{ours}": f"{theirs}.{name}" for ours, name in parts.items()})
-
-    add("b4", "conv1", "conv1", "activate.bias")
-    add("b4", "torgb", "to_rgb1", "bias")
-    names["synthesis.b4.conv1.noise_const"] = "noises.noise_0"
-    for k in range(sum(bool(re.fullmatch(r"to_rgbs\.\d+\.bias", key)) for key in theirs)):
-        block = f"b{8 << k}"
-        add(block, "torgb", f"to_rgbs.{k}", "bias")
-        for j in (0, 1):
-            add(block, f"conv{j}", f"convs.{2 * k + j}", "activate.bias")
-            names[f"synthesis.{block}.conv{j}.noise_const"] = f"noises.noise_{2 * k + j + 1}"
-    return names
-
-
 @torch.no_grad()
-def _mean_code(g: State) -> Tensor:
+def _mean_code(state: State, z_dim: int, w_dim: int, depth: int) -> Tensor:
     """Estimate the mean of W, which rosinality's training script does not store."""
-    weights = {key.removeprefix("mapping."): value for key, value in g.items() if key.startswith("mapping.")}
-    w_dim, z_dim = weights["fc0.weight"].shape
-    mapping = MappingNetwork(z_dim, w_dim, len(weights) // 2)
-    mapping.load_state_dict(weights | {"w_avg": torch.zeros(w_dim)})
+    with torch.device("meta"):
+        mapping = MappingNetwork(z_dim, w_dim, depth)
+    mapping = _filled(mapping, _below(state, "mapping.") | {"w_avg": torch.zeros_like(state["mapping.fc0.bias"])})
     return mapping(randomness.normal(randomness.generators(0, 10_000), z_dim)).mean(0)
 
 
-def _discriminator_names(theirs: State) -> dict[str, str]:
-    blocks = sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", key)) for key in theirs)
-    names = {f"b{4 << blocks}.fromrgb.weight": "convs.0.0.weight", f"b{4 << blocks}.fromrgb.bias": "convs.0.1.bias"}
-    for k in range(1, blocks + 1):
-        block = f"b{4 << (blocks + 1 - k)}"
-        names |= {
-            f"{block}.conv0.weight": f"convs.{k}.conv1.0.weight",
-            f"{block}.conv0.bias": f"convs.{k}.conv1.1.bias",
-        }
-        names |= {
-            f"{block}.conv1.weight": f"convs.{k}.conv2.1.weight",
-            f"{block}.conv1.bias": f"convs.{k}.conv2.2.bias",
-        }
-        names[f"{block}.skip.weight"] = f"convs.{k}.skip.1.weight"
-    names |= {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
-    for i, layer in enumerate(("fc", "out")):
-        names |= {f"b4.{layer}.{p}": f"final_linear.{i}.{p}" for p in ("weight", "bias")}
-    return names
+def _words(error: Exception) -> str:
+    return " ".join(str(error.args[0] if error.args else error).split()).rstrip(".")
+
+
+def _generator_name(name: str) -> str:
+    """Return the official name of a parameter of rosinality's generator."""
+    if re.search(r"\d{3}|kernel$", name):  # no network is so deep; low-pass filters are constants here
+        return ""
+    match name.split("."):
+        case "style", i, part:
+            return f"mapping.fc{int(i) - 1}.{part}"
+        case "input", "input":
+            return "synthesis.b4.const"
+        case "noises", noise:
+            return f"synthesis.{_layer(int(noise.removeprefix('noise_')))}.noise_const"
+        case "conv1", *part:
+            place = _layer(0)
+        case "convs", n, *part:
+            place = _layer(int(n) + 1)
+        case "to_rgb1", *part:
+            place = "b4.torgb"
+        case "to_rgbs", k, *part:
+            place = f"b{8 << int(k)}.torgb"
+        case _:
+            return name
+    ours = {
+        "conv.modulation": "affine",
+        "conv.weight": "weight",
+        "activate.bias": "bias",
+        "noise.weight": "noise_strength",
+    }
+    return f"synthesis.{place}." + re.sub("|".join(ours), lambda match: ours[match[0]], ".".join(part))
+
+
+def _layer(n: int) -> str:
+    return f"b{4 << (n + 1) // 2}.conv{(n + 1) % 2}"  # b4.conv1, b8.conv0, b8.conv1, ...
+
+
+def _discriminator_name(name: str, side: int) -> str:
+    """Return the official name of a parameter of rosinality's discriminator of pictures of ``side``²."""
+    match name.split("."):
+        case *_, "kernel":
+            return ""
+        case "convs", "0", _, part:
+            return f"b{side}.fromrgb.{part}"
+        case "convs", k, layer, _, part:
+            return f"b{side >> int(k) - 1}.{ {'conv1': 'conv0', 'conv2': 'conv1'}.get(layer, layer) }.{part}"
+        case "final_conv", _, part:
+            return f"b4.conv.{part}"
+        case "final_linear", i, part:
+            return f"b4.{('fc', 'out')[int(i)]}.{part}"
+    return name

@@ -1,16 +1,19 @@
-"""The "skip" generator: z → w → picture. Chapter 2 walks through this file."""
+"""StyleGAN2's "skip" generator as the paper writes it: z → w → picture. Chapter 2 quotes this file.
+
+What weights that nobody learns allow besides is in `fast`: the same pictures in less time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from math import log2, sqrt
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from facesr_lib.networks.stylegan2.fast import InPlace, by_channel, from_pixels, kernel_energy, modulated
-from facesr_lib.networks.stylegan2.layers import FullyConnected, channels_at, ignore_filters, upsample
+from facesr_lib.messages import choose
+from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, ignore_filters, leaky_relu, upsample
 
 NOISE_MODES = ("const", "random", "none")
 
@@ -35,6 +38,41 @@ class MappingNetwork(nn.Module):
         return x if truncation_psi == 1 else self.w_avg.lerp(x, truncation_psi)
 
 
+def modulated_convolution(x: Tensor, s: Tensor, weight: Tensor, *, up: bool = False) -> Tensor:
+    """Convolution whose kernels a style scales, output channels brought back to unit variance.
+
+    Taken literally, every image has kernels of its own. But a convolution is linear: to scale a kernel's inputs is to
+    scale the activations, and its outputs can wait until after the convolution. So a batch is one convolution.
+
+    Parameters
+    ----------
+    x, s, weight : (N, C_in, R, R), (N, C_in), (C_out, C_in, 3, 3)
+        Features, style, and the kernels that all images share.
+    up : bool
+        Double the side: zeros between the pixels, and the low-pass filter behind the convolution.
+
+    Returns
+    -------
+    (N, C_out, R, R), or twice the side with ``up``
+
+    Source: Karras et al. 2020, section 2.2, equations 1 to 3. Derived in chapter 2, "One layer".
+    """
+    # (1) w'_ijk = s_i w_ijk
+    x = convolve(x * s[:, :, None, None].to(x.dtype), weight.to(x.dtype), up=up)
+    # (2) σ_j² = Σ_ik w'_ijk² = Σ_i s_i² Σ_k w_ijk²
+    variance = s.square() @ weight.square().sum((2, 3)).T  # (N, C_out)
+    # (3) w''_ijk = w'_ijk / √(σ_j² + ε)
+    return x * (variance + 1e-8).rsqrt()[:, :, None, None].to(x.dtype)
+
+
+def convolve(x: Tensor, weight: Tensor, *, up: bool) -> Tensor:
+    """3×3 convolution; with ``up``, zeros between the pixels first and the low-pass filter behind: twice the side."""
+    if up:
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, C_out, 2R + 1, 2R + 1)
+        return blur(x, padding=1, gain=4.0)
+    return F.conv2d(x, weight, padding=1)
+
+
 class SynthesisLayer(nn.Module):
     """Modulated 3×3 convolution (optionally upsampling), noise, bias, leaky ReLU."""
 
@@ -48,55 +86,18 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.up = up
-        self._kept: dict[Callable[..., Tensor], tuple[list[tuple[int, int]], Tensor]] = {}
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the weights stay as they are: not in training, not as an image's own copy, not under a compiler."""
-        own = isinstance(self.weight, nn.Parameter)
-        return own and not self.weight.requires_grad and not torch.compiler.is_compiling()
-
-    def keep(self, make: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
-        """``make(*parameters)``, kept from call to call while the weights are frozen.
-
-        Changes in place are noticed, but not through ``.data``, which autograd does not notice either.
-        """
-        if not self.frozen:
-            return make(*parameters)
-        state = [(p.data_ptr(), p._version) for p in parameters]
-        if make not in self._kept or self._kept[make][0] != state:
-            with torch.inference_mode(False), torch.no_grad():  # a kept inference tensor would break later gradients
-                self._kept[make] = state, make(*parameters)
-        return self._kept[make][1]
-
-    def forward(
-        self,
-        x: Tensor,
-        scale: Tensor,
-        w: Tensor,
-        noise: Tensor | None,
-        matrix: Tensor | None = None,
-        constant: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(N, C_in, R, R) times (N, C_in) → (N, C_out, R, R), twice the side if it upsamples, times (N, C_out).
-
-        With a matrix (N, C_out, 3) also that product, (N, R², 3). A constant (C_in, R, R) is what x holds N times.
-        """
-        if noise is None:
-            noise = x.new_zeros(()).expand(1, 1, *self.noise_const.shape)
-        offset = torch.stack([self.bias, self.noise_strength.expand_as(self.bias)])
-        energy, shared = self.keep(kernel_energy, self.weight), None
-        if constant is not None and not constant.requires_grad and self.frozen and len(x) > 1:
-            shared = self.keep(by_channel, constant, self.weight)  # one convolution, whatever the number of images
-        layer = InPlace.apply if self.frozen else modulated
-        return layer(x, scale, self.affine(w), offset, noise.to(x.dtype), self.weight, energy, self.up, matrix, shared)
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """(N, C_in, R, R), (N, d), (1 or N, 1, R, R) → (N, C_out, R, R); if it upsamples, x has half the side."""
+        x = modulated_convolution(x, self.affine(w), self.weight, up=self.up)
+        x = x + (noise * self.noise_strength).to(x.dtype)
+        return leaky_relu(x + self.bias[:, None, None].to(x.dtype))
 
 
 class ToRGB(nn.Module):
     """Modulated 1×1 convolution to three channels, without demodulation.
 
-    With only three outputs per-image weights are cheaper than modulated activations: one small matrix per image. The
-    layer that makes the map multiplies it, too, while it is at hand.
+    With only three outputs kernels for each image are cheaper than modulated activations: one small matrix per image.
     """
 
     def __init__(self, n_in: int, w_dim: int):
@@ -105,13 +106,14 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(3, n_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 
-    def matrix(self, w: Tensor) -> Tensor:
-        """(N, d) → (N, C, 3)."""
-        return (self.weight.flatten(1).t() / sqrt(self.weight.shape[1])) * self.affine(w)[:, :, None]
+    def kernels(self, w: Tensor) -> Tensor:
+        """Equation 1 for each image: (N, d) → (N, 3, C)."""
+        return self.affine(w)[:, None] * (self.weight.flatten(1) / sqrt(self.weight.shape[1]))
 
-    def forward(self, product: Tensor) -> Tensor:
-        """The map times the matrix, (N, R², 3) → (N, 3, R, R)."""
-        return from_pixels(product.add_(self.bias.to(product.dtype)))
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """(N, C, R, R), (N, d) → (N, 3, R, R)."""
+        rgb = self.kernels(w).to(x.dtype) @ x.flatten(2)  # (N, 3, R²)
+        return rgb.unflatten(2, x.shape[2:]) + self.bias[:, None, None].to(x.dtype)
 
 
 class SynthesisBlock(nn.Module):
@@ -131,13 +133,17 @@ class SynthesisBlock(nn.Module):
         """The block's convolutions that take noise, in order."""
         return [self.conv0, self.conv1] if hasattr(self, "conv0") else [self.conv1]
 
+    def forward(
+        self, x: Tensor, image: Tensor | None, codes: Sequence[Tensor], noise: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Features (N, C_in, r, r) and the picture so far, (N, 3, r, r) → those of twice the side (b4: the same).
 
-class Features(NamedTuple):
-    """What one block hands to the next: x (N, C, r, r) times scale (N, C), and the picture so far, (N, 3, r, r)."""
-
-    x: Tensor
-    scale: Tensor
-    image: Tensor | None
+        ``codes`` holds (N, d) for each layer and for the colours, ``noise`` a map (1 or N, 1, R, R) for each layer.
+        """
+        for layer, w, noise_map in zip(self.layers, codes[:-1], noise, strict=True):
+            x = layer(x, w, noise_map)
+        rgb = self.torgb(x, codes[-1]).to(codes[-1].dtype)
+        return x, rgb if image is None else upsample(image) + rgb
 
 
 class SynthesisNetwork(nn.Module):
@@ -149,6 +155,7 @@ class SynthesisNetwork(nn.Module):
         Of the feature maps, such as ``torch.bfloat16``; styles and the picture stay as they are. Default: the weights'.
     """
 
+    b4: SynthesisBlock
     precision: torch.dtype | None = None
 
     def __init__(self, w_dim: int, resolution: int, channel_base: int, channel_max: int):
@@ -156,7 +163,7 @@ class SynthesisNetwork(nn.Module):
         channels = channels_at(resolution, channel_base, channel_max)
         for r, n_out in channels.items():
             self.add_module(f"b{r}", SynthesisBlock(channels.get(r // 2, 0), n_out, w_dim, r))
-        self.resolutions = list(channels)
+        self.resolutions, self.num_ws, self.w_dim = list(channels), 2 * len(channels), w_dim
 
     @property
     def blocks(self) -> list[SynthesisBlock]:
@@ -189,43 +196,32 @@ class SynthesisNetwork(nn.Module):
         ValueError
             If ``ws`` is not (N, L, d) or ``noise_mode`` is unknown.
         """
-        layers = self.layers
-        if ws.ndim != 3 or ws.shape[1] != len(layers) + 1 or ws.shape[2] != layers[0].affine.weight.shape[1]:
-            expected = f"(N, {len(layers) + 1}, {layers[0].affine.weight.shape[1]})"
+        x, image = self.b4.const.to(self.precision or ws.dtype).expand(len(ws), -1, -1, -1), None
+        for block, codes, maps in self.octaves(ws, noise_mode, noise):
+            x, image = block(x, image, codes, maps)
+        assert image is not None
+        return image
+
+    def octaves(
+        self, ws: Tensor, noise_mode: str, noise: Sequence[Tensor] | None
+    ) -> Iterator[tuple[SynthesisBlock, Sequence[Tensor], Sequence[Tensor]]]:
+        """Each block with its codes and noise; a block's colours share the code of the next one's first layer."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            expected = f"(N, {self.num_ws}, {self.w_dim})"
             raise ValueError(f"synthesis takes one code per layer, {expected}; got {tuple(ws.shape)}.")
-        maps = list(self._noise_maps(ws, noise_mode)) if noise is None else noise
-        features, codes = self.start(ws), ws.unbind(1)
-        for i in range(len(self.blocks)):
-            features = self.grow(features, i, codes, maps)
-        assert features.image is not None
-        return features.image
+        noise = self.noise_maps(noise_mode, len(ws)) if noise is None else noise
+        codes, first = ws.unbind(1), 0
+        for block in self.blocks:
+            last = first + len(block.layers)
+            yield block, codes[first : last + 1], noise[first:last]
+            first = last
 
-    def start(self, w: Tensor) -> Features:
-        """The constant, once for each of the codes (N, ...)."""
-        x: Tensor = self.blocks[0].const.to(memory_format=torch.contiguous_format).expand(len(w), -1, -1, -1)
-        return Features(x.to(self.precision or x.dtype), w.new_ones(x.shape[:2]), None)
-
-    def grow(self, features: Features, i: int, codes: Sequence[Tensor], noise: Sequence[Tensor | None]) -> Features:
-        """Block i, with a code (N, d) and a map for every layer of the network."""
-        x, scale, image = features
-        block, first = self.blocks[i], max(2 * i - 1, 0)  # b4 takes codes 0, 1; b8 takes 1, 2, 3; b16 takes 3, 4, 5
-        matrix = block.torgb.matrix(codes[first + len(block.layers)])
-        for j, layer in enumerate(block.layers, start=first):
-            last, constant = layer is block.conv1, block.const if image is None else None
-            x, scale, rgb = layer(x, scale, codes[j], noise[j], matrix if last else None, constant)
-        rgb = block.torgb(rgb).to(codes[0].dtype)
-        return Features(x, scale, rgb if image is None else upsample(image) + rgb)
-
-    def _noise_maps(self, ws: Tensor, mode: str) -> Iterator[Tensor | None]:
-        if mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode must be one of {', '.join(NOISE_MODES)}; got {mode!r}.")
-        for layer in self.layers:
-            if mode == "none":
-                yield None
-            elif mode == "const":
-                yield layer.noise_const[None, None]
-            else:
-                yield torch.randn(len(ws), 1, *layer.noise_const.shape, device=ws.device)
+    def noise_maps(self, mode: str, n: int) -> list[Tensor]:
+        """One map for each layer, (1 or n, 1, R_i, R_i)."""
+        own = [layer.noise_const[None, None] for layer in self.layers]
+        if choose(mode, NOISE_MODES, "noise mode") == "random":
+            return [torch.randn(n, *m.shape[1:], device=m.device) for m in own]
+        return own if mode == "const" else [torch.zeros_like(m) for m in own]
 
 
 class Generator(nn.Module):
@@ -255,9 +251,9 @@ class Generator(nn.Module):
         super().__init__()
         self.register_load_state_dict_pre_hook(ignore_filters)
         self.z_dim, self.w_dim, self.img_resolution = z_dim, w_dim, img_resolution
-        self.num_ws = 2 * int(log2(img_resolution)) - 2
         self.mapping = MappingNetwork(z_dim, w_dim, num_mapping_layers)
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, channel_base, channel_max)
+        self.num_ws = self.synthesis.num_ws
 
     def forward(self, z: Tensor, truncation_psi: float = 1.0, noise_mode: str = "const") -> Tensor:
         """(N, z_dim) → (N, 3, R, R) in [−1, 1]."""

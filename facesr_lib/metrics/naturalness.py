@@ -42,31 +42,14 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     MetricUnavailable
         If the model of pristine images is not on this machine.
     """
-    x, _ = prepared_pair(x, x, False, crop)
+    x, _ = prepared_pair(x, x, crop=crop)
     if resize_to is not None:
         x = images.resize(x, (resize_to, resize_to)).clamp(0, 1)
     try:
-        return distance(luma(x) * 255)
+        mean, covariance, window = (t.to(x.device) for t in pristine())
     except assets.AssetMissing as missing:
         raise MetricUnavailable(str(missing)) from missing
-
-
-@cache
-def pristine() -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (36,) and covariance (36, 36) of pristine images' features, and the 7×7 window; float64."""
-    with np.load(assets.checked("niqe"), allow_pickle=False) as file:
-        mean, covariance, window = (file[f"{name}"] for name in ("mu_pris_param", "cov_pris_param", "gaussian_window"))
-    return (
-        torch.from_numpy(mean).double().flatten(),
-        torch.from_numpy(covariance).double(),
-        torch.from_numpy(window).double(),
-    )
-
-
-def distance(y: Tensor) -> Tensor:
-    """Luminance in grey levels of 255, (N, 1, H, W) → NIQE (N,); `metrics.niqe` documents the rest."""
-    mean, covariance, window = (t.to(y.device) for t in pristine())
-    y = y.double()
+    y = (luma(x) * 255).double()  # grey levels, (N, 1, H, W)
     rows, columns = y.shape[2] // BLOCK, y.shape[3] // BLOCK
     if rows * columns < 4:
         raise ValueError(
@@ -86,6 +69,18 @@ def distance(y: Tensor) -> Tensor:
         if textured < 2:
             raise ValueError(f"NIQE needs two blocks that are not flat; image {i} has {textured}: leave it out.")
     return torch.stack([_mahalanobis(f, mean, covariance) for f in statistics]).float()
+
+
+@cache
+def pristine() -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (36,) and covariance (36, 36) of pristine images' features, and the 7×7 window; float64."""
+    with np.load(assets.checked("niqe"), allow_pickle=False) as file:
+        mean, covariance, window = (file[f"{name}"] for name in ("mu_pris_param", "cov_pris_param", "gaussian_window"))
+    return (
+        torch.from_numpy(mean).double().flatten(),
+        torch.from_numpy(covariance).double(),
+        torch.from_numpy(window).double(),
+    )
 
 
 def _normalise(y: Tensor, window: Tensor) -> Tensor:

@@ -1,0 +1,108 @@
+"""What is measured of a row: the quality of its pictures, its time, how its answers differ, how Gaussian codes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facesr_lib import metrics
+from facesr_lib.evaluation.prior import gaussianisation
+from facesr_lib.evaluation.records import OF_ALL_FACES
+from facesr_lib.prior import FacePrior
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is read: is more better, its label, and what its values are multiplied by under that label."""
+
+    more_is_better: bool
+    label: str
+    unit: int = 1
+
+
+METRICS = {
+    "psnr": Metric(True, "PSNR"),
+    "ssim": Metric(True, "SSIM"),
+    "ms_ssim": Metric(True, "MS-SSIM"),
+    "lpips": Metric(False, "LPIPS"),
+    "niqe": Metric(False, "NIQE"),
+    "fid": Metric(False, "FID"),
+    "kid": Metric(False, "KID ×10³", 1000),
+    "id": Metric(True, "ID"),
+    "id_distance": Metric(False, "ID distance"),
+    "residual": Metric(False, "residual, grey levels", 255),
+    "diversity": Metric(True, "diversity, grey levels", 255),
+    "seconds": Metric(False, "seconds per face"),
+    "ks": Metric(False, "Kolmogorov–Smirnov distance"),
+    "wasserstein": Metric(False, "Wasserstein distance"),
+}
+"""The papers' metrics, and what their words and figures are translated into."""
+
+STAND_INS = {
+    "fid": ("fid-efficientnet-lite0", "on features of efficientnet-lite0"),
+    "kid": ("kid-efficientnet-lite0", "on features of efficientnet-lite0"),
+    "niqe": ("niqe-256", "of faces enlarged to 256²"),
+}
+"""What is read where results hold no value under the metric's own name, and what is said of it."""
+
+
+Values = Iterator[tuple[int, str, float]]
+"""Face, metric, value."""
+Restored = Callable[[int], Mapping[str, Tensor]]
+"""Number of an attempt, from 0 on → a row's "image" (N, 3, R, R), "residual" and "seconds" (N,)."""
+Measure = Callable[..., Values]
+"""What a table measures: it is given ``restored``, ``truth``, ``prior``, the row's ``options`` and ``seed``."""
+
+
+def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
+    """Every metric that can run here: face by face, and for the set as a whole with a pseudo-value for each face."""
+    found, here = restored(0), metrics.available()
+    image = found["image"]
+    of_pairs = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ms_ssim": metrics.ms_ssim, "lpips": metrics.lpips}
+    columns = {name: function(image, truth) for name, function in of_pairs.items() if here[name] is None}
+    if here["id"] is None:
+        faces = metrics.embed_faces(image), metrics.embed_faces(truth)
+        columns |= {"id": metrics.identity(*faces), "id_distance": metrics.identity_distance(*faces)}
+    if here["niqe"] is None:
+        small = image.shape[2] < 192  # fewer than four of its blocks: enlarged first, and named for it
+        columns["niqe-256" if small else "niqe"] = metrics.niqe(image, resize_to=256 if small else None)
+    for name, column in (columns | {"residual": found["residual"]}).items():
+        yield from ((face, name, value) for face, value in enumerate(column.tolist()))
+    for network, suffix in {"inception": "", "efficientnet-lite0": "-efficientnet-lite0"}.items():
+        if here[f"fid{suffix}"] is None and len(image) > 2:  # leaving a face out leaves two, a set's least
+            real, fake = (metrics.embed(x, network) for x in (truth, image))
+            whole = {"fid": metrics.fid(real, fake), "kid": metrics.kid(real, fake)[0]}
+            for name, column in metrics.pseudo_values(real, fake, network).items():
+                yield OF_ALL_FACES, name + suffix, whole[name].item()
+                yield from ((face, name + suffix, value) for face, value in enumerate(column.tolist()))
+
+
+def seconds(restored: Restored, **_: Any) -> Values:
+    """A face's share in its batch's wall-clock time."""
+    for face, value in enumerate(restored(0)["seconds"].tolist()):
+        yield face, "seconds", value
+
+
+def diversity(restored: Restored, answers: int = 4, **_: Any) -> Values:
+    """Root mean squared difference between two of several answers to one picture, and what they leave unexplained."""
+    found = [restored(1 + k) for k in range(answers)]
+    image = torch.stack([one["image"] for one in found])  # (K, N, 3, R, R)
+    spread = (image.var(0).mean((1, 2, 3)) * 2).sqrt()  # two draws differ by twice the variance
+    residual = torch.stack([one["residual"] for one in found]).mean(0)
+    for face, values in enumerate(zip(spread.tolist(), residual.tolist(), strict=True)):
+        yield face, "diversity", values[0]
+        yield face, "residual", values[1]
+
+
+def gaussianity(prior: FacePrior, options: Mapping[str, Any], seed: int, sets: int = 10, **_: Any) -> Values:
+    """Distances of ‖v‖² from χ² in ``options["space"]``, for ``sets`` draws of 10,000 codes in place of faces."""
+    for k in range(sets):
+        drawn = {"samples": options.get("samples", 10_000), "seed": 1_000_000 + 10 * (seed * sets + k)}
+        for found in gaussianisation(prior, **drawn):
+            if found.space == options["space"]:
+                yield k, "ks", found.ks
+                yield k, "wasserstein", found.wasserstein

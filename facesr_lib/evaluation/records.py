@@ -1,0 +1,135 @@
+"""What was measured, and with what: a table's values in a file that knows its weights, its faces and its code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from facesr_lib import files
+
+OF_ALL_FACES = -1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured value."""
+
+    table: str
+    setting: str  # the scale that was measured, such as "16x"
+    paper: str  # the paper's that it stands for: "64x" under a small prior
+    row: str
+    face: int  # or OF_ALL_FACES: the set's value, whose pseudo-values stand under its faces
+    metric: str  # in `measures.METRICS`, perhaps with what was changed: "niqe-256", "fid-efficientnet-lite0"
+    value: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What results were measured with; digests are the first 16 digits of SHA-256."""
+
+    prior: str
+    weights: str  # digest of its networks
+    faces: int
+    faces_from: str  # such as "held-out faces"
+    faces_digest: str
+    code: str  # digest of the sources that can change a number
+    device: str  # and precision
+    metrics: str  # that could run
+    effort: float
+    seed: int
+    batch: int
+
+    def budget(self, measured: str = "") -> str:
+        """Say it in words; ``measured`` stands for the faces where there are none."""
+        faces = measured or f"{self.faces} {self.faces_from}"
+        return f"prior {self.prior}, {faces}, effort {self.effort:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A table's values and what they were measured with."""
+
+    origin: Origin
+    records: tuple[Record, ...]
+
+
+def write(path: Path, results: Results, *, overwrite: bool = False) -> None:
+    """Write results as CSV under a head of ``# key: value`` lines, in full or not at all.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file and ``overwrite`` is not set.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists and is not replaced: name another file, or ask for it to be overwritten.")
+    body = io.StringIO()
+    writer = csv.writer(body, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Record))
+    writer.writerows((*astuple(record)[:-1], f"{record.value:.6g}") for record in results.records)
+    head = (f"# {key}: {json.dumps(value)}\n" for key, value in asdict(results.origin).items())
+    text = "".join(head) + body.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary:
+        temporary.write_text(_seal(text) + text, encoding="utf-8", newline="\n")
+
+
+def read(path: Path) -> Results:
+    """Read what `write` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is none of these, was cut short, or was changed.
+    """
+    try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if first != _seal("".join(lines)):
+            raise ValueError("cut short or changed")
+        head = dict(line[2:].split(": ", 1) for line in lines if line.startswith("#"))
+        _, *rows = csv.reader(line for line in lines if not line.startswith("#"))
+        records = tuple(
+            Record(table, setting, paper, row, int(face), metric, float(value))
+            for table, setting, paper, row, face, metric, value in rows
+        )
+        return Results(Origin(**{key: json.loads(value) for key, value in head.items()}), records)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no results in full ({error}): measure them anew with `facesr table`."
+        ) from error
+
+
+def _seal(text: str) -> str:
+    return f"# content: {files.digest(text)[:16]}\n"
+
+
+def by_face(records: Iterable[Record], metric: str) -> dict[int, float]:
+    """Collect one row's values of a metric: face → value.
+
+    Raises
+    ------
+    ValueError
+        If a face has two.
+    """
+    values: dict[int, float] = {}
+    for r in records:
+        if r.metric == metric:
+            if r.face in values:
+                place = f"{r.table}, {r.setting}, {r.row}"
+                raise ValueError(f"{place}: face {r.face} has two values of {metric}; give one run's records.")
+            values[r.face] = r.value
+    return values
+
+
+def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean: the faces drawn anew 2,000 times."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    drawn = torch.randint(len(sample), (2000, len(sample)), generator=torch.Generator().manual_seed(seed))
+    low, high = sample[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

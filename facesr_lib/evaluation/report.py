@@ -1,0 +1,50 @@
+"""A table laid out: ours beside the paper's."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from facesr_lib.evaluation import claims
+from facesr_lib.evaluation.measures import METRICS
+from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.evaluation.records import OF_ALL_FACES, Results, by_face, interval
+from facesr_lib.messages import choose
+from facesr_lib.tables import Table
+
+
+def table(name: str, results: Results) -> Table:
+    """Lay a table out: ours with the interval that holds the mean in 95 of 100 resamplings of the faces, the paper's.
+
+    Returns
+    -------
+    Table
+        One row per scale and method; a metric that neither measured is left out.
+    """
+    choose(name, TABLES, "table")
+    printed = {cell: n for paper in claims.papers().values() for cell, n in paper.printed.items() if cell[0] == name}
+    records = [r for r in results.records if r.table == name]
+    columns = list(dict.fromkeys([cell[3] for cell in printed] + [r.metric for r in records]))
+    rows = []
+    for setting, paper, row in dict.fromkeys((r.setting, r.paper, r.row) for r in records):
+        here = [r for r in records if (r.setting, r.paper, r.row) == (setting, paper, row)]
+        cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×")), row]
+        for metric in columns:
+            parts = [ours(by_face(here, metric))]
+            if (number := printed.get((name, paper, row, metric))) is not None:
+                parts.append(f"paper {number / METRICS[metric].unit}")
+            cells.append(" · ".join(filter(None, parts)))
+        rows.append(cells)
+    return Table(["scale", "method", *columns], rows)
+
+
+def ours(values: dict[int, float]) -> str:
+    """Write a mean with its interval; of a set metric the whole set's value, then that without the small set's bias."""
+    whole = values.pop(OF_ALL_FACES, None)
+    parts = [] if whole is None else [f"{whole:.4g}"]
+    if values:
+        mean = f"{fmean(values.values()):.4g}"
+        if len(values) > 1:
+            low, high = interval(list(values.values()))
+            mean += f" [{low:.4g}, {high:.4g}]"
+        parts.append(mean if whole is None else f"corrected {mean}")
+    return ", ".join(parts)

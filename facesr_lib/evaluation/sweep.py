@@ -1,0 +1,137 @@
+"""The rows of a table side by side: in processes of this machine, or on a Ray cluster; the same records to the byte.
+
+A worker takes one row at a time and computes with one thread: sums of another order would have other last digits.
+Rows that are finished are kept (`run.measure`), so a sweep that ends early goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import Any
+
+from facesr_lib import devices
+from facesr_lib.evaluation import measures
+from facesr_lib.evaluation.records import Record
+from facesr_lib.evaluation.run import Unit
+
+Measure = Callable[[Unit], list[Record]]
+
+
+class WorkerLost(ChildProcessError):
+    """A process that measured rows ended before it was done, and nothing can do its work again."""
+
+
+def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Iterator[list[Record]]]:
+    """Return a map for `run.run` over processes of this machine.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        How many at once; default: one for each core. Rows that are timed, or on a GPU, run one after the other.
+
+    Raises
+    ------
+    ValueError
+        If ``jobs`` is below one.
+    WorkerLost
+        From the map, if a process was killed, such as by a machine that ran out of memory.
+    """
+    jobs = devices.cores() if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1; got {jobs}.")
+
+    def spread(measure: Measure, units: list[Unit]) -> Iterator[list[Record]]:
+        alone = any(unit.measure is measures.seconds or unit.device != "cpu" for unit in units)
+        pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"), _one_thread)
+        try:
+            yield from _told(units, pool.map(measure, map(_silent, units)))
+        except BrokenProcessPool as error:
+            raise WorkerLost(
+                "a process was killed, perhaps for want of memory; what it had finished is kept: run the same command "
+                "again, with a smaller --batch or fewer --jobs."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return spread
+
+
+def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterator[list[Record]]]:
+    """Return a map for `run.run` over a Ray cluster; a row whose worker or machine is lost is measured on another.
+
+    Parameters
+    ----------
+    address : str, optional
+        "host:port" of a cluster, each of whose machines has this version of the library, the checkpoint and the faces;
+        default: a cluster of this machine alone, made for the purpose.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If Ray is not installed.
+    ConnectionError
+        From the map, if no cluster answers.
+    WorkerLost
+        From the map, if a row was lost several times.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Ray is not installed: pip install 'facesr_lib[cluster]'.") from error
+
+    def spread(measure: Measure, units: list[Unit]) -> Iterator[list[Record]]:
+        if address:
+            _reach(address)
+        ray.init(address, include_dashboard=False if address is None else None, log_to_driver=False)
+        try:
+            remote: Any = ray.remote(num_cpus=1, max_retries=3)(_measured)
+            waiting = [remote.remote(measure, _silent(unit)) for unit in units]
+            yield from _told(units, (ray.get(one) for one in waiting))
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+            raise WorkerLost(f"a row was lost with its worker, four times: {error}") from error
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        finally:
+            ray.shutdown()
+
+    return spread
+
+
+def _told(units: list[Unit], found: Iterator[list[Record]]) -> Iterator[list[Record]]:
+    """Say which row is done, for those who want to know."""
+    for number, (unit, records) in enumerate(zip(units, found, strict=True), start=1):
+        if unit.progress:
+            print(f"{unit.table} · {unit.scale}x · {unit.row.label} ({number} of {len(units)})", flush=True)
+        yield records
+
+
+def _silent(unit: Unit) -> Unit:
+    return replace(unit, progress=False)
+
+
+def _measured(measure: Measure, unit: Unit) -> list[Record]:
+    _one_thread()
+    return measure(unit)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _reach(address: str) -> None:
+    """Ask whether anybody is there; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({error}): start one there by `ray start --head`, give host:port, "
+            "or leave the address out to use this machine."
+        ) from error

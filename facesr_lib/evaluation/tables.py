@@ -1,0 +1,45 @@
+"""How a paper's table is described: its scales, its rows, and what is measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from facesr_lib.evaluation import measures
+
+PAPER_RESOLUTION = 1024
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method as a table has it."""
+
+    label: str = field(repr=False)  # rows that differ in it alone are measured once
+    method: str = ""  # in `restoration.METHODS`; "" where codes are measured, not pictures
+    options: Mapping[str, Any] = field(default_factory=dict)  # for the method, or for what measures codes
+    start: Row | None = None  # a first stage, whose codes the method gets as ``anchor``
+    corrupt: Callable[[Tensor], Tensor] | None = None  # what befalls the small picture, in both stages,
+    before: bool = False  # or befalls the face, before it is made small
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of a paper."""
+
+    about: str
+    scales: tuple[int, ...]  # of a small prior: 16 stands for the papers' 64 at 64²; codes stand at 1
+    paper_scales: tuple[int, ...]  # at its faces' size
+    rows: tuple[Row, ...]
+    measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
+
+    def settings(self, resolution: int) -> list[tuple[int, int]]:
+        """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""
+        ours = self.paper_scales if resolution >= PAPER_RESOLUTION else self.scales
+        return list(zip(ours, self.paper_scales, strict=True))
+
+
+BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))
+PULSE = Row("PULSE", "pulse")

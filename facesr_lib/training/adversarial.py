@@ -1,0 +1,63 @@
+"""What the training of every generative adversarial network shares: turns, lazy penalties, a moving average.
+
+A GAN's own training is a subclass of `Adversarial` that says what a step is::
+
+    def step(self):
+        with self.turn(self.d_optimizer):
+            (F.softplus(D(G(z).detach())) + F.softplus(-D(real))).mean().backward()
+        with self.turn(self.g_optimizer, frozen=self.discriminator):
+            F.softplus(-D(G(z))).mean().backward()
+        self.images_seen += self.batch
+        follow(self.average, self.generator, self.batch, half_life=10_000)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.optim import Adam, Optimizer
+
+from facesr_lib.training.loop import Training
+
+
+class Adversarial(Training):
+    """Networks in training that learn in turns, on as many processes as there are."""
+
+    def due(self, interval: int) -> bool:
+        """Whether a lazy penalty is computed on this step; it comes on one in ``interval``, and counts as often."""
+        return self.images_seen // self.batch % interval == 0
+
+    @contextmanager
+    def turn(self, optimizer: Optimizer, *, frozen: nn.Module | None = None) -> Iterator[None]:
+        """A step of ``optimizer`` along the block's gradients, averaged over the processes; the frozen gets none."""
+        optimizer.zero_grad()
+        if frozen is not None:
+            frozen.requires_grad_(False)
+        yield
+        if frozen is not None:
+            frozen.requires_grad_(True)
+        if self.processes.count > 1:
+            learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+            vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
+        optimizer.step()
+
+
+def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam:
+    """Adam, β = (0, beta), where a penalty on every k-th step makes k + 1 updates of k (Karras et al. 2020, app. B)."""
+    ratio = interval / (interval + 1)
+    return Adam(network.parameters(), lr=lr * ratio, betas=(0.0, beta**ratio))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, live: nn.Module, batch: int, half_life: float) -> None:
+    """Move the average of a network's weights on by a batch; after ``half_life`` images weights count half as much."""
+    beta = 0.5 ** (batch / max(half_life, 1e-8))
+    for mean, parameter in zip(average.parameters(), live.parameters(), strict=True):
+        mean.lerp_(parameter, 1 - beta)
+    for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
+        kept.copy_(buffer)

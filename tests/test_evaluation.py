@@ -1,0 +1,473 @@
+"""The papers' tables: what is measured, that it is kept, and how it is laid out."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from math import inf
+
+import pytest
+import torch
+from conftest import ROOT
+from torch.testing import assert_close
+
+from facesr_lib import chapter, files, metrics, restoration, search
+from facesr_lib.degrade import Downsample, GaussianNoise
+from facesr_lib.evaluation import measures, records, report, run
+from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
+from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval
+from facesr_lib.evaluation.tables import PaperTable, Row
+from facesr_lib.prior import FacePrior
+
+PULSE = Row("PULSE", "pulse", {"steps": 4})
+METHODS = dict(restoration.METHODS)
+AVAILABLE = metrics.available
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return FacePrior.load("faces-64")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """A cache of its own; few metrics are measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    quick = {name: missing if name in ("psnr", "ssim") else "not now" for name, missing in AVAILABLE().items()}
+    monkeypatch.setattr(metrics, "available", lambda: quick)
+    return tmp_path / "facesr" / "results"
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A table of two rows."""
+    return table(monkeypatch, Row("bicubic", "bicubic"), PULSE)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Which methods ran, in order, each time with what options."""
+    made = []
+
+    def spied(name):
+        class Spy:
+            options = METHODS[name].options
+
+            def __call__(self, lowres, operator, **options):
+                made.append((name, {"lowres": lowres} | options))
+                return METHODS[name](lowres, operator, **options)
+
+        return Spy()
+
+    for name in METHODS:
+        monkeypatch.setitem(restoration.METHODS, name, spied(name))
+    monkeypatch.setattr(restoration, "check", lambda *a: None)
+    return made
+
+
+def table(monkeypatch, *rows, measure=measures.quality, scales=(8,)):
+    monkeypatch.setitem(TABLES, "dse-1", PaperTable("a small one", scales, scales, rows, measure))
+
+
+def measured(prior, **options):
+    return run.run("dse-1", prior, **{"faces": 3, "batch": 2, "progress": False} | options).records
+
+
+def values(found, row, metric):
+    return torch.tensor([r.value for r in found if (r.row, r.metric) == (row, metric) and r.face != OF_ALL_FACES])
+
+
+# What is measured
+
+
+def test_a_row_is_the_method_measured_face_by_face(prior, small, monkeypatch):
+    monkeypatch.setattr(metrics, "available", AVAILABLE)
+    found = measured(prior)
+    truth, _ = chapter.faces(prior, 3)
+    operator = Downsample(8)
+    plain = operator.upsample(operator(truth)).clamp(0, 1)
+    assert_close(values(found, "bicubic", "psnr"), metrics.psnr(plain, truth), atol=1e-3, rtol=0)
+    alone = search.pulse(prior, operator(truth[2:]), operator, steps=4, seed=[2], progress=False)
+    assert_close(values(found, "PULSE", "psnr")[2:], metrics.psnr(alone.image, truth[2:]), atol=1e-2, rtol=0)
+    assert_close(values(found, "PULSE", "residual")[2:], alone.residual, atol=1e-3, rtol=0)
+    here = metrics.available()
+    expected = {name for name in ("ssim", "ms_ssim", "lpips", "id") if here[name] is None}
+    for metric in expected:
+        assert len(values(found, "PULSE", metric)) == 3
+    assert {r.metric for r in found} >= expected
+    assert {r.metric for r in found}.isdisjoint(name for name, missing in here.items() if missing)
+
+
+def test_a_set_metric_has_the_sets_value_and_a_pseudo_value_for_each_face(prior, monkeypatch):
+    if AVAILABLE()["fid-efficientnet-lite0"]:
+        pytest.skip("the feature network is not here")
+    table(monkeypatch, Row("bicubic", "bicubic"))
+    monkeypatch.setattr(metrics, "available", AVAILABLE)
+    found = measured(prior, faces=4)
+    truth, _ = chapter.faces(prior, 4)
+    operator = Downsample(8)
+    codes = [metrics.embed(x, "efficientnet-lite0") for x in (truth, operator.upsample(operator(truth)).clamp(0, 1))]
+    pseudo = metrics.pseudo_values(*codes, "efficientnet-lite0")
+    for metric, whole in {"fid": metrics.fid(*codes), "kid": metrics.kid(*codes)[0]}.items():
+        of_all = [
+            r.value for r in found if (r.row, r.metric, r.face) == ("bicubic", f"{metric}-efficientnet-lite0", -1)
+        ]
+        assert of_all == [pytest.approx(float(whole), rel=1e-4)]
+        ours = values(found, "bicubic", f"{metric}-efficientnet-lite0")
+        assert_close(ours, pseudo[metric].float().cpu(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_table_about_time_measures_its_own(prior, small, monkeypatch, calls):
+    measured(prior)
+    table(monkeypatch, Row("bicubic", "bicubic"), PULSE, measure=measures.seconds)
+    before = len(calls)
+    found = measured(prior)
+    assert len(calls) == 2 * before  # a search that was made for its pictures was not timed on an idle machine
+    assert {r.metric for r in found} == {"seconds"}
+    assert (values(found, "PULSE", "seconds") > 0).all()
+    measured(prior, batch=3)
+    assert len(calls) == 2 * before + 2
+
+
+def test_how_gaussian_codes_are_is_measured_on_several_draws(prior, monkeypatch):
+    spaces = ("Z", "PULSE", "flow")
+    rows = [Row(space, options={"space": space, "samples": 500}) for space in spaces]
+    table(monkeypatch, *rows, measure=measures.gaussianity, scales=(1,))
+    found = measured(prior)
+    assert {(r.row, r.face) for r in found} == {(space, k) for space in spaces for k in range(10)}
+    distances = values(found, "Z", "ks")
+    assert len(set(distances.tolist())) == 10
+    assert distances.mean() < values(found, "flow", "ks").mean() < values(found, "PULSE", "ks").mean()
+
+
+def test_diversity_is_the_distance_of_two_answers():
+    pool = torch.rand(4, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def restored(attempt):
+        image = pool[attempt - 1]
+        return {"image": image, "residual": image.mean((1, 2, 3))}
+
+    found = list(measures.diversity(restored))
+    pairs = [(pool[i] - pool[j]).square().mean((1, 2, 3)) for i in range(4) for j in range(i)]
+    expected = torch.stack(pairs).mean(0).sqrt()
+    assert_close(torch.tensor([value for _, metric, value in found if metric == "diversity"]), expected)
+    left = torch.tensor([value for _, metric, value in found if metric == "residual"])
+    assert_close(left, pool.mean((0, 2, 3, 4)))
+
+
+# Rows
+
+
+def test_rows_of_rls_plus_share_their_first_stage(prior, monkeypatch, calls):
+    without = Row("w/o g", "rls_plus", {"optimise": ("w", "eta")}, RLS)
+    table(monkeypatch, RLS_PLUS, without)
+    measured(prior, faces=2, effort=0.01)
+    assert [name for name, _ in calls] == ["rls", "rls_plus", "rls_plus"]
+    first, one, other = (options for _, options in calls)
+    alone = METHODS["rls"](first["lowres"], Downsample(8), prior=prior, seed=[0, 1], steps=2, progress=False)
+    assert torch.equal(one["anchor"], alone.latent)
+    assert torch.equal(other["anchor"], alone.latent)
+
+
+def test_a_corrupted_row_starts_from_the_same_corrupted_picture(prior, monkeypatch, calls):
+    table(monkeypatch, RLS_PLUS, replace(RLS_PLUS, label="noise", corrupt=GaussianNoise(0.05)))
+    measured(prior, faces=1, effort=0.01)
+    assert [name for name, _ in calls] == ["rls", "rls_plus"] * 2
+    clean, _, corrupted, second = (options["lowres"] for _, options in calls)
+    assert not torch.equal(clean, corrupted)
+    assert torch.equal(corrupted, second)
+
+
+def test_effort_scales_every_stage(prior, monkeypatch, calls):
+    table(monkeypatch, Row("bicubic", "bicubic"), RLS_PLUS, PULSE)
+    measured(prior, faces=1, effort=0.1)
+    assert [(name, options.get("steps")) for name, options in calls] == [
+        ("bicubic", None),
+        ("rls", 20),
+        ("rls_plus", 5),
+        ("pulse", 1),  # of four, at least one
+    ]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_names_methods_and_options_that_exist(name, prior):
+    units = run.units(name, prior, faces=1)
+    assert [(unit.scale, unit.paper) for unit in units][:: len(TABLES[name].rows)] == TABLES[name].settings(64)
+    for unit in units:
+        assert prior.resolution % unit.scale == 0
+        assert pickle.loads(pickle.dumps(unit)) == unit
+
+
+def test_a_prior_without_what_a_row_needs_is_told_before_anything_runs(prior, calls, monkeypatch):
+    monkeypatch.undo()
+    bare = FacePrior("bare", prior.generator, None)
+    with pytest.raises(ValueError, match="flow"):
+        run.run("rls-1", bare, faces=1)
+    assert calls == []
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_befalls_a_face_does_not_depend_on_the_batches(prior, monkeypatch, calls, before):
+    table(monkeypatch, Row("noise", "bicubic", corrupt=GaussianNoise(0.1, 0), before=before))
+    pictures = []
+    for batch in (2, 5):
+        calls.clear()
+        measured(prior, faces=5, batch=batch, seed=batch)
+        pictures.append(torch.cat([options["lowres"] for _, options in calls]))
+    assert torch.equal(*pictures)
+    assert not torch.equal(pictures[0][0], pictures[0][2])
+
+
+@pytest.mark.parametrize("label", ["Gaussian Noise", "Salt and Pepper", "Gaussian Blur", "Motion Blur"])
+def test_corruptions_change_what_the_method_sees_but_not_its_size(label, prior, monkeypatch, calls):
+    (row,) = [row for row in TABLES["rls-4"].rows if row.label == label]
+    table(monkeypatch, replace(row, method="bicubic", start=None))
+    measured(prior, faces=2)
+    ((_, seen),) = calls
+    assert seen["lowres"].shape == (2, 3, 8, 8)
+    assert (seen["lowres"] - Downsample(8)(chapter.faces(prior, 2)[0])).abs().max() > 0.01
+
+
+# What is kept
+
+
+def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, small, calls):
+    first = measured(prior)
+    ran = len(calls)
+    assert measured(prior) == first
+    assert len(calls) == ran
+    for other in ({"faces": 2}, {"effort": 0.5}, {"seed": 1}):
+        calls.clear()
+        measured(prior, **other)
+        assert {name for name, _ in calls} == {"bicubic", "pulse"}
+    calls.clear()
+    measured(FacePrior("changed", prior.generator, None))
+    assert {name for name, _ in calls} == {"bicubic", "pulse"}
+
+
+def test_tables_share_a_row_whatever_its_label(prior, small, monkeypatch, calls):
+    first = measured(prior)
+    calls.clear()
+    table(monkeypatch, replace(PULSE, label="another name"))
+    again = measured(prior)
+    assert calls == []
+    assert [replace(r, row="PULSE") for r in again] == [r for r in first if r.row == "PULSE"]
+
+
+def test_a_metric_that_has_arrived_needs_no_new_search(prior, small, monkeypatch, calls):
+    available = metrics.available()
+    assert "niqe-256" not in {r.metric for r in measured(prior)}
+    calls.clear()
+    monkeypatch.setattr(metrics, "available", lambda: available | {"niqe": None})
+    monkeypatch.setattr(metrics, "niqe", lambda image, resize_to: image.mean((1, 2, 3)))
+    assert "niqe-256" in {r.metric for r in measured(prior)}
+    assert calls == []
+
+
+def test_an_interrupted_table_goes_on_where_it_stopped(prior, small, monkeypatch):
+    monkeypatch.setattr(restoration, "check", lambda *a: None)
+
+    def interrupted(lowres, operator, **options):
+        return replace(METHODS["pulse"](lowres, operator, **options), interrupted=True)
+
+    with monkeypatch.context() as patch:
+        interrupted.options = METHODS["pulse"].options
+        patch.setitem(restoration.METHODS, "pulse", interrupted)
+        with pytest.raises(KeyboardInterrupt):  # a search's best so far is no result
+            measured(prior)
+    monkeypatch.delitem(restoration.METHODS, "bicubic")  # it is not needed any more
+    assert {r.row for r in measured(prior)} == {"bicubic", "PULSE"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".safetensors"])
+@pytest.mark.parametrize("length", [0, 40, -7, -1])
+def test_a_kept_row_that_was_cut_short_is_measured_anew(prior, small, cache, suffix, length):
+    first = measured(prior)
+    kept = [path for path in cache.iterdir() if path.suffix == suffix]
+    assert len(kept) == 2
+    for path in cache.iterdir():
+        if path.suffix == suffix:
+            path.write_bytes(path.read_bytes()[:length])
+        elif path.suffix == ".csv":
+            path.unlink()  # so that the pictures are read
+    assert measured(prior) == first
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(prior, small, tmp_path):
+    (tmp_path / "facesr").write_text("a file where the folder should be")
+    assert measured(prior) == measured(prior)
+
+
+def test_another_process_measures_the_same_to_the_byte(prior, cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(metrics, "available", AVAILABLE)
+    table(monkeypatch, Row("bicubic", "bicubic"), RLS_PLUS)
+    units = run.units("dse-1", prior, faces=2, batch=2, effort=0.01, progress=False)
+    here = [run.measure(unit) for unit in units]
+    shutil.rmtree(cache)
+    (tmp_path / "units").write_bytes(pickle.dumps(units[::-1]))
+    program = (
+        "import pickle, sys; from pathlib import Path; from facesr_lib.evaluation import run;"
+        "folder = Path(sys.argv[1]);"
+        "found = [run.measure(unit) for unit in pickle.loads((folder / 'units').read_bytes())];"
+        "(folder / 'found').write_bytes(pickle.dumps(found))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=ROOT)
+    assert pickle.loads((tmp_path / "found").read_bytes())[::-1] == here
+
+
+def test_a_process_with_other_faces_does_not_measure(prior, small):
+    unit = run.units("dse-1", prior, faces=2, progress=False)[0]
+    other = replace(unit, origin=replace(unit.origin, faces_digest="0" * 16, weights="1" * 16))
+    with pytest.raises(ValueError, match=r"weights, faces_digest differ\. Give every process the same"):
+        run.measure(other)
+
+
+def test_the_order_of_a_map_is_the_tables(prior, small):
+    def backwards(function, units):
+        return [function(unit) for unit in units[::-1]][::-1]
+
+    assert measured(prior, map=backwards) == measured(prior)
+    assert measured(prior)[0].row == "bicubic"
+
+
+def test_code_that_can_change_a_number_is_told_from_code_that_cannot(tmp_path):
+    library = tmp_path / "facesr_lib"
+    shutil.copytree(ROOT / "facesr_lib", library, ignore=shutil.ignore_patterns("__pycache__"))
+    assert run.code(library=library) == run.code()
+
+    def pictures_and_all():
+        return run.code(run.PICTURES, library), run.code(library=library)
+
+    def change(path, line="CHANGED = 1"):
+        path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+        return pictures_and_all()
+
+    first = pictures_and_all()
+    assert change(library / "search" / "engine.py", "# a comment\n\n'a docstring'") == first
+    for name in ("widgets/figure.py", "cli/main.py", "evaluation/report.py", "evaluation/ledger.py", "plots.py"):
+        assert change(library / name) == first, name
+    after = change(library / "metrics/sets.py")
+    assert (after[0], after[1] != first[1]) == (first[0], True)
+    for name in ("search/engine.py", "networks/flow.py", "degrade/downsample.py", "randomness.py", "images.py"):
+        before = pictures_and_all()
+        assert all(one != other for one, other in zip(change(library / name), before, strict=True)), name
+
+
+# Files
+
+
+ORIGIN = Origin("a, b: c", "0" * 16, 2, "held-out faces", "1" * 16, "2" * 16, "cpu, float32", "psnr", 0.5, 3, 10)
+FOUND = Results(
+    ORIGIN,
+    (Record("dse-1", "8x", "16x", "a, b", 0, "psnr", 17.25), Record("dse-1", "8x", "16x", "# c", -1, "kid", -0.5)),
+)
+
+
+def test_results_survive_a_file(tmp_path):
+    path = tmp_path / "sub" / "r.csv"
+    records.write(path, FOUND)
+    assert records.read(path) == FOUND
+    assert '\n# faces: 2\n# faces_from: "held-out faces"\n' in path.read_text(encoding="utf-8")
+
+
+def test_results_that_exist_are_not_replaced_unasked(tmp_path):
+    path = tmp_path / "r.csv"
+    records.write(path, FOUND)
+    before = path.read_bytes()
+    other = replace(FOUND, records=())
+    with pytest.raises(FileExistsError, match=r"r\.csv exists"):
+        records.write(path, other)
+    assert path.read_bytes() == before
+    records.write(path, other, overwrite=True)
+    assert records.read(path) == other
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("17.25", "17.2"), ("\n", ""), ("# seed: 3", "# seed: 4"), ("# faces: 2", "")]
+)
+def test_results_that_were_changed_are_no_results(tmp_path, old, new):
+    path = tmp_path / "r.csv"
+    records.write(path, FOUND)
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    head, _, tail = text.rpartition(old)
+    path.write_text(head + new + tail, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"r\.csv holds no results in full .*measure them anew"):
+        records.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"experiment,setting\n", b"\xff\xfe", b"# content: 1\n# a\nb\n"])
+def test_a_file_of_another_kind_holds_no_results(tmp_path, content):
+    path = tmp_path / "r.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no results in full"):
+        records.read(path)
+
+
+def test_origin_says_what_was_measured(prior, small):
+    origin = run.run("dse-1", prior, faces=2, effort=0.5, seed=1, progress=False).origin
+    truth, faces_from = chapter.faces(prior, 2)
+    assert origin.faces_digest == files.digest(truth)[:16]
+    assert (origin.weights, origin.code) == (run.weights(prior), run.code())
+    assert (origin.faces_from, origin.device, origin.metrics.split()[0]) == (faces_from, "cpu, float32", "psnr")
+    assert origin.budget() == f"prior faces-64, 2 {faces_from}, effort 0.5, seed 1"
+
+
+def test_weights_are_told_apart(prior, tmp_path):
+    first = run.weights(prior)
+    prior.save(tmp_path / "copy.safetensors")
+    copy = FacePrior.load(tmp_path / "copy.safetensors")
+    assert run.weights(copy) == first
+    with torch.no_grad():
+        copy.generator.mapping.w_avg[0] += 0.01
+    assert run.weights(copy) != first
+    assert run.weights(FacePrior("bare", prior.generator, None)) != first
+
+
+# How it is laid out
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    draws = torch.randn(300, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    hit = [low < 0 < high for low, high in (interval(row.tolist()) for row in draws)]
+    assert 0.89 < sum(hit) / len(hit) < 0.98
+    assert interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_the_table_shows_ours_beside_the_papers():
+    found = [Record("dse-1", "8x", "8x", "PULSE", face, "psnr", 17.0 + face) for face in range(3)]
+    found += [Record("rls-1", "16x", "64x", "PULSE", 0, "psnr", 99.0)]  # of another table
+    (row,) = report.table("dse-1", Results(ORIGIN, tuple(found))).rows
+    assert row[:2] == ["8×", "PULSE"]
+    assert row[2].startswith("18 [")
+    assert row[2].endswith("paper 22.54")
+    (row,) = report.table("rls-1", Results(ORIGIN, tuple(found))).rows
+    assert row[0] == "16× (paper: 64×)"
+    assert "paper 0.0302643" in row  # KID is printed times 1000
+
+
+def test_a_set_metric_is_shown_whole_and_corrected():
+    pseudo = [Record("dse-1", "8x", "8x", "PULSE", face, "fid", 50.0 + face) for face in range(-1, 3)]
+    (row,) = report.table("dse-1", Results(ORIGIN, tuple(pseudo))).rows
+    assert row[-1].startswith("49, corrected 51 [")
+
+
+def test_an_unknown_table_is_refused_before_any_work(prior):
+    with pytest.raises(ValueError, match=r"no table 'dse-9': did you mean dse-"):
+        run.run("dse-9", prior)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"faces": 0}, "faces"),
+        ({"batch": -1}, "batch"),
+        ({"effort": inf}, "effort"),
+        ({"effort": float("nan")}, "effort"),
+    ],
+)
+def test_a_budget_that_measures_nothing_is_refused(prior, budget, message):
+    with pytest.raises(ValueError, match=f"{message} must be positive and finite; got"):
+        run.run("dse-1", prior, **budget)

@@ -1,0 +1,131 @@
+"""Rows measured side by side: in processes and on a Ray cluster the same records, whatever becomes of a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from facesr_lib.evaluation import measures, run, sweep
+from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.evaluation.tables import Row
+from facesr_lib.prior import FacePrior
+
+ROWS = (Row("bicubic", "bicubic"), Row("PULSE", "pulse", {"steps": 3}), Row("bilinear", "bilinear"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same rows, one after the other in this process, with one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("alone")))
+        patch.setitem(TABLES, "dse-1", replace(TABLES["dse-1"], rows=ROWS))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield measured()
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path, alone):
+    """A cache of its own, which workers inherit, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def measured(**options):
+    return run.run("dse-1", FacePrior.load("faces-64"), faces=4, batch=2, progress=False, **options).records
+
+
+def lost_once(unit, marker):
+    """Measure a row; the first time, the worker is killed while it does."""
+    if unit.row.label == "PULSE" and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run.measure(unit)
+
+
+def test_processes_give_the_same_records_to_the_byte(fresh, alone):
+    assert measured(map=sweep.on_processes(2)) == alone
+
+
+def test_a_lost_process_is_told_and_what_was_done_is_kept(fresh, alone):
+    def lossy(_, units):
+        return sweep.on_processes(1)(partial(lost_once, marker=fresh / "killed"), units)
+
+    with pytest.raises(sweep.WorkerLost, match=r"a process was killed.*run the same command again"):
+        measured(map=lossy)
+    kept = {path: path.stat().st_mtime_ns for path in fresh.rglob("*.csv")}
+    assert kept  # the rows before it
+    assert measured(map=lossy) == alone
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.parametrize("jobs", [0, -2])
+def test_no_processes_are_refused(jobs):
+    with pytest.raises(ValueError, match=f"at least 1; got {jobs}"):
+        sweep.on_processes(jobs)
+
+
+def test_timed_rows_never_run_side_by_side(fresh, monkeypatch):
+    timed = replace(TABLES["dse-1"], measure=measures.seconds, rows=(ROWS[0], ROWS[2]), scales=(8,), paper_scales=(8,))
+    monkeypatch.setitem(TABLES, "dse-1", timed)
+    process = []
+
+    def note(_, units):
+        found = list(sweep.on_processes(2)(who, units))
+        process.extend(found)
+        return [[] for _ in units]
+
+    measured(map=note)
+    assert len(set(process)) == 1
+
+
+def who(unit):
+    return os.getpid()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    pytest.importorskip("ray", reason="Ray (the extra cluster) is not installed")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:  # its workers find the library and this file
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cluster")))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        two, one = Cluster(), {"num_cpus": 1, "object_store_memory": 10**8}
+        for _ in range(2):
+            patiently(lambda: two.add_node(**one))
+        yield two.address
+        two.shutdown()
+
+
+def patiently(start):
+    """Start a node; Ray gives a busy machine thirty seconds for it, and no more."""
+    for attempt in range(4):
+        try:
+            return start()
+        except Exception:
+            if attempt == 3:
+                raise
+
+
+def test_a_cluster_of_two_machines_gives_the_same_records_though_a_worker_is_killed(cluster, fresh, alone):
+    def lossy(_, units):
+        return sweep.on_ray(cluster)(partial(lost_once, marker=fresh / "killed"), units)
+
+    assert measured(map=lossy) == alone
+    assert (fresh / "killed").exists()
+
+
+def test_an_address_that_does_not_answer_is_told(fresh):
+    pytest.importorskip("ray", reason="Ray (the extra cluster) is not installed")
+    for address in ("127.0.0.1:9", "nowhere"):
+        with pytest.raises(ConnectionError, match=rf"no Ray cluster answers at '{address}'.*leave the address out"):
+            measured(map=sweep.on_ray(address))
