@@ -92,6 +92,7 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--set", "perceptual=none"], "no option of pulse 'perceptual'"),
         (["--set", "lambda_2=1"], "did you mean lambda_l2"),
         (["--set", "eps=small"], "--set eps: 'small' cannot be given: expected a number"),
+        (["--set", "eps=nan"], "--set eps needs a number; got nan"),
         (["--set", "steps=2.5"], "expected a whole number"),
         (["--set", "callback=print"], "expected none"),
         (["--set", "schedule=flat"], "only a program can"),
