@@ -147,7 +147,7 @@ def test_the_command_trains_and_resumes(face_folder, tmp_path, capsys):
     assert cli.main([*command, "--resume"]) == 0
     assert "done after 8 images" in capsys.readouterr().out
     assert cli.main(command) == 1
-    assert "holds a run already" in capsys.readouterr().err
+    assert "holds a run already: go on with it (--resume)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("checkpoint_minutes", [0, 10])

@@ -193,7 +193,7 @@ def fit(
 
 def _refuse_what_is_there(folder: Path) -> None:
     if (folder / CHECKPOINT).exists():
-        raise ValueError(f"{folder} holds a run already: pass resume to go on with it, or choose another folder.")
+        raise ValueError(f"{folder} holds a run already: go on with it (--resume), or choose another folder.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is a file or holds files: choose a new or an empty folder for the run.")
 
