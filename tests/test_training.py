@@ -198,6 +198,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, a_disk_that_fills):
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
 
 
+def test_a_disk_that_is_full_from_the_start_says_that_nothing_can_be_resumed(tmp_path, a_disk_that_fills):
+    a_disk_that_fills(1000)
+    with pytest.raises(OSError, match=r"there is no checkpoint yet\. Make room, empty the folder"):
+        fit(training(), tmp_path, steps=1)
+
+
 PROGRAM = """
 import sys
 sys.path.insert(0, {tests!r})
