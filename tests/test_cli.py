@@ -86,7 +86,7 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--kernel", "cubic"], "did you mean bicubic"),
         (["--scale", "7"], "scale"),
         (["--steps", "0"], "at least 1"),
-        (["--scale", "2"], "--degrade"),
+        (["--scale", "2"], "choose scale 4 for 4×4"),
         (["--device", "gpu"], "try 'cpu'"),
         (["--out", __file__], "name a folder"),
         (["--out", f"{__file__}/sub"], "sub cannot be used (Not a directory): name another"),

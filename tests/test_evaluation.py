@@ -462,12 +462,14 @@ def test_an_unknown_table_is_refused_before_any_work(prior):
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ({"faces": 0}, "faces"),
-        ({"batch": -1}, "batch"),
-        ({"effort": inf}, "effort"),
-        ({"effort": float("nan")}, "effort"),
+        ({"faces": 0}, "faces must be positive and finite; got 0"),
+        ({"batch": -1}, "batch must be positive and finite; got -1"),
+        ({"effort": inf}, "effort must be positive and finite; got inf"),
+        ({"effort": float("nan")}, "effort must be positive and finite; got nan"),
+        ({"faces": 51}, "there are 50 held-out faces; got faces = 51"),
+        ({"seed": -1}, "seed must not be negative; got -1"),
     ],
 )
 def test_a_budget_that_measures_nothing_is_refused(prior, budget, message):
-    with pytest.raises(ValueError, match=f"{message} must be positive and finite; got"):
+    with pytest.raises(ValueError, match=message):
         run.run("dse-1", prior, **budget)

@@ -235,3 +235,30 @@ def test_importing_the_library_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lowres", "message"),
+    [
+        (torch.full((1, 3, 8, 8), 128.0), r"ranges from 128\.00 to 128\.00; pixels are in \[0, 1\]"),
+        (torch.full((1, 3, 8, 8), torch.nan), "NaN"),
+        (torch.zeros(0, 3, 8, 8), "at least one"),
+    ],
+)
+def test_interpolation_refuses_what_a_search_refuses(lowres, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS["bicubic"](lowres, Downsample(8))
+
+
+def test_interpolation_gives_float32_as_a_search_does():
+    assert METHODS["bicubic"](torch.zeros(1, 3, 8, 8, dtype=torch.float64), Downsample(8)).image.dtype == torch.float32
+
+
+def test_only_a_picture_as_large_as_the_results_is_asked_whether_it_is_an_original(prior, photos, tmp_path):
+    images.write(torch.zeros(3, 16, 16), original := tmp_path / "original.png")
+    large, small = run(prior, [original, photos[0]], tmp_path / "out")
+    assert "Is it a high-resolution original? Then say so: --degrade." in large.error
+    images.write(torch.zeros(3, 5, 5), odd := tmp_path / "odd.png")
+    (odd_one,) = run(prior, [odd], tmp_path / "out2")
+    assert "explains pictures of 4×4" in odd_one.error
+    assert "--degrade" not in odd_one.error + small.error

@@ -1,7 +1,7 @@
 """Forward operators, HR → LR, and the corruptions that test how robust a method is."""
 
 from facesr_lib.degrade.corruptions import GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
-from facesr_lib.degrade.downsample import KERNELS, Chain, Downsample, check_lowres
+from facesr_lib.degrade.downsample import KERNELS, Chain, Downsample, check_lowres, check_pixels
 
 __all__ = [
     "KERNELS",
@@ -12,4 +12,5 @@ __all__ = [
     "MotionBlur",
     "SaltAndPepper",
     "check_lowres",
+    "check_pixels",
 ]

@@ -74,6 +74,19 @@ class Chain(nn.Module):
         return image
 
 
+def check_pixels(lowres: Tensor) -> Tensor:
+    """Check that a low-resolution batch holds pictures, of whatever size; errors as `check_lowres`."""
+    require(images.check_batch(lowres).numel() > 0, f"expected at least one picture; got {tuple(lowres.shape)}.")
+    require(bool(lowres.isfinite().all()), "the low-resolution picture has NaN or infinite pixels; repair or drop it.")
+    low, high = (bound.item() for bound in lowres.aminmax())
+    require(
+        low >= -0.25 and high <= 1.25,
+        f"the low-resolution picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they "
+        "are bytes.",
+    )
+    return lowres
+
+
 def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolution: int) -> Tensor:
     """Check that a low-resolution batch can be explained by faces of ``resolution`` through ``operator``.
 
@@ -88,15 +101,7 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
         If its shape is not what the operator gives, or a pixel is NaN, infinite or outside [0, 1] by more than 0.25: a
         bicubic kernel overshoots by up to 0.21, at scale 2.
     """
-    height, width = images.check_batch(lowres).shape[2:]
-    require(lowres.numel() > 0, f"expected at least one low-resolution picture; got {tuple(lowres.shape)}.")
-    require(bool(lowres.isfinite().all()), "the low-resolution picture has NaN or infinite pixels; repair or drop it.")
-    low, high = (bound.item() for bound in lowres.aminmax())
-    require(
-        low >= -0.25 and high <= 1.25,
-        f"the low-resolution picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they "
-        "are bytes.",
-    )
+    height, width = check_pixels(lowres).shape[2:]
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
     explains = f"the picture is {height}×{width}; {through} a {resolution}×{resolution} prior explains"

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from facesr_lib import assets, chapter, files, metrics, restoration
+from facesr_lib import assets, chapter, data, files, metrics, restoration
 from facesr_lib.degrade import Chain, Downsample
 from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.papers import TABLES
@@ -110,6 +110,10 @@ def units(
     for what, value in {"faces": faces, "batch": batch, "effort": effort}.items():
         if not 0 < value < inf:
             raise ValueError(f"{what} must be positive and finite; got {value}.")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative; got {seed}.")
+    if prior.resolution <= data.FACE_SIDE and faces > data.TEST_FACES:
+        raise ValueError(f"there are {data.TEST_FACES} held-out faces; got faces = {faces}.")
     for stage in [stage for row in table.rows for stage in (row, row.start) if stage and stage.method]:
         restoration.check(stage.method, stage.options, prior)
     origin = _open(prior, faces, float(effort), seed, batch)

@@ -30,7 +30,7 @@ def geocross(w: Tensor) -> Tensor:
 
     Notes
     -----
-    Source: the official PULSE; Menon et al. 2020 describe it in section 3.2. Derived in chapter 3.
+    Source: the official PULSE; the text of Menon et al. 2020 does not name it. Derived in chapter 3.
     """
     if w.ndim != 3:
         raise ValueError(f"geocross takes one code per layer, (N, L, d); got {tuple(w.shape)}.")

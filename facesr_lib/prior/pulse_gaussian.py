@@ -28,7 +28,7 @@ class PulseGaussian:
 
     Notes
     -----
-    Source: Menon et al. 2020, section 3.2, and the official PULSE.
+    Source: the official PULSE; the text of Menon et al. 2020 does not name it.
     """
 
     mean: Tensor

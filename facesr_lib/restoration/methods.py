@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib import assets, search
-from facesr_lib.degrade import Downsample
+from facesr_lib.degrade import Downsample, check_pixels
 from facesr_lib.messages import choose
 from facesr_lib.prior import FacePrior
 
@@ -102,6 +102,7 @@ def _interpolation(kernel: str) -> Callable[..., Restored]:
         scale = getattr(operator, "scale", None)
         if scale is None:
             raise ValueError(f"{kernel} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
+        lowres = check_pixels(lowres).float()
         image = Downsample(scale, kernel).upsample(lowres).clamp(0, 1)
         return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
 
