@@ -97,7 +97,7 @@ def restore(
     find = check(method, options, prior)
     out = Path(out).expanduser()
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is no folder: name one for the results.")
+        raise ValueError(f"{out} is no folder: name a folder for the results.")
     out.mkdir(parents=True, exist_ok=True)
     todo = [Outcome(Path(photo).expanduser()) for photo in photos]
     originals = {_inode(outcome.photo) for outcome in todo if outcome.photo.exists()}
