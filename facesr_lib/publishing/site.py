@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from facesr_lib.files import replacing
 from facesr_lib.publishing import scripts
@@ -70,13 +73,39 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
     if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
         raise BookError("Jupyter Book could not build the pages: see its messages above.")
     for page in (out / "_build" / "html").glob("*.html"):
-        # The theme for Python 3.10 asks for its icon font ahead of time, across origins: file:// pages may not.
-        page.write_text(re.sub('<link rel="preload" as="font"[^>]*>', "", page.read_text("utf-8")), encoding="utf-8")
+        page.write_text(_finished(page.read_text(encoding="utf-8")), encoding="utf-8")
     return out / "_build" / "html"
 
 
+def _finished(page: str) -> str:
+    """Complete a built page: what search engines and messengers show of it; nothing that file:// pages may not ask for.
+
+    Canonical address and title are the page's own; the description is its first paragraph.
+    """
+    # The theme for Python 3.10 asks for its icon font ahead of time, across origins.
+    page = re.sub('<link rel="preload" as="font"[^>]*>', "", page)
+    address = re.search(r'<link rel="canonical" href="([^"]+)"', page)
+    article = re.search(r"<article.*?</h1>.*?<p>(.*?)</p>", page, re.S)
+    title = re.search(r"<title>(.*?)</title>", page, re.S)
+    if not (address and article and title):
+        return page  # search and index pages have no text of their own
+    words = html.unescape(re.sub(r"<[^>]+>|\\[()]", "", article[1])).split()
+    text = textwrap.shorten(" ".join(words), 200, placeholder=" …")
+    properties = {
+        "og:type": "article",
+        "og:title": html.unescape(title[1]).strip(),
+        "og:description": text,
+        "og:url": address[1],
+        "og:image": urljoin(address[1], "_static/result.png"),
+    }
+    named = [("name", "description", text), ("name", "twitter:card", "summary_large_image")]
+    tags = [*named, *(("property", name, content) for name, content in properties.items())]
+    head = "".join(f'<meta {kind}="{name}" content="{html.escape(content)}" />\n' for kind, name, content in tags)
+    return page.replace("</head>", f"{head}</head>", 1)
+
+
 def _render_chapter(executed: Path, target: Path, profile: str) -> None:
-    """Write a chapter as the page shows it: with its run time, without the parameters cell that papermill put in."""
+    """Write a chapter as the page shows it: with its run time, without papermill's parameters and Colab's cell."""
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["cells"] = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
     here = machine()
@@ -88,6 +117,8 @@ def _render_chapter(executed: Path, target: Path, profile: str) -> None:
     )
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"]).replace(RUN_TIME, sentence)
+        if 'if "google.colab" in sys.modules' in cell["source"]:
+            cell["metadata"].setdefault("tags", []).append("remove-cell")  # for Colab alone
     target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.copystat(executed, target)  # an unchanged page is not rendered again
 
