@@ -66,6 +66,8 @@ def texts() -> list[tuple[str, str]]:
 def test_book_settings_follow_the_repository_setting(repository_url: str) -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     assert config["repository"] == {"url": repository_url, "path_to_book": "book", "branch": "main"}
+    owner, name = repository_url.removeprefix("https://github.com/").split("/")
+    assert config["html"]["baseurl"] == f"https://{owner}.github.io/{name}/"
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == repository_url
 
 
@@ -122,6 +124,15 @@ def test_make_targets_that_are_named_exist() -> None:
             named = set(re.findall(r"`make ([a-z]+)|^\s+make ([a-z]+)|run: make ([a-z]+)", text, re.M))
             missing = {word for words in named for word in words if word} - targets
             assert not missing, f"{name} speaks of make {', '.join(missing)}"
+
+
+def test_nothing_is_published_without_the_held_out_faces() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["publish"]["steps"]]
+    [fetched] = [i for i, run in enumerate(steps) if "assets fetch faces" in run]
+    [built] = [i for i, run in enumerate(steps) if "make book" in run]
+    assert fetched < built
+    assert "||" not in steps[fetched]
 
 
 @pytest.mark.parametrize(
