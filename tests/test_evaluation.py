@@ -340,11 +340,12 @@ def test_code_that_can_change_a_number_is_told_from_code_that_cannot(tmp_path):
     def pictures_and_all():
         return run.code(run.PICTURES, library), run.code(library=library)
 
-    def change(path):
-        path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    def change(path, line="CHANGED = 1"):
+        path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
         return pictures_and_all()
 
     first = pictures_and_all()
+    assert change(library / "search" / "engine.py", "# a comment\n\n'a docstring'") == first
     for name in ("widgets/figure.py", "cli/main.py", "evaluation/report.py", "evaluation/ledger.py", "plots.py"):
         assert change(library / name) == first, name
     after = change(library / "metrics/sets.py")
