@@ -78,17 +78,23 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
 
 
 def _finished(page: str) -> str:
-    """Complete a built page: what search engines and messengers show of it; nothing that file:// pages may not ask for.
+    """Complete a built page: what search engines and messengers show of it, and no script that it does not use.
 
     Canonical address and title are the page's own; the description is its first paragraph.
     """
     # The theme for Python 3.10 asks for its icon font ahead of time, across origins.
     page = re.sub('<link rel="preload" as="font"[^>]*>', "", page)
+    # Icons as scripts, half a megabyte: the theme's style sheet has the same ones as a font.
+    page = re.sub(
+        r'<script[^>]*fontawesome\.js[^>]*></script>|<link[^>]*as="script"[^>]*fontawesome\.js[^>]*>', "", page
+    )
+    if 'class="math' not in page:
+        page = re.sub(r"<script[^>]*/mathjax/[^>]*></script>", "", page)
     address = re.search(r'<link rel="canonical" href="([^"]+)"', page)
     article = re.search(r"<article.*?</h1>.*?<p>(.*?)</p>", page, re.S)
     title = re.search(r"<title>(.*?)</title>", page, re.S)
-    if not (address and article and title):
-        return page  # search and index pages have no text of their own
+    if not (address and article and title) or 'property="og:url"' in page:
+        return page  # the search page has no text of its own; one that was not rendered anew is complete
     words = html.unescape(re.sub(r"<[^>]+>|\\[()]", "", article[1])).split()
     text = textwrap.shorten(" ".join(words), 200, placeholder=" …")
     properties = {
