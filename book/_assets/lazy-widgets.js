@@ -14,7 +14,10 @@
     if (begun) return;
     begun = true;
     // Where the page manager finds its icon fonts (beside itself), and MathJax 2's queue, which it still calls.
-    window.require = { paths: { "@jupyter-widgets/html-manager/dist": "_static/offline" } };
+    const offline = "_static/offline";
+    window.require = {
+      paths: { "@jupyter-widgets/html-manager": `${offline}/widgets`, "@jupyter-widgets/html-manager/dist": offline },
+    };
     window.MathJax = window.MathJax || {};
     window.MathJax.Hub = window.MathJax.Hub || { Queue() {}, Config() {}, Configured() {} };
     await load("offline/require.js");
