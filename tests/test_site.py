@@ -210,6 +210,14 @@ def test_pages_say_what_they_are_to_those_who_link_to_them(browser_page, page_na
     assert "<" not in said
 
 
+def test_figures_that_move_have_a_still_for_readers_without_scripts(browser_page) -> None:
+    page = browser_page("index.html", java_script_enabled=False)
+    still = page.locator("noscript img")
+    assert still.count() == 1
+    assert still.bounding_box()["width"] > 200
+    assert "RLS+" in page.locator("noscript p").inner_text()
+
+
 def test_scripts_come_only_where_and_when_they_are_used(browser_page) -> None:
     scripts = "performance.getEntriesByType('resource').map(entry => entry.name)"
     plain = browser_page("run-times.html", scheme="http").evaluate(scripts)

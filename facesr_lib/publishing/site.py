@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -13,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
+
+from PIL import Image
 
 from facesr_lib.files import replacing
 from facesr_lib.publishing import scripts
@@ -88,6 +92,7 @@ def _finished(page: str) -> str:
     page = re.sub(
         r'<script[^>]*fontawesome\.js[^>]*></script>|<link[^>]*as="script"[^>]*fontawesome\.js[^>]*>', "", page
     )
+    page = _with_stills(page)
     if 'class="math' not in page:
         page = re.sub(r"<script[^>]*/mathjax/[^>]*></script>", "", page)
     address = re.search(r'<link rel="canonical" href="([^"]+)"', page)
@@ -154,3 +159,28 @@ def _benchmark() -> Table:
 
 def _papermill(notebook: Path) -> dict[str, Any]:
     return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]
+
+
+def _with_stills(page: str) -> str:
+    """Give readers without scripts a first picture of each figure that moves, and what it shows in words."""
+    state = re.search(r'<script type="application/vnd.jupyter.widget-state\+json">(.*?)</script>', page, re.S)
+    models = json.loads(state[1])["state"] if state else {}
+
+    def still(view: re.Match[str]) -> str:
+        model = models.get(json.loads(view[1])["model_id"], {})
+        traits = model.get("state", {})
+        if not traits.get("alt"):
+            return view[0]
+        held = {buffer["path"][0]: base64.b64decode(buffer["data"]) for buffer in model.get("buffers", ())}
+        alt, shown = html.escape(traits["alt"]), ""
+        if picture := held.get("sheet") or held.get("after"):
+            file = io.BytesIO()
+            sheet = Image.open(io.BytesIO(picture)).convert("RGB")
+            rows = min(sheet.height, 2 * traits.get("resolution", sheet.height))
+            sheet.crop((0, 0, sheet.width, rows)).save(file, "WEBP", quality=80)
+            source = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+            shown = f'<img src="{source}" alt="{alt}" width="{sheet.width}" height="{rows}">'
+        return f"{view[0]}<noscript>{shown}<p>{alt}</p></noscript>"
+
+    view = r'<script type="application/vnd.jupyter.widget-view\+json">([^<]*)</script>(?!<noscript>)'
+    return re.sub(view, still, page)

@@ -59,8 +59,8 @@ class Playground(Figure):
     scales = List(Int()).tag(sync=True)
     methods = List(Unicode()).tag(sync=True)
     guess = List(Int(), help="Places of the methods that the truth hides among.").tag(sync=True)
-    psnr = List(help="PSNR in dB: scale, method, face.").tag(sync=True)
-    residual = List(help="Residual in grey levels: scale, method, face.").tag(sync=True)
+    psnr = List(List(), help="PSNR in dB: scale, method, face.").tag(sync=True)
+    residual = List(List(), help="Residual in grey levels: scale, method, face.").tag(sync=True)
     sheet = Bytes(help="Per scale the inputs and each method's faces, then the truth: one WebP picture.").tag(sync=True)
     columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
     resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
@@ -99,7 +99,7 @@ class Playground(Figure):
             small = operator(scale)
             given = (small(truth) if lowres is None else lowres[scale]).detach().float().cpu()
             made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
-            tiles += [images.resize(given, truth.shape[-2:], "box").clamp(0, 1), *made]
+            tiles += [images.resize(given, (truth.shape[-2], truth.shape[-1]), "box").clamp(0, 1), *made]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
             errors = [(small(image) - given).square().mean((1, 2, 3)).sqrt() for image in made]
             residual.append([rounded(255 * error) for error in errors])
