@@ -382,3 +382,11 @@ def test_playground_measures_what_it_shows() -> None:
 def test_playground_says_what_does_not_fit(faces: dict, options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Playground(faces, torch.rand(2, 3, 16, 16), alt="two faces", **options)
+
+
+def test_playground_carries_no_more_pixels_than_it_shows() -> None:
+    large = torch.rand(1, 3, 512, 512)
+    widget = Playground({8: {"a": large}}, large, alt="a face")
+    assert widget.resolution == 256
+    assert decode(widget.sheet).shape[1:] == (512, 512)
+    assert widget.psnr == [[[99]]]

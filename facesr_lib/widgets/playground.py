@@ -13,6 +13,7 @@ from facesr_lib import images, metrics
 from facesr_lib.degrade import Downsample
 from facesr_lib.widgets.figure import Figure, rounded, script, webp
 
+LARGEST = 256  # pixels per side that a picture has on the page
 PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
 
 
@@ -83,6 +84,7 @@ class Playground(Figure):
         caption: str = "",
     ):
         truth = _checked("truth", truth, None)
+        side = truth.shape[-1]
         names = list(next(iter(faces.values()), {}))
         if not names:
             raise ValueError("there is nothing to show: give at least one scale and one method")
@@ -99,11 +101,11 @@ class Playground(Figure):
             small = operator(scale)
             given = (small(truth) if lowres is None else lowres[scale]).detach().float().cpu()
             made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
-            tiles += [images.resize(given, (truth.shape[-2], truth.shape[-1]), "box").clamp(0, 1), *made]
+            tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
             errors = [(small(image) - given).square().mean((1, 2, 3)).sqrt() for image in made]
             residual.append([rounded(255 * error) for error in errors])
-        every = torch.cat([*tiles, truth])
+        every = torch.cat([*tiles, _tile(truth)])
         columns = math.ceil(math.sqrt(len(every)))
         super().__init__(
             scales=list(faces),
@@ -113,7 +115,7 @@ class Playground(Figure):
             residual=residual,
             sheet=webp(images.grid(every, columns, pad=0), quality=88),
             columns=columns,
-            resolution=truth.shape[-1],
+            resolution=every.shape[-1],
             count=len(truth),
             alt=alt,
             title=title,
@@ -130,3 +132,9 @@ def _checked(name: str, pictures: Tensor, shape: torch.Size | None) -> Tensor:
     if not pictures.isfinite().all():
         raise ValueError(f"{name} has pixels that are NaN or infinite")
     return pictures.clamp(0, 1)
+
+
+def _tile(pictures: Tensor) -> Tensor:
+    """As large as the page shows them, at most."""
+    shown = min(pictures.shape[-1], LARGEST)
+    return images.resize(pictures, (shown, shown), "box")
