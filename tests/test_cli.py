@@ -89,9 +89,11 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--scale", "2"], "--degrade"),
         (["--device", "gpu"], "try 'cpu'"),
         (["--out", __file__], "name a folder"),
+        (["--out", f"{__file__}/sub"], "sub cannot be used (Not a directory): name another"),
         (["--set", "perceptual=none"], "no option of pulse 'perceptual'"),
         (["--set", "lambda_2=1"], "did you mean lambda_l2"),
         (["--set", "eps=small"], "--set eps: 'small' cannot be given: expected a number"),
+        (["--set", "eps=nan"], "--set eps needs a number; got nan"),
         (["--set", "steps=2.5"], "expected a whole number"),
         (["--set", "callback=print"], "expected none"),
         (["--set", "schedule=flat"], "only a program can"),
@@ -199,6 +201,16 @@ def test_a_flag_of_another_type_is_refused(capsys, tmp_path):
         cli.main(["train", "flow", "--out", str(tmp_path), "--hours", "1", "--hidden", "wide"])
     assert refused.value.code == 2
     assert "--hidden: 'wide' cannot be given: expected a whole number." in capsys.readouterr().err
+
+
+def test_what_was_skipped_is_told_without_our_source(photos, tmp_path):
+    (tmp_path / "photos" / "text.jpg").write_text("no picture")
+    flags = ["--faces", str(tmp_path / "photos"), "--out", str(tmp_path / "run"), "--hours", "1", "--batch", "99"]
+    done = shell("train", "prior", *flags)
+    assert done.returncode == 1
+    first, second = done.stderr.decode().splitlines()
+    assert first.startswith("facesr: skipped 1 of ")
+    assert second.startswith("facesr: ")
 
 
 # Tables and assets

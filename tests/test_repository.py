@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FLOORS = [
     {"images", "randomness", "files", "devices", "messages", "tables"},
@@ -115,6 +122,22 @@ def test_constraints_are_names_and_versions_and_cover_what_is_asked_for() -> Non
     asked = {name.lower().replace("_", "-") for name in asked} - {"python"}
     assert len(asked) > 15
     assert asked - pinned == set()
+
+
+def test_what_the_library_imports_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {re.split(r"[\[><=; ]", name)[0].lower().replace("_", "-") for name in asked}
+    called = {"PIL": "pillow", "yaml": "pyyaml", "dlib": "dlib-bin"}  # where the package has another name
+    imported = set()
+    for path in (ROOT / "facesr_lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).split(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"facesr_lib", "tomllib"}
+    assert {called.get(name, name).lower().replace("_", "-") for name in foreign} - declared == set()
 
 
 def test_make_targets_that_are_named_exist() -> None:

@@ -147,7 +147,7 @@ def test_the_command_trains_and_resumes(face_folder, tmp_path, capsys):
     assert cli.main([*command, "--resume"]) == 0
     assert "done after 8 images" in capsys.readouterr().out
     assert cli.main(command) == 1
-    assert "holds a run already" in capsys.readouterr().err
+    assert "holds a run already: go on with it (--resume)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("checkpoint_minutes", [0, 10])
@@ -196,6 +196,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, a_disk_that_fills):
         fit(training(), tmp_path, steps=1, resume=True)
     assert (tmp_path / loop.CHECKPOINT).read_bytes() == kept
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
+
+
+def test_a_disk_that_is_full_from_the_start_says_that_nothing_can_be_resumed(tmp_path, a_disk_that_fills):
+    a_disk_that_fills(1000)
+    with pytest.raises(OSError, match=r"there is no checkpoint yet\. Make room, empty the folder"):
+        fit(training(), tmp_path, steps=1)
 
 
 PROGRAM = """

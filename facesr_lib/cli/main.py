@@ -7,6 +7,7 @@ import codecs
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from facesr_lib.cli import assets, book, evaluate, restore, train
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
+    warnings.formatwarning = lambda message, *_, **__: f"facesr: {message}\n"  # without our source's line
     parser = argparse.ArgumentParser(prog="facesr", description="Face super-resolution, step by step.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (restore, train, evaluate, assets, book):
@@ -35,11 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
         return 141
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"facesr: {error}", file=sys.stderr)
+        print(f"facesr: {_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("facesr: interrupted", file=sys.stderr)
         return 130
+
+
+def _words(error: Exception) -> str:
+    """What an error says; the system's own says first what it could not use."""
+    if isinstance(error, OSError) and error.strerror:
+        place = "the output" if error.filename is None else error.filename
+        return f"{place} cannot be used ({error.strerror}): name another, or make it free and writable."
+    return str(error)
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import Any
 
@@ -50,6 +51,8 @@ def _restore(arguments: argparse.Namespace) -> int:
             options[name] = values.value(text, types[choose(name, types, f"option of {arguments.method}")])
         except argparse.ArgumentTypeError as error:
             raise ValueError(f"--set {name}: {error}") from error
+        if isinstance(options[name], float) and math.isnan(options[name]):
+            raise ValueError(f"--set {name} needs a number; got {text}.")
     devices.keep_freed_memory()
     outcomes = restoration.restore(
         arguments.photos,

@@ -90,14 +90,14 @@ def restore(
     Raises
     ------
     ValueError
-        If ``out`` is a file, or as `check`.
+        If ``out`` is no folder, or as `check`.
     KeyboardInterrupt
         After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
     find = check(method, options, prior)
     out = Path(out).expanduser()
-    if out.is_file():
-        raise ValueError(f"{out} is a file: name a folder for the results.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is no folder: name one for the results.")
     out.mkdir(parents=True, exist_ok=True)
     todo = [Outcome(Path(photo).expanduser()) for photo in photos]
     originals = {_inode(outcome.photo) for outcome in todo if outcome.photo.exists()}
@@ -124,7 +124,9 @@ def restore(
                 try:
                     images.write(image, output, overwrite=overwrite)
                     outcome.output, outcome.residual = output, float(residual)
-                except (ValueError, OSError) as error:  # such as a full disk
+                except OSError as error:  # such as a full disk
+                    outcome.error = f"{output} could not be written ({error.strerror or error})."
+                except ValueError as error:
                     outcome.error = str(error)
             if result.interrupted:
                 yield from outcomes
@@ -139,7 +141,9 @@ def _lowres(photo: Path, prior: FacePrior, operator: Callable[[Tensor], Tensor],
     try:
         return check_lowres(operator, image[None], prior.resolution)
     except ValueError as error:
-        raise ValueError(f"{error} Is it a high-resolution original? Then say so: --degrade.") from error
+        large = min(image.shape[1:]) >= prior.resolution
+        hint = " Is it a high-resolution original? Then say so: --degrade." if large else ""
+        raise ValueError(f"{error}{hint}") from error
 
 
 def _unused(stem: str, names: set[str]) -> str:

@@ -6,7 +6,8 @@ or small enough, stops there while the others go on; Ctrl-C ends the search with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -124,7 +125,7 @@ def latent_search(
         for name in counts.keys() & {"restarts", "steps", "record_every"}:  # a second stage's, before the first runs
             if counts[name] < 1:
                 raise ValueError(f"{name} must be at least 1; got {counts[name]}.")
-        with undisturbed():
+        with undisturbed(), _frozen(prior):
             lowres = lowres.detach().to(prior.device, torch.float32, copy=True)  # a copy is no inference tensor
             lowres = check_lowres(operator, lowres, prior.resolution)
             result = method(prior, lowres.repeat_interleave(counts["restarts"], 0), operator, *args, **options)
@@ -133,6 +134,20 @@ def latent_search(
                 return replace(result, residual=(operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt())
 
     return framed
+
+
+@contextmanager
+def _frozen(prior: FacePrior) -> Iterator[None]:
+    """Let no weight of the prior learn meanwhile, though somebody may be training it."""
+    networks = (prior.generator, prior.discriminator, prior.flow)
+    learning = [p for network in networks if network for p in network.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def run_search(

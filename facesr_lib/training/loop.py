@@ -193,7 +193,7 @@ def fit(
 
 def _refuse_what_is_there(folder: Path) -> None:
     if (folder / CHECKPOINT).exists():
-        raise ValueError(f"{folder} holds a run already: pass resume to go on with it, or choose another folder.")
+        raise ValueError(f"{folder} holds a run already: go on with it (--resume), or choose another folder.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is a file or holds files: choose a new or an empty folder for the run.")
 
@@ -234,9 +234,10 @@ def _a_full_disk_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"{folder} cannot be written to ({error}): the last checkpoint is kept. Make room, then resume."
-        ) from error
+        kept = "the last checkpoint is kept. Make room, then resume."
+        none = "there is no checkpoint yet. Make room, empty the folder and start anew."
+        way_out = kept if (folder / CHECKPOINT).exists() else none
+        raise OSError(f"{folder} cannot be written to ({error}): {way_out}") from error
 
 
 def _require_numbers(values: dict[str, Any], images_seen: int) -> None:
