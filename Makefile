@@ -1,7 +1,7 @@
 # Each target sets up what it needs. Another interpreter: make book PYTHON=python3.12
 PYTHON ?= python3
 PROFILE ?= read
-JOBS ?= 2
+JOBS ?=
 VENV := .venv
 READY := $(VENV)/.installed
 UV := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt
@@ -9,7 +9,7 @@ UV := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constrai
 .PHONY: help book test lint bench lab environment chromium clean distclean
 
 help:
-	@echo "make book    execute the chapters and build the site (PROFILE=$(PROFILE): smoke, read or paper)"
+	@echo "make book    execute the chapters and build the site (PROFILE=$(PROFILE): smoke, read or paper; JOBS=chapters at once, one a core)"
 	@echo "make test    style, types, and every test, in a browser too"
 	@echo "make lint    style and types only"
 	@echo "make bench   how fast searches and training are on this machine"
@@ -17,7 +17,8 @@ help:
 	@echo "make clean   remove what was built (distclean: the environment, too)"
 
 book: $(READY)
-	$(VENV)/bin/facesr book --profile $(PROFILE) --jobs $(JOBS)
+	$(VENV)/bin/facesr assets fetch faces || echo "No held-out faces: the chapters run on samples of the prior, and say so."
+	$(VENV)/bin/facesr book --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 # One thread for each of two workers; the first that needs executed chapters or the site makes them for both.
 test: lint chromium

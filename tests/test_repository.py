@@ -73,6 +73,8 @@ def texts() -> list[tuple[str, str]]:
 def test_book_settings_follow_the_repository_setting(repository_url: str) -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     assert config["repository"] == {"url": repository_url, "path_to_book": "book", "branch": "main"}
+    owner, name = repository_url.removeprefix("https://github.com/").split("/")
+    assert config["html"]["baseurl"] == f"https://{owner}.github.io/{name}/"
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == repository_url
 
 
@@ -147,6 +149,15 @@ def test_make_targets_that_are_named_exist() -> None:
             assert not missing, f"{name} speaks of make {', '.join(missing)}"
 
 
+def test_nothing_is_published_without_the_held_out_faces() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["publish"]["steps"]]
+    [fetched] = [i for i, run in enumerate(steps) if "assets fetch faces" in run]
+    [built] = [i for i, run in enumerate(steps) if "make book" in run]
+    assert fetched < built
+    assert "||" not in steps[fetched]
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [("LICENSE", "MIT License"), ("LICENSE-text", "https://creativecommons.org/licenses/by/4.0/legalcode")],
@@ -179,12 +190,66 @@ def test_second_code_cell_holds_the_parameters(notebook: Path) -> None:
     assert names == {"profile": "read", "device": "auto", "seed": 0}
 
 
+FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
+
+
+def unreadable(notebook: list[dict]) -> list[str]:
+    """Say what in a chapter's cells is too long to read, or may be false on another machine."""
+    found = []
+    markdown = [cell for cell in notebook if cell["cell_type"] == "markdown"]
+    code = {"visible": [], "folded": [], "one-screen": []}
+    for cell in (cell for cell in notebook if cell["cell_type"] == "code"):
+        tags = set(cell["metadata"].get("tags", ()))
+        code["folded" if tags & FOLDED else "one-screen" if "one-screen" in tags else "visible"].append(cell)
+    for kind, lines, width in (("visible", 12, 88), ("one-screen", 40, 88), ("folded", 30, 110)):
+        for cell in code[kind]:
+            written = source(cell).splitlines()
+            about = f"a {kind} cell ({written[0] if written else 'empty'})"
+            if len(written) > lines:
+                found.append(f"{about} has {len(written)} lines, more than {lines}")
+            if (longest := max(map(len, written), default=0)) > width:
+                found.append(f"{about} has a line of {longest} characters, more than {width}")
+    if (seen := len(code["visible"]) + len(code["one-screen"])) > 40:
+        found.append(f"{seen} visible cells, more than 40")
+    if len(code["one-screen"]) > 1:
+        found.append("more than one method on one screen")
+    # Whose faces are shown is the data's to say: `Chapter.origin`, `Chapter.finding`.
+    return found + [
+        f"typed, not told by the data: {source(c)[:60]!r}" for c in markdown if "held-out" in source(c).lower()
+    ]
+
+
 @every_notebook
 def test_notebook_is_short_enough_to_read(notebook: Path) -> None:
-    lengths = [len(source(cell).splitlines()) for cell in cells(notebook, "code")]
+    if any("chapter.open(" in source(cell) for cell in cells(notebook, "code")):
+        assert unreadable(cells(notebook)) == []
+        return
+    lengths = [len(source(cell).splitlines()) for cell in cells(notebook, "code")]  # pages of the first kind
     assert len(cells(notebook)) <= 30
     assert max(lengths) <= 25
     assert sum(lengths) <= 200
+
+
+def test_what_is_hard_to_read_is_noticed() -> None:
+    def cell(source: str, *tags: str, kind: str = "code") -> dict:
+        return {"cell_type": kind, "metadata": {"tags": list(tags)}, "source": source}
+
+    short, screen = "x = 1\n" * 12, "x = 1\n" * 40
+    assert (
+        unreadable([cell(short), cell(screen, "one-screen"), cell("x = 1\n" * 30, "hide-input"), cell("#" * 88)]) == []
+    )
+    for wrong, said in (
+        ([cell(short + "x")], "has 13 lines"),
+        ([cell("#" * 89)], "has a line of 89"),
+        ([cell(screen + "x", "one-screen")], "has 41 lines"),
+        ([cell(screen, "one-screen")] * 2, "more than one method"),
+        ([cell("x = 1\n" * 31, "remove-cell")], "has 31 lines"),
+        ([cell("#" * 111, "hide-cell")], "has a line of 111"),
+        ([cell("")] * 41, "41 visible cells"),
+        ([cell("These are Held-out faces.", kind="markdown")], "typed"),
+    ):
+        [only] = unreadable(wrong)
+        assert said in only
 
 
 # Floors

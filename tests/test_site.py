@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from facesr_lib import publishing
 
 pytestmark = pytest.mark.browser
-PAGES = ["index", "notation", "glossary", "run-times", "bibliography", *(path.stem for path in publishing.chapters())]
+PAGES = ["notation", "glossary", "run-times", "bibliography", *(path.stem for path in publishing.chapters())]
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
@@ -32,6 +34,7 @@ def test_formulas_are_typeset_and_widgets_drawn(browser_page, page_name: str) ->
     assert formulas == 0 or page.locator("mjx-container").count() >= formulas
     widgets = page.locator("script[type='application/vnd.jupyter.widget-view+json']").count()
     if widgets:
+        page.evaluate("document.querySelector('script[type*=widget-view]').parentElement.scrollIntoView()")
         page.wait_for_function(f"document.querySelectorAll('.jupyter-widgets, .lm-Widget').length >= {widgets}")
 
 
@@ -49,6 +52,12 @@ def test_search_finds_a_word(browser_page) -> None:
     result = page.locator("#search-results li a", has_text=re.compile("bibliography", re.I)).first
     result.wait_for()
     assert page.console_errors == []
+
+
+def test_search_excerpts_hold_no_raw_formulas(browser_page) -> None:
+    page = browser_page("search.html?q=operator", scheme="http")
+    page.locator("#search-results li p.context").nth(2).wait_for()
+    assert "\\(" not in page.locator("#search-results").inner_text()
 
 
 @pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
@@ -112,16 +121,125 @@ def test_tables_have_no_light_frame_on_a_dark_page(browser_page) -> None:
 
 CUT_OFF = """async () => {
   await window.MathJax?.startup?.promise;
-  const boxes = [...document.querySelectorAll("article :is(div.math, div.math > mjx-container, pre)")];
-  return boxes.filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText);
+  const boxes = [...document.querySelectorAll("article :is(div.math, div.math > mjx-container, .cell_input pre)")];
+  const cut = box => !box.closest("details") && box.scrollWidth > box.clientWidth + 1;
+  return boxes.filter(cut).map(box => box.innerText);
 }"""
 
 
 @pytest.mark.parametrize("page_name", PAGES)
 def test_equations_and_code_are_not_cut_off(browser_page, page_name: str) -> None:
-    page = browser_page(f"{page_name}.html", viewport={"width": 1200, "height": 900})
+    page = browser_page(f"{page_name}.html", viewport={"width": 1280, "height": 900})
     assert page.evaluate(CUT_OFF) == []
     assert page.locator("article div.math").count() == page.locator("article div.math > mjx-container").count()
+    wrapping = "boxes => boxes.map(box => getComputedStyle(box).whiteSpace).filter(style => style !== 'pre')"
+    assert page.eval_on_selector_all("article .cell_input pre", wrapping) == []
+
+
+@pytest.mark.parametrize("page_name", PAGES)
+def test_page_is_no_wider_than_a_phone(browser_page, page_name: str) -> None:
+    page = browser_page(f"{page_name}.html", viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+CONTRAST = """(selector) => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = luminance(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll(selector)].map((node) => {
+    const [low, high] = [ground, luminance(getComputedStyle(node).color)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  });
+}"""
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_captions_are_legible(browser_page, colours: str) -> None:
+    page = browser_page("01-problem.html", color_scheme=colours)
+    contrasts = page.evaluate(CONTRAST, "article figcaption .caption-text, article .caption-text")
+    assert len(contrasts) >= 2
+    assert min(contrasts) >= 4.5
+
+
+def test_figure_opens_at_full_size_by_keyboard(browser_page) -> None:
+    page = browser_page("01-problem.html", viewport={"width": 390, "height": 844})
+    figure = page.locator("article .cell_output img").first
+    figure.focus()
+    page.keyboard.press("Enter")
+    large = page.locator("dialog.full-size img")
+    assert large.bounding_box()["width"] > 1.5 * figure.bounding_box()["width"]
+    assert large.get_attribute("alt") == figure.get_attribute("alt")
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog.full-size").is_visible()
+    assert figure.evaluate("node => node === document.activeElement")
+    figure.click()
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("dialog.full-size").is_visible()
+
+
+def test_copy_buttons_have_names(browser_page) -> None:
+    page = browser_page("01-problem.html")
+    assert page.locator("button.copybtn").count() >= 3
+    assert (
+        page.locator("button.copybtn").count() == page.get_by_role("button", name="Copy", include_hidden=True).count()
+    )
+
+
+def test_next_page_of_the_front_page_is_chapter_1(browser_page) -> None:
+    page = browser_page("index.html")
+    for link in (page.locator("a.right-next"), page.get_by_role("link", name="Start with chapter 1")):
+        assert link.get_attribute("href").endswith("01-problem.html")
+
+
+@pytest.mark.parametrize("page_name", ["index", "01-problem", "glossary"])
+def test_pages_say_what_they_are_to_those_who_link_to_them(browser_page, page_name: str) -> None:
+    page = browser_page(f"{page_name}.html")
+    address = page.locator("link[rel=canonical]").get_attribute("href")
+    assert address == f"https://facesr-book.github.io/facesr-book/{page_name}.html"
+    found = {name: page.locator(f"meta[property='og:{name}']").get_attribute("content") for name in ("url", "title")}
+    assert found["url"] == address
+    assert found["title"]
+    said = page.locator("meta[name=description]").get_attribute("content")
+    assert 20 < len(said) <= 200
+    assert "<" not in said
+
+
+def test_figures_that_move_have_a_still_for_readers_without_scripts(browser_page) -> None:
+    page = browser_page("index.html", java_script_enabled=False)
+    still = page.locator("noscript img")
+    assert still.count() == 1
+    assert still.bounding_box()["width"] > 200
+    assert "RLS+" in page.locator("noscript p").inner_text()
+
+
+def test_scripts_come_only_where_and_when_they_are_used(browser_page) -> None:
+    scripts = "performance.getEntriesByType('resource').map(entry => entry.name)"
+    plain = browser_page("run-times.html", scheme="http").evaluate(scripts)
+    assert not any("mathjax" in name or "embed-amd" in name for name in plain)
+    page = browser_page("05-gaussianising.html", scheme="http")
+    assert not any("embed-amd" in name for name in page.evaluate(scripts))
+    page.evaluate("document.querySelector('script[type*=widget-view]').parentElement.scrollIntoView()")
+    page.locator("figure.facesr").first.wait_for()
+    assert any("embed-amd" in name for name in page.evaluate(scripts))
+
+
+@pytest.mark.parametrize("page_name", PAGES)
+def test_page_weighs_at_most_a_megabyte_and_a_half(browser_page, site: Path, page_name: str) -> None:
+    page = browser_page(f"{page_name}.html", scheme="http")
+    names = page.evaluate("[location.href, ...performance.getEntriesByType('resource').map(entry => entry.name)]")
+    paths = [site / urlsplit(name).path.lstrip("/") for name in names]
+    text = [path for path in paths if path.suffix in (".html", ".css", ".js")]
+    without = re.sub(rb"data:image/[^\"]+", b"", text[0].read_bytes())  # and without the pictures that widgets hold
+    without = re.sub(rb'"data": ?"[A-Za-z0-9+/=]{200,}"', b"", without)
+    weight = len(gzip.compress(without)) + sum(len(gzip.compress(path.read_bytes())) for path in text[1:])
+    weight += sum(path.stat().st_size for path in paths if path.suffix == ".woff2")
+    assert weight <= 1_500_000
 
 
 def test_run_times_page_holds_the_tables(site: Path) -> None:

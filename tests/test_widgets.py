@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.testing import assert_close
 from traitlets import TraitError
 
+from facesr_lib.degrade import Downsample
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.engine import History, SearchResult
-from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Run, Sweep
+from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Playground, Run, Sweep
 
 
 def decode(data: bytes) -> Tensor:
@@ -348,3 +349,44 @@ def test_sweeps_that_do_not_fit_are_refused(sweeps: dict[str, Sweep], message: s
 def test_pictures_beside_are_one_per_face() -> None:
     with pytest.raises(ValueError, match=r"'truth' has shape \(3, 3, 32, 32\).*\(2, 3, R, R\)"):
         LambdaExplorer({"a": sweep()}, beside={"truth": torch.rand(3, 3, 32, 32)}, fidelity="", realism="", alt="a")
+
+
+def test_playground_measures_what_it_shows() -> None:
+    truth = torch.linspace(0.1, 0.9, 6).view(2, 3, 1, 1).expand(-1, -1, 16, 16)
+    faces = {scale: {"bicubic": truth * 0.5, "PULSE": truth} for scale in (4, 8)}
+    widget = Playground(faces, truth, alt="two faces")
+    assert (widget.scales, widget.methods, widget.guess) == ([4, 8], ["bicubic", "PULSE"], [1])
+    assert_close(
+        torch.tensor(widget.psnr[1][0]), -10 * (truth * 0.5).square().mean((1, 2, 3)).log10(), rtol=1e-4, atol=0
+    )
+    assert widget.psnr[0][1] == [99, 99]  # no infinity: JSON has none
+    lost = Downsample(4)(truth * 0.5).square().mean((1, 2, 3)).sqrt()  # half of the picture is missing
+    assert_close(torch.tensor(widget.residual[0][0]), 255 * lost, rtol=1e-4, atol=1e-3)
+    assert_close(torch.tensor(widget.residual[0][1]), torch.zeros(2), atol=1e-3, rtol=0)
+    sheet = decode(widget.sheet)  # per scale the inputs and two methods, then the truth: 2 × 3 × 2 + 2 tiles
+    row, column = divmod(13, widget.columns)
+    last = sheet[:, row * 16 : (row + 1) * 16, column * 16 : (column + 1) * 16]
+    assert_close(last[:, 4:-4, 4:-4], truth[1, :, 4:-4, 4:-4], atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("faces", "options", "says"),
+    [
+        ({}, {}, "nothing to show"),
+        ({4: {"a": torch.rand(1, 3, 16, 16)}}, {}, r"'a' at scale 4 has shape"),
+        ({4: {"a": torch.rand(2, 3, 16, 16)}, 8: {"b": torch.rand(2, 3, 16, 16)}}, {}, "the same"),
+        ({4: {"a": torch.full((2, 3, 16, 16), torch.nan)}}, {}, "NaN"),
+        ({4: {"a": torch.rand(2, 3, 16, 16)}}, {"guess": ["c"]}, "cannot hide among"),
+    ],
+)
+def test_playground_says_what_does_not_fit(faces: dict, options: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Playground(faces, torch.rand(2, 3, 16, 16), alt="two faces", **options)
+
+
+def test_playground_carries_no_more_pixels_than_it_shows() -> None:
+    large = torch.rand(1, 3, 512, 512)
+    widget = Playground({8: {"a": large}}, large, alt="a face")
+    assert widget.resolution == 256
+    assert decode(widget.sheet).shape[1:] == (512, 512)
+    assert widget.psnr == [[[99]]]

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Run, Sweep
+from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Playground, Run, Sweep
 
 pytestmark = pytest.mark.browser
 
@@ -76,6 +77,11 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
         errors = [error for page in context.pages for error in page.errors]
         context.close()
         assert errors == []
+
+
+def scroll_to_widget(page: Any) -> None:
+    """Bring the first figure that moves near the view: its scripts are loaded then."""
+    page.evaluate("document.querySelector('script[type*=widget-view]').parentElement.scrollIntoView()")
 
 
 def pixels(locator: Any) -> np.ndarray:
@@ -338,6 +344,7 @@ def test_face_stands_beside_the_plane_where_there_is_room(
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_wipe_moves_in_chapter_1(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
     page = browser_page("01-problem.html", scheme=scheme, color_scheme=colours)
+    scroll_to_widget(page)
     wipe = page.locator(".facesr-wipe").first
     wipe.wait_for()
     slider = wipe.get_by_role("slider")
@@ -360,6 +367,7 @@ def test_wipe_moves_in_chapter_1(browser_page: Callable[..., Any], scheme: str, 
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_path_moves_in_chapter_3(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
     page = browser_page("03-pulse.html", scheme=scheme, color_scheme=colours)
+    scroll_to_widget(page)
     figure = page.locator("figure:has(.facesr-plane)").first
     figure.wait_for()
     slider, face_shown = figure.get_by_role("slider"), figure.locator("canvas").first
@@ -568,6 +576,7 @@ def test_new_figures_fit_the_screen(
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_histogram_moves_in_chapter_5(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
     page = browser_page("05-gaussianising.html", scheme=scheme, color_scheme=colours)
+    scroll_to_widget(page)
     figure = page.locator("figure:has(.facesr-norms)").first
     figure.wait_for()
     drawing = figure.locator(".facesr-norms")
@@ -588,6 +597,7 @@ def test_histogram_moves_in_chapter_5(browser_page: Callable[..., Any], scheme: 
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_weight_turns_in_chapter_6(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
     page = browser_page("06-rls.html", scheme=scheme, color_scheme=colours)
+    scroll_to_widget(page)
     figure = page.locator("figure").filter(has=page.get_by_role("radio", name="λ_w"))
     figure.wait_for()
     slider = figure.get_by_role("slider")
@@ -602,3 +612,115 @@ def test_weight_turns_in_chapter_6(browser_page: Callable[..., Any], scheme: str
     assert figure.get_by_role("radio", name="λ_g").is_checked()
     assert slider.get_attribute("aria-valuetext").startswith("λ_g = 0.01")
     assert page.outside_requests == []
+
+
+HUES = {"LR": 0, "bicubic": 40, "PULSE": 80, "RLS": 120, "truth": 200}  # how red each method's faces are
+
+
+@pytest.fixture(scope="module")
+def play_widget() -> Playground:
+    def faces(hue: int, scale: int = 0) -> Tensor:
+        pictures = torch.full((3, 3, 16, 16), 0.5)
+        pictures[:, 0] = hue / 255
+        pictures[:, 1] = scale / 20
+        pictures[:, 2] = torch.tensor([0.1, 0.5, 0.9])[:, None, None]
+        return pictures
+
+    made = {s: {name: faces(HUES[name], s) for name in ("bicubic", "PULSE", "RLS")} for s in (4, 8)}
+    return Playground(made, faces(HUES["truth"]), alt="three faces", title="Guess", caption="Of three")
+
+
+def reds(page: Any) -> list[int]:
+    """How red each picture of the gallery is."""
+    pixel = "all => all.map(c => c.getContext('2d').getImageData(8, 8, 1, 1).data[0])"
+    return page.eval_on_selector_all(".facesr-gallery canvas", pixel)
+
+
+def test_playground_shows_another_face_and_scale_by_the_arrow_keys(show: Callable[..., Any], play_widget) -> None:
+    page = show(play_widget)
+    page.locator(".facesr-gallery canvas").first.wait_for()
+    labels = page.locator(".facesr-gallery b").all_inner_texts()
+    assert labels == ["given: 4× smaller", "bicubic", "PULSE", "RLS", "truth"]
+    assert reds(page)[1:] == pytest.approx([40, 80, 120, 200], abs=12)
+    still, said = page.locator(".facesr-gallery").screenshot(), page.locator("output").inner_text()
+    page.get_by_role("radio", name="Face 1").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("model.get('face')") == 1
+    second = page.locator(".facesr-gallery").screenshot()
+    assert second != still
+    assert page.locator("output").inner_text() != said
+    page.get_by_role("radio", name="4×").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("model.get('scale')") == 1
+    assert page.locator(".facesr-gallery").screenshot() != second
+    assert page.locator(".facesr-gallery b").first.inner_text() == "given: 8× smaller"
+    psnr = f"{play_widget.psnr[1][1][1]:.1f} dB"
+    assert psnr in page.locator(".facesr-card").nth(2).inner_text()
+    page.evaluate("cleanup(); model.set('face', 0)")
+    assert page.locator("output").inner_text().startswith("Face 2")
+
+
+def test_guessing_hides_the_names_and_answers(show: Callable[..., Any], play_widget) -> None:
+    page = show(play_widget)
+    page.locator(".facesr-gallery canvas").first.wait_for()
+    page.get_by_role("radio", name="compare").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("model.get('mode')") == "guess"
+    for asked in (1, 2):
+        assert "Which?" in page.locator("output").inner_text()
+        assert page.locator(".facesr-gallery b").all_inner_texts()[1:] == ["A", "B", "C"]
+        assert sorted(reds(page)[1:]) == pytest.approx([80, 120, 200], abs=12)
+        html = page.locator(".facesr-gallery").inner_html()
+        assert not any(name in html.replace("is the truth", "") for name in ("PULSE", "RLS", "truth", "dB"))
+        found = [red > 160 for red in reds(page)[1:]].index(True)
+        pick = found if asked == 1 else (found + 1) % 3
+        page.locator(".facesr-gallery button").nth(pick).focus()
+        page.keyboard.press("Enter")
+        answer = page.locator("output").inner_text()
+        assert answer.startswith("Right: " if asked == 1 else "No, that was ")
+        assert f"{'ABC'[found]} is the truth" in answer
+        assert answer.endswith(f"1 of {asked}.")
+        assert page.locator(".facesr-true b").inner_text() == f"{'ABC'[found]}: truth"
+        assert page.locator(".facesr-gallery button").count() == 0
+        page.keyboard.press("Enter")  # the focus is on "Next face"
+        assert page.evaluate("model.get('face')") == asked
+    assert page.evaluate("model.get('score')") == [1, 2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_playground_fits_and_is_legible(show: Callable[..., Any], play_widget, width: int, dark: bool) -> None:
+    colours = "dark" if dark else "light"
+    page = show(play_widget, viewport={"width": width, "height": 800}, color_scheme=colours, has_touch=True)
+    page.locator(".facesr-gallery canvas").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    columns = page.evaluate(
+        "getComputedStyle(document.querySelector('.facesr-gallery')).gridTemplateColumns.split(' ')"
+    )
+    assert len(columns) == (2 if width == 390 else 4)
+    page.locator(".facesr-thumb").nth(2).tap()
+    assert page.evaluate("model.get('face')") == 2
+    back = luminance(page.locator(".facesr").evaluate("node => getComputedStyle(node).backgroundColor"))
+    assert (back < 0.1) == dark
+    for text in (".facesr-card b", ".facesr-card span", ".facesr-choice label", ".facesr-choice legend", "output"):
+        low, high = sorted([back, luminance(page.locator(text).first.evaluate("node => getComputedStyle(node).color"))])
+        assert (high + 0.05) / (low + 0.05) >= 4.5, text
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_playground_plays_on_the_front_page(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("index.html", scheme=scheme, color_scheme=colours, viewport={"width": 390, "height": 844})
+    scroll_to_widget(page)
+    gallery = page.locator(".facesr-gallery")
+    gallery.wait_for()
+    still = gallery.screenshot()
+    page.get_by_role("radio", name="Face 1").focus()
+    page.keyboard.press("ArrowRight")
+    assert gallery.screenshot() != still
+    page.get_by_role("radio", name="guess the truth").check()
+    page.get_by_role("button", name="B is the truth").click()
+    assert "is the truth" in page.locator("output").inner_text()
+    assert page.outside_requests == []
+    assert page.console_errors == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 390

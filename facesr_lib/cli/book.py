@@ -10,7 +10,7 @@ def add(commands: Any) -> None:
     """Add the command and its flags."""
     book = commands.add_parser("book", help="execute the chapters and build the site")
     book.add_argument("--profile", choices=("smoke", "read", "paper"), default="read")
-    book.add_argument("--jobs", type=int, default=2, help="chapters executed at once (%(default)s)")
+    book.add_argument("--jobs", type=int, help="chapters executed at once (default: one for each core)")
     book.add_argument("--execute-only", action="store_true", help="run the chapters, build no site")
     book.add_argument("chapters", nargs="*", help="some chapters only (implies --execute-only)")
     book.set_defaults(run=_book)

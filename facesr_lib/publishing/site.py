@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
+
+from PIL import Image
 
 from facesr_lib.files import replacing
 from facesr_lib.publishing import scripts
@@ -70,13 +77,46 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
     if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
         raise BookError("Jupyter Book could not build the pages: see its messages above.")
     for page in (out / "_build" / "html").glob("*.html"):
-        # The theme for Python 3.10 asks for its icon font ahead of time, across origins: file:// pages may not.
-        page.write_text(re.sub('<link rel="preload" as="font"[^>]*>', "", page.read_text("utf-8")), encoding="utf-8")
+        page.write_text(_finished(page.read_text(encoding="utf-8")), encoding="utf-8")
     return out / "_build" / "html"
 
 
+def _finished(page: str) -> str:
+    """Complete a built page: what search engines and messengers show of it, and no script that it does not use.
+
+    Canonical address and title are the page's own; the description is its first paragraph.
+    """
+    # The theme for Python 3.10 asks for its icon font ahead of time, across origins.
+    page = re.sub('<link rel="preload" as="font"[^>]*>', "", page)
+    # Icons as scripts, half a megabyte: the theme's style sheet has the same ones as a font.
+    page = re.sub(
+        r'<script[^>]*fontawesome\.js[^>]*></script>|<link[^>]*as="script"[^>]*fontawesome\.js[^>]*>', "", page
+    )
+    page = _with_stills(page)
+    if 'class="math' not in page:
+        page = re.sub(r"<script[^>]*/mathjax/[^>]*></script>", "", page)
+    address = re.search(r'<link rel="canonical" href="([^"]+)"', page)
+    article = re.search(r"<article.*?</h1>.*?<p>(.*?)</p>", page, re.S)
+    title = re.search(r"<title>(.*?)</title>", page, re.S)
+    if not (address and article and title) or 'property="og:url"' in page:
+        return page  # the search page has no text of its own; one that was not rendered anew is complete
+    words = html.unescape(re.sub(r"<[^>]+>|\\[()]", "", article[1])).split()
+    text = textwrap.shorten(" ".join(words), 200, placeholder=" …")
+    properties = {
+        "og:type": "article",
+        "og:title": html.unescape(title[1]).strip(),
+        "og:description": text,
+        "og:url": address[1],
+        "og:image": urljoin(address[1], "_static/result.png"),
+    }
+    named = [("name", "description", text), ("name", "twitter:card", "summary_large_image")]
+    tags = [*named, *(("property", name, content) for name, content in properties.items())]
+    head = "".join(f'<meta {kind}="{name}" content="{html.escape(content)}" />\n' for kind, name, content in tags)
+    return page.replace("</head>", f"{head}</head>", 1)
+
+
 def _render_chapter(executed: Path, target: Path, profile: str) -> None:
-    """Write a chapter as the page shows it: with its run time, without the parameters cell that papermill put in."""
+    """Write a chapter as the page shows it: with its run time, without papermill's parameters and Colab's cell."""
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["cells"] = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
     here = machine()
@@ -88,6 +128,8 @@ def _render_chapter(executed: Path, target: Path, profile: str) -> None:
     )
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"]).replace(RUN_TIME, sentence)
+        if 'if "google.colab" in sys.modules' in cell["source"]:
+            cell["metadata"].setdefault("tags", []).append("remove-cell")  # for Colab alone
     target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
     shutil.copystat(executed, target)  # an unchanged page is not rendered again
 
@@ -117,3 +159,28 @@ def _benchmark() -> Table:
 
 def _papermill(notebook: Path) -> dict[str, Any]:
     return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]
+
+
+def _with_stills(page: str) -> str:
+    """Give readers without scripts a first picture of each figure that moves, and what it shows in words."""
+    state = re.search(r'<script type="application/vnd.jupyter.widget-state\+json">(.*?)</script>', page, re.S)
+    models = json.loads(state[1])["state"] if state else {}
+
+    def still(view: re.Match[str]) -> str:
+        model = models.get(json.loads(view[1])["model_id"], {})
+        traits = model.get("state", {})
+        if not traits.get("alt"):
+            return view[0]
+        held = {buffer["path"][0]: base64.b64decode(buffer["data"]) for buffer in model.get("buffers", ())}
+        alt, shown = html.escape(traits["alt"]), ""
+        if picture := held.get("sheet") or held.get("after"):
+            file = io.BytesIO()
+            sheet = Image.open(io.BytesIO(picture)).convert("RGB")
+            rows = min(sheet.height, 2 * traits.get("resolution", sheet.height))
+            sheet.crop((0, 0, sheet.width, rows)).save(file, "WEBP", quality=80)
+            source = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+            shown = f'<img src="{source}" alt="{alt}" width="{sheet.width}" height="{rows}">'
+        return f"{view[0]}<noscript>{shown}<p>{alt}</p></noscript>"
+
+    view = r'<script type="application/vnd.jupyter.widget-view\+json">([^<]*)</script>(?!<noscript>)'
+    return re.sub(view, still, page)

@@ -23,7 +23,7 @@ def script(*names: str) -> str:
 
 
 class Figure(anywidget.AnyWidget):
-    """A figure that carries its data with it; see `BeforeAfter`, `LatentTrajectory`, `NormHistogram`, `LambdaExplorer`.
+    """A figure that carries its data with it; see `BeforeAfter`, `Playground` and the others.
 
     Attributes
     ----------

@@ -1,0 +1,140 @@
+"""A face, a scale, and what each method makes of it; or the same blinded, to guess which one is the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from traitlets import Bytes, Enum, Int, List, Unicode
+
+from facesr_lib import images, metrics
+from facesr_lib.degrade import Downsample
+from facesr_lib.widgets.figure import Figure, rounded, script, webp
+
+LARGEST = 256  # pixels per side that a picture has on the page
+PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
+
+
+class Playground(Figure):
+    """Pick a face and a scale, see what every method makes of it; or guess which picture is the truth.
+
+    Everything is computed before: the figure carries N × S × (M + 1) + N pictures and needs no kernel.
+
+    Parameters
+    ----------
+    faces : dict of dict of (N, 3, R, R)
+        Scale → method → what the method made of the small pictures; in [0, 1]. Each scale has the same methods.
+    truth : (N, 3, R, R)
+        The faces themselves.
+    lowres : dict of (N, 3, h, w), optional
+        Scale → the small pictures; by default ``operator(scale)`` makes them.
+    operator : callable
+        Scale → what makes pictures small. It makes the residuals: the root mean squared difference, in grey levels,
+        between a result made small and the small picture.
+    guess : sequence of str, optional
+        The methods that the truth hides among; by default all but interpolations.
+    alt : str
+        What the figure shows, for those who cannot see it.
+    title, caption : str
+        Shown above and below.
+
+    Attributes
+    ----------
+    face, scale : int
+        Which face and which of the scales are shown.
+    mode : {"look", "guess"}
+        All four follow the reader's hand, and can be set and linked.
+    score : [int, int]
+        Truths found, and faces tried.
+
+    Raises
+    ------
+    ValueError
+        If scales, methods or shapes do not fit together, or a picture is NaN.
+    """
+
+    _esm = script("chart.js", "playground.js")
+
+    scales = List(Int()).tag(sync=True)
+    methods = List(Unicode()).tag(sync=True)
+    guess = List(Int(), help="Places of the methods that the truth hides among.").tag(sync=True)
+    psnr = List(List(), help="PSNR in dB: scale, method, face.").tag(sync=True)
+    residual = List(List(), help="Residual in grey levels: scale, method, face.").tag(sync=True)
+    sheet = Bytes(help="Per scale the inputs and each method's faces, then the truth: one WebP picture.").tag(sync=True)
+    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
+    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
+    count = Int(help="N, faces.").tag(sync=True)
+    face = Int(0, min=0).tag(sync=True)
+    scale = Int(0, min=0).tag(sync=True)
+    mode = Enum(("look", "guess"), "look").tag(sync=True)
+    score = List(Int(), [0, 0]).tag(sync=True)
+
+    def __init__(
+        self,
+        faces: Mapping[int, Mapping[str, Tensor]],
+        truth: Tensor,
+        *,
+        lowres: Mapping[int, Tensor] | None = None,
+        operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample,
+        guess: Sequence[str] | None = None,
+        alt: str,
+        title: str = "",
+        caption: str = "",
+    ):
+        truth = _checked("truth", truth, None)
+        side = truth.shape[-1]
+        names = list(next(iter(faces.values()), {}))
+        if not names:
+            raise ValueError("there is nothing to show: give at least one scale and one method")
+        guess = [name for name in names if name not in PLAIN] if guess is None else list(guess)
+        if unknown := set(guess) - set(names):
+            raise ValueError(f"the truth cannot hide among {sorted(unknown)}: the methods are {names}")
+        tiles: list[Tensor] = []
+        psnr, residual = [], []
+        for scale, results in faces.items():
+            if list(results) != names:
+                raise ValueError(
+                    f"scale {scale} has the methods {list(results)}, another has {names}: give each the same"
+                )
+            small = operator(scale)
+            given = (small(truth) if lowres is None else lowres[scale]).detach().float().cpu()
+            made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
+            tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
+            psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
+            errors = [(small(image) - given).square().mean((1, 2, 3)).sqrt() for image in made]
+            residual.append([rounded(255 * error) for error in errors])
+        every = torch.cat([*tiles, _tile(truth)])
+        columns = math.ceil(math.sqrt(len(every)))
+        super().__init__(
+            scales=list(faces),
+            methods=names,
+            guess=[names.index(name) for name in guess],
+            psnr=psnr,
+            residual=residual,
+            sheet=webp(images.grid(every, columns, pad=0), quality=88),
+            columns=columns,
+            resolution=every.shape[-1],
+            count=len(truth),
+            alt=alt,
+            title=title,
+            caption=caption,
+        )
+
+
+def _checked(name: str, pictures: Tensor, shape: torch.Size | None) -> Tensor:
+    pictures = torch.as_tensor(pictures).detach().float().cpu()
+    square = pictures.ndim == 4 and pictures.shape[1] == 3 and pictures.shape[2] == pictures.shape[3]
+    if not square or (shape is not None and pictures.shape != shape):
+        wanted = "(N, 3, R, R)" if shape is None else tuple(shape)
+        raise ValueError(f"{name} has shape {tuple(pictures.shape)}; give {wanted}")
+    if not pictures.isfinite().all():
+        raise ValueError(f"{name} has pixels that are NaN or infinite")
+    return pictures.clamp(0, 1)
+
+
+def _tile(pictures: Tensor) -> Tensor:
+    """As large as the page shows them, at most."""
+    shown = min(pictures.shape[-1], LARGEST)
+    return images.resize(pictures, (shown, shown), "box")
