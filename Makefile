@@ -17,7 +17,7 @@ help:
 	@echo "make clean   remove what was built (distclean: the environment, too)"
 
 book: $(READY)
-	$(VENV)/bin/facesr assets fetch faces || echo "No held-out faces: the chapters run on samples of the prior, and say so."
+	$(VENV)/bin/facesr assets fetch faces-test || echo "No held-out faces: the chapters run on samples of the prior, and say so."
 	$(VENV)/bin/facesr book --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 # One thread for each of two workers; the first that needs executed chapters or the site makes them for both.

@@ -46,7 +46,7 @@ def faces(split: str = "train", resolution: int = 64, count: int | None = None) 
     messages.choose(split, ("train", "test"), "split")
     if resolution < 1 or FACE_SIDE % resolution:
         raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ….")
-    pixels = prepared(assets.path("faces") / split, resolution, skip_damaged=False)
+    pixels = prepared(assets.path(f"faces-{split}"), resolution, skip_damaged=False)
     return _to_images(pixels[: _at_most(count, len(pixels), f"split {split!r}")])
 
 

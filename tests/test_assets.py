@@ -106,7 +106,8 @@ fetch = functools.partial(assets.fetch, progress=False)
 
 def test_every_entry_is_complete():
     assert {
-        "faces",
+        "faces-test",
+        "faces-train",
         "faces-64",
         "stylegan2-ffhq-1024",
         "alexnet",
@@ -127,12 +128,14 @@ def test_every_entry_is_complete():
 
 
 def test_faces_are_listed_one_by_one():
-    files = assets.entry("faces").files
-    assert len(files) == assets.entry("faces").count == len({f.path for f in files}) == 950
-    assert files[6].path == "faces/train/0007.jpg"
-    assert files[6].urls[0].endswith("/images/7.jpg")
-    assert files[900].path == "faces/test/1263.jpg"
-    assert files[900].urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
+    for name, count in {"faces-train": 900, "faces-test": 50}.items():
+        files = assets.entry(name).files
+        assert len(files) == assets.entry(name).count == len({f.path for f in files}) == count
+    seventh, first = assets.entry("faces-train").files[6], assets.entry("faces-test").files[0]
+    assert seventh.path == "faces/train/0007.jpg"
+    assert seventh.urls[0].endswith("/images/7.jpg")
+    assert first.path == "faces/test/1263.jpg"
+    assert first.urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
 
 
 @pytest.mark.parametrize("name", ["faces-64", "growing-32"])

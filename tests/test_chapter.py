@@ -37,12 +37,12 @@ def test_without_face_data_the_prior_draws_its_own(prior, bare):
 
 def test_faces_are_those_that_no_training_saw(prior):
     try:
-        assets.path("faces")
+        assets.path("faces-test")
     except assets.AssetMissing as error:
         pytest.skip(str(error))
     faces, origin = chapter.faces(prior, 2)
     assert origin == "held-out faces"
-    kept = images.read(assets.path("faces") / "test" / "1263.jpg")[None]
+    kept = images.read(assets.path("faces-test") / "1263.jpg")[None]
     assert_close(faces[:1], torch.nn.functional.avg_pool2d(kept, 4), atol=0.51 / 255, rtol=0)
     assert chapter.faces(prior, 51)[1] == "samples of the prior"
 

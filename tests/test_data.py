@@ -17,7 +17,8 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     common = {"purpose": "a test", "licence": "none", "size": 1, "source": "nowhere", "without": "the rest still works"}
     registry = {
-        "faces": Entry("faces", "faces", count=13, **common),
+        "faces-train": Entry("faces-train", "faces/train", count=11, **common),
+        "faces-test": Entry("faces-test", "faces/test", count=2, **common),
         "celeba-hq": Entry("celeba-hq", "celeba-hq", count=2, **common),
         "set5": Entry("set5", "sr/set5", count=2, **common),
     }
@@ -92,13 +93,13 @@ def test_faces_refuse(home):
 
 def test_the_prepared_faces_are_read():
     try:
-        assets.path("faces")
+        assets.path("faces-test")
     except AssetMissing as error:
         pytest.skip(str(error))
     x = data.faces("test", 64)
     assert x.shape == (50, 3, 64, 64)
     assert x.flatten(1).std(1).min() > 0.05
-    (first, *_), folder = data.faces("test", 256, 1), assets.path("faces") / "test"
+    (first, *_), folder = data.faces("test", 256, 1), assets.path("faces-test")
     torch.testing.assert_close(first, images.read(folder / "1263.jpg"), atol=1e-6, rtol=0)
 
 
