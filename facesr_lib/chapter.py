@@ -86,9 +86,9 @@ def open(profile: str, device: str = "auto", seed: int = 0, *, count: int = 16, 
 
 BANNER = """\
 <div class="admonition warning"><p class="admonition-title">Not the faces of the book</p>
-<p>The held-out faces are not on this machine (<code>facesr assets fetch faces-test</code> brings them). The faces below were
-drawn by the prior itself, which is easier for every method that searches in it; findings that do not hold for them are
-left out.</p></div>
+<p>The held-out faces are not on this machine (<code>facesr assets fetch faces-test</code> brings them). The faces below
+were drawn by the prior itself, which is easier for every method that searches in it; findings that do not hold for them
+are left out.</p></div>
 """
 
 

@@ -138,7 +138,7 @@ def test_held_out_faces_say_where_they_come_from(home):
     assert (origin, faces.shape) == ("CelebA-HQ", (2, 3, 512, 512))
     torch.testing.assert_close(faces.mean((1, 2, 3)) * 255, torch.tensor([10.0, 2.0]), atol=0.1, rtol=0)
     (home / "faces" / "test" / "90.png").unlink()
-    with pytest.raises(AssetMissing, match="'faces' is incomplete"):
+    with pytest.raises(AssetMissing, match="'faces-test' is incomplete"):
         data.held_out(64, 1)
 
 
