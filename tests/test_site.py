@@ -222,7 +222,7 @@ def test_scripts_come_only_where_and_when_they_are_used(browser_page) -> None:
     scripts = "performance.getEntriesByType('resource').map(entry => entry.name)"
     plain = browser_page("run-times.html", scheme="http").evaluate(scripts)
     assert not any("mathjax" in name or "embed-amd" in name for name in plain)
-    page = browser_page("03-pulse.html", scheme="http")  # whose widget stands far below the first screen
+    page = browser_page("05-gaussianising.html", scheme="http")
     assert not any("embed-amd" in name for name in page.evaluate(scripts))
     page.evaluate("document.querySelector('script[type*=widget-view]').parentElement.scrollIntoView()")
     page.locator("figure.facesr").first.wait_for()
@@ -239,8 +239,7 @@ def test_page_weighs_at_most_a_megabyte_and_a_half(browser_page, site: Path, pag
     without = re.sub(rb'"data": ?"[A-Za-z0-9+/=]{200,}"', b"", without)
     weight = len(gzip.compress(without)) + sum(len(gzip.compress(path.read_bytes())) for path in text[1:])
     weight += sum(path.stat().st_size for path in paths if path.suffix == ".woff2")
-    shown_at_once = any(path.name == "embed-amd.js" for path in paths)  # a widget on the first screen, beside formulas
-    assert weight <= (1_700_000 if shown_at_once else 1_500_000)
+    assert weight <= 1_500_000
 
 
 def test_run_times_page_holds_the_tables(site: Path) -> None:

@@ -32,7 +32,7 @@
       watcher.disconnect();
       begin();
     },
-    { rootMargin: "1000px" },
+    { rootMargin: "300px" },
   );
   for (const view of document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')) {
     watcher.observe(view.parentElement);
