@@ -1,4 +1,4 @@
-"""AlexNet and VGG16 as LPIPS sees with them; their ImageNet weights are assets."""
+"""AlexNet and VGG16 as LPIPS sees with them, and VGG19 as ESRGAN does; their ImageNet weights are assets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from facesr_lib import assets
 from facesr_lib.assets import unpickling
@@ -44,3 +45,41 @@ def lpips_network(backbone: Backbone) -> Any:
     }
     network.net.load_state_dict(own, strict=True)
     return network.eval().requires_grad_(False)
+
+
+_VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)
+
+
+@cache
+@torch.inference_mode(False)
+def vgg19(convolutions: int) -> nn.Sequential:
+    """VGG19's first layers, frozen, up to a convolution *before* its ReLU: the 16th is conv5_4, the 8th conv3_4.
+
+    It takes what `imagenet_input` makes of pictures. ``assets.AssetMissing`` says how to get the weights ("vgg19").
+    """
+    weights = unpickling.load(assets.checked("vgg19"))
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _VGG19:
+        if isinstance(width, int):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels, convolutions = width, convolutions - 1
+        else:
+            layers.append(nn.MaxPool2d(2))
+        if convolutions == 0:
+            break
+    network = nn.Sequential(*layers[:-1])
+    network.load_state_dict({name: weights[f"features.{name}"] for name in network.state_dict()})
+    return network.eval().requires_grad_(False)
+
+
+def imagenet_input(image: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] → what torchvision's networks see: less ImageNet's mean, over its deviation."""
+    mean, deviation = _imagenet(image.device)
+    return (image - mean) / deviation
+
+
+@cache
+@torch.inference_mode(False)
+def _imagenet(device: torch.device) -> Tensor:
+    return torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device)[:, :, None, None]
