@@ -118,6 +118,16 @@ def efficientnet_features(x: Tensor) -> Tensor:
     return network.extract_features(efficientnet_input(x)).mean((2, 3))
 
 
+def efficientnet_maps(x: Tensor, blocks: int) -> Tensor:
+    """(n, 3, H, W) in [0, 1], at their own size → the answers (n, C, h, w) of the first blocks; gradients pass."""
+    network: Any = efficientnet().to(x.device)
+    x = ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
+    x = network._swish(network._bn0(network._conv_stem(x)))
+    for block in network._blocks[:blocks]:
+        x = block(x)
+    return x
+
+
 def _load(find: Callable[[], Path]) -> dict[str, Tensor]:
     try:
         return unpickling.load(find())
