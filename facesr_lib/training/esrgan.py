@@ -1,0 +1,402 @@
+"""Train ESRGAN, and LSRGAN which has one term more: a companion encoder that the generator is to disagree with.
+
+Two stages (Wang et al. 2018; Zhong & Zhou 2020, section 4.1). In the first, G learns to enlarge and L to make small,
+apart, by absolute differences. In the second, D, G and L learn in turn. Its four models differ by two switches and
+agree in everything else, the patches drawn and the start included::
+
+                     perceptual loss    contextual loss
+    without L        ESR (eq. 1)        CESR (eq. 12)
+    with L           LSR (eq. 10)       CLSR (eq. 13)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from math import log
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from facesr_lib import assets, files
+from facesr_lib.degrade import Downsample
+from facesr_lib.losses import (
+    contextual_loss,
+    feature_l1,
+    imagenet_features,
+    relativistic_discriminator_loss,
+    relativistic_generator_loss,
+)
+from facesr_lib.networks import rrdb
+from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
+from facesr_lib.training import loop
+from facesr_lib.training.adversarial import Adversarial, follow
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.patches import Patches
+from facesr_lib.training.processes import Processes
+
+GENERATOR = "generator.safetensors"
+ENCODER = "encoder.safetensors"
+SCALE = 4
+
+
+@dataclass(frozen=True)
+class Start(Checked):
+    """Every choice of the first stage; networks that a CPU trains in hours. The paper's are in brackets.
+
+    Attributes
+    ----------
+    blocks, channels, growth : int
+        G's size, as in `networks.rrdb.RRDBNet` (23, 64, 32).
+    encoder_width : int
+        L's, as in `networks.rrdb.CompanionEncoder`; 64 takes VGG16's weights where they are (64).
+    patch : int
+        Side of the patches that it sees, a multiple of 32 (128).
+    turns : bool
+        Whether patches are turned and upside down, too, and not only mirrored (true); faces are not.
+    batch : int
+        Patches per step (16).
+    lr : float
+        Adam's learning rate, halved after two and after four fifths of the iterations (2e-4).
+    iterations : int
+        How many the schedule is made for (500,000).
+    ema : float
+        Share of G's moving average that stays in a step; 0: no average. The paper says nothing, ESRGAN's code 0.999.
+    seed : int
+    """
+
+    blocks: int = within(3, at_least=1)
+    channels: int = within(32, at_least=1)
+    growth: int = within(16, at_least=1)
+    encoder_width: int = within(16, at_least=1)
+    patch: int = within(128, at_least=32)
+    turns: bool = within(True, among=(False, True))
+    batch: int = within(16, at_least=1)
+    lr: float = within(2e-4, at_least=0)
+    iterations: int = within(20_000, at_least=1)
+    ema: float = within(0.999, at_least=0, at_most=0.999999)
+    seed: int = within(0, at_least=0, at_most=2**32)
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Every choice of the second stage; weights are the paper's.
+
+    Attributes
+    ----------
+    latent : bool
+        Whether L takes part: LSR and CLSR.
+    contextual : bool
+        Whether the contextual loss stands in the perceptual one's place: CESR and CLSR.
+    content : float
+        Weight of the perceptual or the contextual loss.
+    lambda_ra : float
+        λ, of the relativistic average loss.
+    eta : float
+        η, of the absolute difference.
+    mu : float
+        μ, of the latent distance, which G enlarges and L makes smaller.
+    anchor : float
+        A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss.
+    discriminator_width : int
+        D's, as in `networks.rrdb.PatchDiscriminator` (64).
+    patch : int
+        Side of the patches, a multiple of 32 (128).
+    turns : bool
+        As in `Start`.
+    batch : int
+        Patches per step (16).
+    lr : float
+        Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4).
+    iterations : int
+        How many the schedule is made for (500,000).
+    ema : float
+        As in `Start`.
+    seed : int
+    """
+
+    latent: bool = within(True, among=(False, True))
+    contextual: bool = within(False, among=(False, True))
+    content: float = within(1.0, at_least=0)
+    lambda_ra: float = within(5e-3, at_least=0)
+    eta: float = within(1e-2, at_least=0)
+    mu: float = within(1e-3, at_least=0)
+    anchor: float = within(0.0, at_least=0)
+    discriminator_width: int = within(16, at_least=1)
+    patch: int = within(128, at_least=32)
+    turns: bool = within(True, among=(False, True))
+    batch: int = within(16, at_least=1)
+    lr: float = within(1e-4, at_least=0)
+    iterations: int = within(20_000, at_least=1)
+    ema: float = within(0.999, at_least=0, at_most=0.999999)
+    seed: int = within(0, at_least=0, at_most=2**32)
+
+
+class SuperResolution(Adversarial):
+    """What both stages share: pairs of patches, G with its moving average, a learning rate that halves."""
+
+    halvings: tuple[float, ...]  # after which shares of the iterations
+
+    def __init__(
+        self,
+        pictures: Sequence[np.ndarray],
+        config: Start | Config,
+        generator: RRDBNet,
+        device: str,
+        bf16: bool,
+        networks: dict[str, nn.Module],
+        **also: str,
+    ):
+        processes = Processes(device)
+        self._start_rate, self._iterations = config.lr, config.iterations
+        self._small = Downsample(SCALE)
+        self._patches = Patches(pictures, config.patch, processes.device, config.turns)
+        self._bf16 = bf16
+        self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0
+        self.generator = generator.to(processes.device).to(memory_format=torch.channels_last).train()
+        self.average = deepcopy(self.generator).eval().requires_grad_(False)
+        self.optimizers: dict[str, Adam] = {}
+        for name, network in ({"generator": self.generator} | networks).items():
+            network.to(processes.device).to(memory_format=torch.channels_last).train()
+            self.optimizers[name] = Adam(network.parameters(), lr=config.lr)  # β = (0.9, 0.999), as the paper says
+        parts = {"generator": self.generator, "average": self.average} | networks
+        optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
+        super().__init__(asdict(config) | also, processes, config.batch, config.seed, **parts, **optimizers)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Small patches z (N, 3, S / 4, S / 4) and large ones y (N, 3, S, S) in [0, 1].
+
+        Each patch is made small by itself, by MATLAB's bicubic, and rounded to 8 bits as a file would be.
+        """
+        y = self._patches.draw(self.share, self.random)
+        z = (self._small(y).clamp(0, 1) * 255).round() / 255
+        return z.contiguous(memory_format=torch.channels_last), y
+
+    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
+        """A network's answer, in float32; convolutions in bfloat16 if that was asked for."""
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            return network(x).float()
+
+    def begin(self) -> None:
+        """Set the learning rate of this step."""
+        done = self.images_seen / self.batch
+        halved = sum(done >= share * self._iterations for share in self.halvings)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self._start_rate * 0.5**halved
+
+    def end(self) -> None:
+        """Count the step's patches and move the average on."""
+        self.images_seen += self.batch
+        self.finished = self.images_seen >= self.batch * self._iterations
+        follow(self.average, self.generator, self.batch, self._half_life)
+
+    def write(self, network: nn.Module, path: Path, **also: str) -> None:
+        """Write a network in half precision, under its official names, with how it was trained."""
+        state = {name: value.cpu().half().contiguous() for name, value in network.state_dict().items()}
+        metadata = {"config": json.dumps(self.config), "images_seen": str(self.images_seen)} | also
+        with files.replacing(path) as temporary:
+            save_file(state, temporary, metadata)
+
+
+class Pretraining(SuperResolution):
+    """The first stage: G and L learn apart, by absolute differences.
+
+    Parameters
+    ----------
+    pictures : sequence of (H, W, 3)
+        uint8, none smaller than a patch (`patches.read_pictures`).
+    config : Start
+    device : str
+    bf16 : bool
+
+    Attributes
+    ----------
+    origin : str
+        What L began as, "VGG16" or "random numbers".
+    """
+
+    halvings = 0.4, 0.8
+
+    def __init__(self, pictures: Sequence[np.ndarray], config: Start, device: str = "cpu", bf16: bool = False):
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            generator = RRDBNet(config.blocks, config.channels, config.growth, SCALE)
+            self.encoder = CompanionEncoder(config.encoder_width)
+        self.origin = "random numbers"
+        if config.encoder_width == 64:
+            try:
+                self.encoder.start_from_vgg16()
+                self.origin = "VGG16"
+            except assets.AssetMissing:
+                pass
+        super().__init__(pictures, config, generator, device, bf16, {"encoder": self.encoder}, encoder=self.origin)
+
+    def step(self) -> dict[str, Tensor]:
+        """One step of G on ‖y − G(z)‖₁ and one of L on ‖z − L(y)‖₁, both means over pixels."""
+        self.begin()
+        z, y = self.pairs()
+        with self.turn(self.optimizers["generator"]):
+            pixel = (y - self.forward(self.generator, z)).abs().mean()
+            pixel.backward()
+        with self.turn(self.optimizers["encoder"]):
+            code = (z - self.forward(self.encoder, y)).abs().mean()
+            code.backward()
+        self.end()
+        return {"G": pixel.detach(), "L": code.detach()}
+
+    def snapshot(self, folder: Path) -> None:
+        """Write what the second stage starts from: G's average and L."""
+        self.write(self.average, folder / GENERATOR)
+        self.write(self.encoder, folder / ENCODER)
+
+
+class Refinement(SuperResolution):
+    """The second stage: D, G and, if the latent space takes part, L in turn.
+
+    Parameters
+    ----------
+    pictures : sequence of (H, W, 3)
+        uint8, none smaller than a patch (`patches.read_pictures`).
+    config : Config
+    start : path
+        Folder of a first stage.
+    device : str
+    bf16 : bool
+
+    Attributes
+    ----------
+    seen_by : str
+        Whose features the perceptual and the contextual loss compare, as `losses.imagenet_features` names it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, MetricUnavailable
+        As `networks.rrdb.load`, `Patches` and `losses.imagenet_features`.
+    """
+
+    halvings = 0.1, 0.2, 0.4, 0.6
+
+    def __init__(
+        self,
+        pictures: Sequence[np.ndarray],
+        config: Config,
+        start: str | Path,
+        device: str = "cpu",
+        bf16: bool = False,
+    ):
+        start = Path(start).expanduser()
+        generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.discriminator = PatchDiscriminator(config.discriminator_width, config.patch)
+        self._c = config
+        self.seen_by, self._features = imagenet_features(4 if config.contextual else 16)
+        self._content = contextual_loss if config.contextual else feature_l1
+        networks: dict[str, nn.Module] = {"discriminator": self.discriminator}
+        if config.latent:
+            networks["encoder"] = self.encoder
+        self._judges = nn.ModuleList(networks.values())
+        began = files.digest(start / GENERATOR, start / ENCODER)
+        super().__init__(pictures, config, generator, device, bf16, networks, start=began, seen_by=self.seen_by)
+
+    def step(self) -> dict[str, Tensor]:
+        """One turn of each network on one batch; they all see the same G(z)."""
+        self.begin()
+        z, y = self.pairs()
+        fake = self.forward(self.generator, z)
+        with self.turn(self.optimizers["discriminator"]):
+            real, generated = (self.forward(self.discriminator, image) for image in (y, fake.detach()))
+            loss = relativistic_discriminator_loss(real, generated).mean()
+            loss.backward()
+        losses = {"D": loss.detach()}
+        with self.turn(self.optimizers["generator"], frozen=self._judges):
+            losses |= self.generate(y, fake)
+        if self._c.latent:
+            with self.turn(self.optimizers["encoder"]):
+                losses |= self.encode(z, y, fake.detach())
+        self.end()
+        return losses
+
+    def generate(self, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """G's gradients.
+
+        Loss_G = L_percep + λ L_G^Ra + η ‖y − G(z)‖₁ − μ ‖L(y) − L(G(z))‖₁ (eq. 10); without its last term eq. 1; the
+        contextual loss for L_percep: eqs 13 and 12.
+        """
+        c = self._c
+        with torch.no_grad():
+            target, real = self._features(y), self.forward(self.discriminator, y)
+        content = self._content(self._features(fake), target).mean()
+        adversarial = relativistic_generator_loss(real, self.forward(self.discriminator, fake)).mean()
+        pixel = (y - fake).abs().mean()
+        loss = c.content * content + c.lambda_ra * adversarial + c.eta * pixel
+        if c.latent:
+            with torch.no_grad():
+                code = self.forward(self.encoder, y)
+            loss = loss - c.mu * (code - self.forward(self.encoder, fake)).abs().mean()
+        loss.backward()
+        return {"content": content.detach(), "adversarial": adversarial.detach(), "pixel": pixel.detach()}
+
+    def encode(self, z: Tensor, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """L's gradients, Loss_L = ‖L(y) − L(G(z))‖₁ (eq. 9), and what has to be watched.
+
+        Nothing in eq. 9 forbids L to answer every picture alike. "K" is what eq. 3's constant has to be at least, for
+        this batch; "spread" is the deviation of L(y), "code" how far L(y) is from z: a collapse shows in all three.
+        """
+        code, theirs = self.forward(self.encoder, y), self.forward(self.encoder, fake)  # (N, 3, S / 4, S / 4)
+        latent, away = (code - theirs).abs().mean(), (code - z).abs().mean()
+        (latent + self._c.anchor * away).backward()
+        with torch.no_grad():
+            ratio = (y - fake).abs().mean() / latent.clamp_min(1e-12)
+            spread = code.std((0, 2, 3)).mean()
+        return {"latent": latent.detach(), "K": ratio, "spread": spread, "code": away.detach()}
+
+    def snapshot(self, folder: Path) -> None:
+        """Write G's average and, if it took part, L."""
+        self.write(self.average, folder / GENERATOR)
+        if self._c.latent:
+            self.write(self.encoder, folder / ENCODER)
+
+
+def pretrain(
+    pictures: Sequence[np.ndarray],
+    folder: str | Path,
+    config: Start,
+    *,
+    device: str = "cpu",
+    bf16: bool = False,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train the first stage, for all its iterations if no budget is given; otherwise as `Pretraining`, `loop.fit`."""
+    trainee = Pretraining(pictures, config, device, bf16)
+    steps = config.iterations if hours is None and steps is None else steps
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+
+
+def train(
+    pictures: Sequence[np.ndarray],
+    folder: str | Path,
+    config: Config,
+    start: str | Path,
+    *,
+    device: str = "cpu",
+    bf16: bool = False,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train one of the four models, for all its iterations if no budget is given; as `Refinement`, `loop.fit`."""
+    trainee = Refinement(pictures, config, start, device, bf16)
+    steps = config.iterations if hours is None and steps is None else steps
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
