@@ -118,18 +118,15 @@ def test_the_first_stage_learns_both_networks_apart(start):
 
 
 def test_training_ends_with_its_schedule(tmp_path):
-    config = esrgan.Start(blocks=1, channels=4, growth=4, encoder_width=4, iterations=10, lr=1.0, **SMALL)
+    config = esrgan.Start(blocks=1, channels=4, growth=4, encoder_width=4, iterations=10, lr=1e-4, **SMALL)
     trainee = esrgan.Pretraining(pictures(), config)
     rates = []
     for _ in range(10):
-        trainee.begin()
-        rates.append(trainee.optimizers["encoder"].param_groups[0]["lr"])
-        trainee.end()
-    assert rates == [1.0] * 4 + [0.5] * 4 + [0.25] * 2
+        trainee.step()
+        rates.append(float(trainee.optimizers["encoder"].param_groups[0]["lr"]) * 1e4)
+    assert rates == pytest.approx([1.0] * 4 + [0.5] * 4 + [0.25] * 2)
     assert trainee.finished
-    report = esrgan.pretrain(
-        pictures(), tmp_path / "run", esrgan.Start(**{**vars(config), "lr": 1e-4}), hours=1, progress=False
-    )
+    report = esrgan.pretrain(pictures(), tmp_path / "run", config, hours=1, progress=False)
     assert report.steps == 10
 
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ from facesr_lib.training.adversarial import Adversarial, follow
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.patches import Patches
 from facesr_lib.training.processes import Processes
+from facesr_lib.training.replay import Replayed
 
 GENERATOR = "generator.safetensors"
 ENCODER = "encoder.safetensors"
@@ -106,19 +109,10 @@ class Config(Checked):
         A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss.
     discriminator_width : int
         D's, as in `networks.rrdb.PatchDiscriminator` (64).
-    patch : int
-        Side of the patches, a multiple of 32 (128).
-    turns : bool
-        As in `Start`.
-    batch : int
-        Patches per step (16).
+    patch, turns, batch, ema, iterations, seed
+        As in the first stage.
     lr : float
         Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4).
-    iterations : int
-        How many the schedule is made for (500,000).
-    ema : float
-        As in `Start`.
-    seed : int
     """
 
     latent: bool = within(True, among=(False, True))
@@ -150,22 +144,25 @@ class SuperResolution(Adversarial):
         generator: RRDBNet,
         device: str,
         bf16: bool,
+        replay: bool,
         networks: dict[str, nn.Module],
         **also: str,
     ):
         processes = Processes(device)
-        self._start_rate, self._iterations = config.lr, config.iterations
-        self._small = Downsample(SCALE)
-        self._patches = Patches(pictures, config.patch, processes.device, config.turns)
-        self._bf16 = bf16
+        self._lr, self._iterations, self._bf16 = config.lr, config.iterations, bf16
+        self._rate = torch.tensor(config.lr, device=processes.device)
+        self._learn = Replayed(self.learn) if replay else self.learn
+        self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, processes.device, config.turns)
         self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0
-        self.generator = generator.to(processes.device).to(memory_format=torch.channels_last).train()
-        self.average = deepcopy(self.generator).eval().requires_grad_(False)
-        self.optimizers: dict[str, Adam] = {}
-        for name, network in ({"generator": self.generator} | networks).items():
+        networks = {"generator": generator} | networks
+        for network in networks.values():
             network.to(processes.device).to(memory_format=torch.channels_last).train()
-            self.optimizers[name] = Adam(network.parameters(), lr=config.lr)  # β = (0.9, 0.999), as the paper says
-        parts = {"generator": self.generator, "average": self.average} | networks
+        self.generator, self.average = generator, deepcopy(generator).eval().requires_grad_(False)
+        self.optimizers = {  # β = (0.9, 0.999), as the paper says
+            name: Adam(network.parameters(), lr=config.lr, capturable=self._rate.is_cuda)
+            for name, network in networks.items()
+        }
+        parts = networks | {"average": self.average}
         optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
         super().__init__(asdict(config) | also, processes, config.batch, config.seed, **parts, **optimizers)
 
@@ -183,19 +180,28 @@ class SuperResolution(Adversarial):
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
             return network(x).float()
 
-    def begin(self) -> None:
-        """Set the learning rate of this step."""
+    def step(self) -> dict[str, Tensor]:
+        """Learn from one batch, at the learning rate that is due."""
         done = self.images_seen / self.batch
-        halved = sum(done >= share * self._iterations for share in self.halvings)
+        self._rate.fill_(self._lr * 0.5 ** sum(done >= share * self._iterations for share in self.halvings))
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = self._start_rate * 0.5**halved
-
-    def end(self) -> None:
-        """Count the step's patches and move the average on."""
+                group["lr"] = self._rate
+        losses = self._learn(*self.pairs())
         self.images_seen += self.batch
         self.finished = self.images_seen >= self.batch * self._iterations
-        follow(self.average, self.generator, self.batch, self._half_life)
+        return losses
+
+    def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Every network's turn on one batch; nothing here waits for the device, so that it can be replayed."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called, also on another device."""
+        for name in self.optimizers:
+            for group in state[f"{name} optimizer"]["param_groups"]:
+                group["capturable"] = self._rate.is_cuda
+        super().load_state_dict(state)
 
     def write(self, network: nn.Module, path: Path, **also: str) -> None:
         """Write a network in half precision, under its official names, with how it was trained."""
@@ -215,40 +221,42 @@ class Pretraining(SuperResolution):
     config : Start
     device : str
     bf16 : bool
-
-    Attributes
-    ----------
-    origin : str
-        What L began as, "VGG16" or "random numbers".
+        Convolutions in bfloat16.
+    replay : bool
+        On a GPU, record a step once and replay it.
     """
 
     halvings = 0.4, 0.8
 
-    def __init__(self, pictures: Sequence[np.ndarray], config: Start, device: str = "cpu", bf16: bool = False):
+    def __init__(
+        self,
+        pictures: Sequence[np.ndarray],
+        config: Start,
+        device: str = "cpu",
+        bf16: bool = False,
+        replay: bool = True,
+    ):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             generator = RRDBNet(config.blocks, config.channels, config.growth, SCALE)
             self.encoder = CompanionEncoder(config.encoder_width)
-        self.origin = "random numbers"
+        origin = "random numbers"
         if config.encoder_width == 64:
-            try:
+            with suppress(assets.AssetMissing):
                 self.encoder.start_from_vgg16()
-                self.origin = "VGG16"
-            except assets.AssetMissing:
-                pass
-        super().__init__(pictures, config, generator, device, bf16, {"encoder": self.encoder}, encoder=self.origin)
+                origin = "VGG16"
+        networks: dict[str, nn.Module] = {"encoder": self.encoder}
+        super().__init__(pictures, config, generator, device, bf16, replay, networks, encoder=origin)
 
-    def step(self) -> dict[str, Tensor]:
+    def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step of G on ‖y − G(z)‖₁ and one of L on ‖z − L(y)‖₁, both means over pixels."""
-        self.begin()
-        z, y = self.pairs()
         with self.turn(self.optimizers["generator"]):
             pixel = (y - self.forward(self.generator, z)).abs().mean()
             pixel.backward()
         with self.turn(self.optimizers["encoder"]):
             code = (z - self.forward(self.encoder, y)).abs().mean()
             code.backward()
-        self.end()
+        follow(self.average, self.generator, self.batch, self._half_life)
         return {"G": pixel.detach(), "L": code.detach()}
 
     def snapshot(self, folder: Path) -> None:
@@ -267,18 +275,15 @@ class Refinement(SuperResolution):
     config : Config
     start : path
         Folder of a first stage.
-    device : str
-    bf16 : bool
+    device, bf16, replay
+        As `Pretraining`'s.
 
     Attributes
     ----------
     seen_by : str
         Whose features the perceptual and the contextual loss compare, as `losses.imagenet_features` names it.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError, MetricUnavailable
-        As `networks.rrdb.load`, `Patches` and `losses.imagenet_features`.
+    Raises what `networks.rrdb.load`, `Patches` and `losses.imagenet_features` raise.
     """
 
     halvings = 0.1, 0.2, 0.4, 0.6
@@ -290,6 +295,7 @@ class Refinement(SuperResolution):
         start: str | Path,
         device: str = "cpu",
         bf16: bool = False,
+        replay: bool = True,
     ):
         start = Path(start).expanduser()
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
@@ -303,13 +309,11 @@ class Refinement(SuperResolution):
         if config.latent:
             networks["encoder"] = self.encoder
         self._judges = nn.ModuleList(networks.values())
-        began = files.digest(start / GENERATOR, start / ENCODER)
-        super().__init__(pictures, config, generator, device, bf16, networks, start=began, seen_by=self.seen_by)
+        also = {"start": files.digest(start / GENERATOR, start / ENCODER), "seen_by": self.seen_by}
+        super().__init__(pictures, config, generator, device, bf16, replay, networks, **also)
 
-    def step(self) -> dict[str, Tensor]:
-        """One turn of each network on one batch; they all see the same G(z)."""
-        self.begin()
-        z, y = self.pairs()
+    def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """D, G and L in turn; they all see the same G(z)."""
         fake = self.forward(self.generator, z)
         with self.turn(self.optimizers["discriminator"]):
             real, generated = (self.forward(self.discriminator, image) for image in (y, fake.detach()))
@@ -321,7 +325,7 @@ class Refinement(SuperResolution):
         if self._c.latent:
             with self.turn(self.optimizers["encoder"]):
                 losses |= self.encode(z, y, fake.detach())
-        self.end()
+        follow(self.average, self.generator, self.batch, self._half_life)
         return losses
 
     def generate(self, y: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -372,15 +376,12 @@ def pretrain(
     *,
     device: str = "cpu",
     bf16: bool = False,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    replay: bool = True,
+    **budget: Any,
 ) -> loop.Report:
-    """Train the first stage, for all its iterations if no budget is given; otherwise as `Pretraining`, `loop.fit`."""
-    trainee = Pretraining(pictures, config, device, bf16)
-    steps = config.iterations if hours is None and steps is None else steps
-    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    """Train the first stage, as `Pretraining`; its budget is `loop.fit`'s, and all iterations if none is given."""
+    trainee = Pretraining(pictures, config, device, bf16, replay)
+    return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
 
 
 def train(
@@ -391,12 +392,9 @@ def train(
     *,
     device: str = "cpu",
     bf16: bool = False,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
-    progress: bool = True,
+    replay: bool = True,
+    **budget: Any,
 ) -> loop.Report:
-    """Train one of the four models, for all its iterations if no budget is given; as `Refinement`, `loop.fit`."""
-    trainee = Refinement(pictures, config, start, device, bf16)
-    steps = config.iterations if hours is None and steps is None else steps
-    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    """Train one of the four models, as `Refinement`; its budget is `loop.fit`'s, or all iterations."""
+    trainee = Refinement(pictures, config, start, device, bf16, replay)
+    return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
