@@ -50,7 +50,8 @@ class Adversarial(Training):
 def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam:
     """Adam, β = (0, beta), where a penalty on every k-th step makes k + 1 updates of k (Karras et al. 2020, app. B)."""
     ratio = interval / (interval + 1)
-    return Adam(network.parameters(), lr=lr * ratio, betas=(0.0, beta**ratio))
+    on_gpu = next(network.parameters()).is_cuda  # there a step is replayed (`capture`), its number must be a tensor
+    return Adam(network.parameters(), lr=lr * ratio, betas=(0.0, beta**ratio), capturable=on_gpu)
 
 
 @torch.no_grad()

@@ -1,0 +1,56 @@
+"""A step's work recorded once and replayed: a GPU waits for thousands of small launches, not for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from facesr_lib.training.processes import Processes
+
+Losses = dict[str, Tensor]
+
+
+class Captured:
+    """A function of tensors: called as it is on a CPU, replayed as a CUDA graph on a GPU by a process that is alone.
+
+    The first three calls run it as it is, too: there libraries choose their kernels. From then on inputs of the same
+    shapes are asked for, and the losses returned are overwritten by the next call.
+
+    Parameters
+    ----------
+    work : callable
+        Tensors → losses. What it does may depend on no tensor's value in Python.
+    processes : Processes
+    random : torch.Generator
+        What it draws from, on its device.
+    """
+
+    def __init__(self, work: Callable[..., Losses], processes: Processes, random: Generator):
+        self._work, self._random = work, random
+        self._replays = processes.device.type == "cuda" and processes.count == 1
+        self._eager_calls_left = 3
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *inputs: Tensor) -> Losses:
+        """Do the work once."""
+        if not self._replays:
+            return self._work(*inputs)
+        if self._eager_calls_left:
+            self._eager_calls_left -= 1
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):  # no memory that the graph will use may belong to the stream of the rest
+                losses = self._work(*inputs)
+            here.wait_stream(aside)
+            return losses
+        if self._graph is None:
+            self._graph, self._inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
+            self._graph.register_generator_state(self._random)
+            with torch.cuda.graph(self._graph):
+                self._losses = self._work(*self._inputs)
+        for kept, x in zip(self._inputs, inputs, strict=True):
+            kept.copy_(x)
+        self._graph.replay()
+        return self._losses
