@@ -8,7 +8,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from facesr_lib.networks.parsing import CLASSES, ParsingNetwork, load, save
+from facesr_lib.networks.parsing import CLASSES, ParsingNetwork
 
 ORACLES = ROOT / "tests" / "oracles"
 SMALL = {"size": 64, "bottleneck": 4, "width": 8, "max_width": 32, "depth": 2}

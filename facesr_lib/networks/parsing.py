@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 from math import log2
 from pathlib import Path
 
@@ -101,17 +102,17 @@ class ParsingNetwork(nn.Module):
         self.factor = size // bottleneck  # by how much the bottleneck is smaller
         if size % bottleneck or self.factor & (self.factor - 1):
             raise ValueError(
-                f"size must be bottleneck times a power of two; got {size} and {bottleneck}: for pictures of 128², say, "
-                "choose a bottleneck of 8, 16 or 32."
+                f"size must be bottleneck times a power of two; got {size} and {bottleneck}: for pictures of 128², "
+                "choose 8, 16 or 32."
             )
         halvings = int(log2(self.factor))
         channels = [min(width * 2**i, max_width) for i in range(halvings + 1)]  # 64, 128, 256, 256, 256
-        down, up = list(zip(channels, channels[1:], strict=False)), channels[::-1]
+        down, up = list(pairwise(channels)), channels[::-1]
         self.encoder = nn.Sequential(
             ConvLayer(3, width, norm=False, activation=False), *(ResidualBlock(*pair, "down") for pair in down)
         )
         self.body = nn.Sequential(*(ResidualBlock(up[0], up[0]) for _ in range(depth)))
-        self.decoder = nn.Sequential(*(ResidualBlock(*pair, "up") for pair in zip(up, up[1:], strict=False)))
+        self.decoder = nn.Sequential(*(ResidualBlock(*pair, "up") for pair in pairwise(up)))
         self.out_img_conv = ConvLayer(width, 3, norm=False, activation=False)
         self.out_mask_conv = ConvLayer(width, classes, norm=False, activation=False)
 
@@ -132,8 +133,8 @@ class ParsingNetwork(nn.Module):
         height, width = image.shape[2:]
         if height % self.factor or width % self.factor or min(height, width) < 2 * self.factor:
             raise ValueError(
-                f"this network takes pictures whose sides are multiples of {self.factor}, from {2 * self.factor} on; got "
-                f"{height}×{width}: resize them, best to {self.sizes['size']}²."
+                f"this network takes pictures whose sides are multiples of {self.factor}, from {2 * self.factor} on; "
+                f"got {height}×{width}: resize them, best to {self.sizes['size']}²."
             )
         x = self.encoder(2 * image - 1)  # the official network thinks in [−1, 1]
         x = self.decoder(x + self.body(x))
