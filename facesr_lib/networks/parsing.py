@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from facesr_lib import files
 
+UNDECIDED = 255
+"""Stands in label maps where nobody knows."""
+
 CLASSES = (
     *("background", "skin", "nose", "eyeglass", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "hair", "hat", "earring", "necklace", "neck", "cloth"),
