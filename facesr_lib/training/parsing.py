@@ -207,8 +207,9 @@ class ParsingTraining(loop.Training):
 
 def check_classes(masks: np.ndarray, what: str) -> None:
     """Make sure that masks hold classes, or 255 for undecided; else a ``ValueError`` names ``what`` and the numbers."""
-    foreign = np.setdiff1d(masks, [*range(len(CLASSES)), UNDECIDED])
-    if len(foreign):
+    known = [*range(len(CLASSES)), UNDECIDED]
+    foreign = [number for number in np.flatnonzero(np.bincount(masks.ravel(), minlength=256)) if number not in known]
+    if foreign:
         raise ValueError(
             f"{what} hold {', '.join(map(str, foreign[:5]))}: classes are 0 to {len(CLASSES) - 1}, and {UNDECIDED} is "
             "undecided. Give maps of class numbers, as PNG, never made smaller by anything but the nearest pixel."
