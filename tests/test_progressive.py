@@ -153,7 +153,7 @@ def maps(image):
 def trainee(faces, **choices):
     torch.manual_seed(0)
     config = training.Config(**{"width": 1 / 32, "iterations": 8, "batch": 2} | choices)
-    watched = torch.from_numpy(faces[:2]).permute(0, 3, 1, 2) / 255
+    watched = (torch.from_numpy(faces[:2].copy()) / 255).permute(0, 3, 1, 2)
     return training.ProgressiveTraining(
         faces, config, fan=DistilledFAN(), features=maps, watched=watched, device="cpu", about={"features": "none"}
     )
@@ -168,8 +168,8 @@ def test_steps_and_fading_take_their_official_shares():
 
 
 def test_losses_left_out_weigh_nothing():
-    config = training.Config(feature=0, heatmap=0, attention=2)
-    assert config.weights(2) == {"pixel": 10, "adversarial": 1, "feature": 0, "heatmap": 0, "attention": 1000}
+    config = training.Config(adversarial=0.5, feature=0, heatmap=0, attention=2)
+    assert config.weights(2) == {"pixel": 10, "adversarial": 0.5, "feature": 0, "heatmap": 0, "attention": 1000}
     assert config.weights(1)["attention"] == 0
 
 

@@ -69,7 +69,7 @@ class Config(Checked):
         Adam's learning rate, with β = (0, 0.99).
     progressive : bool
         Grow in three steps; else all layers learn at 128² from the start, with the last step's losses.
-    feature, heatmap, attention : float
+    adversarial, feature, heatmap, attention : float
         Factors on these losses' weights; 0 leaves one out.
     unaligned : bool
         Turn, scale and shift each face at random, see `moved`.
@@ -83,6 +83,7 @@ class Config(Checked):
     batch: int = within(16, at_least=2)
     lr: float = within(1e-3, at_least=0)
     progressive: bool = within(True)
+    adversarial: float = within(1.0, at_least=0)
     feature: float = within(1.0, at_least=0)
     heatmap: float = within(1.0, at_least=0)
     attention: float = within(1.0, at_least=0)
@@ -100,8 +101,7 @@ class Config(Checked):
 
     def weights(self, step: int) -> dict[str, float]:
         """What each loss counts at a step."""
-        factors = {"feature": self.feature, "heatmap": self.heatmap, "attention": self.attention}
-        return {name: weight * factors.get(name, 1.0) for name, weight in WEIGHTS[step].items()}
+        return {name: weight * getattr(self, name, 1.0) for name, weight in WEIGHTS[step].items()}
 
 
 class ProgressiveTraining(Adversarial):
@@ -165,7 +165,7 @@ class ProgressiveTraining(Adversarial):
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         self.g_optimizer = Adam(self.generator.parameters(), lr=c.lr, betas=(0.0, 0.99))
         self.d_optimizer = Adam(self.discriminator.parameters(), lr=c.lr, betas=(0.0, 0.99))
-        self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched
+        self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
         super().__init__(asdict(c), processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
