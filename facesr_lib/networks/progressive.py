@@ -45,7 +45,7 @@ class ProgressiveGenerator(nn.Module):
         self.step2 = nn.Sequential(*_up(c1, c2))
         self.step3 = nn.Sequential(*_up(c2, c3))
 
-    def forward(self, x: Tensor, step: int = 3, alpha: float = -1.0) -> Tensor:
+    def forward(self, x: Tensor, step: int = 3, alpha: float | Tensor = -1.0) -> Tensor:
         """Make faces larger by 2^step.
 
         Parameters
@@ -55,7 +55,7 @@ class ProgressiveGenerator(nn.Module):
         step : {1, 2, 3}
         alpha : float
             How far the last step has been faded in, from 0 (the step before, its pixels doubled) to 1; negative, as in
-            the official code: all of it. The first step has nothing to fade from.
+            the official code: all of it. The first step has nothing to fade from. A tensor () is taken as it is.
 
         Returns
         -------
@@ -67,16 +67,16 @@ class ProgressiveGenerator(nn.Module):
         ValueError
             There is no such step, or alpha is above 1.
         """
-        alpha = _check(step, alpha)
+        faded = _check(step, alpha)
         before, h = x, self.step1(x)  # (N, c1, 2h, 2w)
         for block in (self.step2, self.step3)[: step - 1]:
             before, h = h, block(h)
         image = self.to_rgb[step - 1](h)
-        if alpha == 1:
+        if faded is None:
             return image
         # (1 − α) f(G^{N−1}(I)) + α G^N(I), f nearest neighbour
         small = self.to_rgb[step - 2](before)
-        return (1 - alpha) * F.interpolate(small, scale_factor=2.0, mode="nearest") + alpha * image
+        return (1 - faded) * F.interpolate(small, scale_factor=2.0, mode="nearest") + faded * image
 
 
 class ProgressiveDiscriminator(nn.Module):
@@ -96,19 +96,19 @@ class ProgressiveDiscriminator(nn.Module):
         self.linear = nn.Linear(c0, 4 * c0)
         self.linear2 = nn.Linear(4 * c0, 1)
 
-    def forward(self, x: Tensor, step: int = 3, alpha: float = -1.0) -> Tensor:
+    def forward(self, x: Tensor, step: int = 3, alpha: float | Tensor = -1.0) -> Tensor:
         """Judge faces of 16 · 2^step pixels: (N, 3, S, S) in [−1, 1] → (N,), higher for real ones.
 
         ``step``, ``alpha`` and errors as `ProgressiveGenerator.forward`'s; also a ``ValueError`` if the faces are not
         of the step's size.
         """
-        alpha, side = _check(step, alpha), 16 * 2**step
+        faded, side = _check(step, alpha), 16 * 2**step
         if x.shape[1:] != (3, side, side):
             raise ValueError(f"at step {step} the critic judges faces (N, 3, {side}, {side}); got {tuple(x.shape)}.")
         blocks = (self.step1, self.step2, self.step3)
         h = blocks[step - 1](self.from_rgb[step - 1](x))
-        if alpha < 1:
-            h = (1 - alpha) * self.from_rgb[step - 2](F.avg_pool2d(x, 2)) + alpha * h
+        if faded is not None:
+            h = (1 - faded) * self.from_rgb[step - 2](F.avg_pool2d(x, 2)) + faded * h
         for block in blocks[: step - 1][::-1]:
             h = block(h)
         h = torch.cat([h, spread(x).to(h).expand(len(h), 1, *h.shape[2:])], 1)  # (N, c0 + 1, 16, 16)
@@ -208,10 +208,13 @@ def _pair(n_in: int, n_out: int) -> nn.Module:
     return nn.Sequential(OrderedDict(conv=nn.Sequential(*layers)))
 
 
-def _check(step: int, alpha: float) -> float:
-    """How far the step counts, from 0 to 1."""
+def _check(step: int, alpha: float | Tensor) -> float | Tensor | None:
+    """How far the step counts, from 0 to 1; ``None``: it is all there."""
     if step not in (1, 2, 3):
         raise ValueError(f"step must be 1 (32²), 2 (64²) or 3 (128²); got {step!r}.")
-    if not alpha <= 1:
-        raise ValueError(f"alpha must be at most 1, where the step is faded in; got {alpha!r}.")
-    return 1.0 if alpha < 0 or step == 1 else alpha
+    if not isinstance(alpha, Tensor):
+        if not alpha <= 1:
+            raise ValueError(f"alpha must be at most 1, where the step is faded in; got {alpha!r}.")
+        if alpha < 0 or alpha == 1:
+            return None
+    return None if step == 1 else alpha

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 from torch.optim.swa_utils import update_bn
 
 from facesr_lib import assets, data, files, images
@@ -34,7 +34,8 @@ from facesr_lib.losses.perceptual import Maps
 from facesr_lib.networks import landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import Adversarial, follow
+from facesr_lib.training.adversarial import Adversarial, adam, follow
+from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes
 
@@ -163,12 +164,17 @@ class ProgressiveTraining(Adversarial):
         self._features = features
         self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
-        self.g_optimizer = Adam(self.generator.parameters(), lr=c.lr, betas=(0.0, 0.99))
-        self.d_optimizer = Adam(self.discriminator.parameters(), lr=c.lr, betas=(0.0, 0.99))
+        self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr, 0.99), adam(self.discriminator, c.lr, 0.99)
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
         super().__init__(asdict(c), processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
+        self._turns = {
+            (turn, step, fading): Captured(partial(turn, step, fading), processes, self.noise)
+            for turn in (self._turn_of_g, self._turn_of_d)
+            for step in (1, 2, 3)
+            for fading in (False, True)
+        }
 
     @property
     def finished(self) -> bool:  # type: ignore[override]
@@ -180,16 +186,23 @@ class ProgressiveTraining(Adversarial):
         c = self._c
         step, alpha = c.stage(min(self.images_seen // self.batch, c.iterations - 1))
         x, y = pair(self.faces(), step)
-        with self.turn(self.g_optimizer, frozen=self.discriminator):
-            losses = self.restore(x, y, step, alpha)
-        with self.turn(self.d_optimizer):
-            losses |= self.judge(x, y, step, alpha)
+        inputs = x, y, x.new_full((), alpha)
+        losses = dict(self._turns[self._turn_of_g, step, alpha < 1](*inputs))
+        losses |= self._turns[self._turn_of_d, step, alpha < 1](*inputs)
         self.images_seen += self.batch
         follow(self.average, self.generator, self.batch, c.ema_images)
         self._record(step, alpha)
         return losses
 
-    def restore(self, x: Tensor, y: Tensor, step: int, alpha: float) -> dict[str, Tensor]:
+    def _turn_of_g(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        with self.turn(self.g_optimizer, frozen=self.discriminator):
+            return self.restore(x, y, step, alpha if fading else 1.0)
+
+    def _turn_of_d(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        with self.turn(self.d_optimizer):
+            return self.judge(x, y, step, alpha if fading else 1.0)
+
+    def restore(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """G's gradients: eq. 6, the weighted sum of all losses at this step."""
         image = self._generate(x, step, alpha)
         losses = {
@@ -210,11 +223,11 @@ class ProgressiveTraining(Adversarial):
         none = image.new_zeros(())
         return {name: losses[name].detach().mean() if name in losses else none for name in weights}
 
-    def judge(self, x: Tensor, y: Tensor, step: int, alpha: float) -> dict[str, Tensor]:
+    def judge(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """D's gradients: eq. 4, on faces restored anew."""
         with torch.no_grad():
             image = self._generate(x, step, alpha)
-        epsilon = torch.rand(len(y), generator=self.random).to(y)
+        epsilon = torch.rand(len(y), generator=self.noise, device=y.device)
         loss = wasserstein_critic_loss(self._critic(y, step, alpha), self._critic(image, step, alpha)).mean()
         penalty = gradient_penalty(lambda between: self._critic(between, step, alpha), y, image, epsilon).mean()
         (loss + penalty).backward()
@@ -231,11 +244,11 @@ class ProgressiveTraining(Adversarial):
     def _precision(self) -> Any:
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16)
 
-    def _generate(self, x: Tensor, step: int, alpha: float) -> Tensor:
+    def _generate(self, x: Tensor, step: int, alpha: float | Tensor) -> Tensor:
         with self._precision():
             return self.generator(x, step, alpha).float()
 
-    def _critic(self, image: Tensor, step: int, alpha: float) -> Tensor:
+    def _critic(self, image: Tensor, step: int, alpha: float | Tensor) -> Tensor:
         with self._precision():
             return self.discriminator(image, step, alpha).float()
 
