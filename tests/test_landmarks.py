@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from facesr_lib.networks.landmarks import DistilledFAN, draw, peaks
+from facesr_lib import assets
+from facesr_lib.networks.landmarks import DistilledFAN, draw, load, peaks
 from facesr_lib.training import landmarks as training
 from facesr_lib.training import loop
 
@@ -31,6 +32,31 @@ def test_the_distilled_network_equals_the_official(oracle):
         heatmaps = network(oracle["images"].permute(0, 3, 1, 2).float() / 255)
     assert_close(heatmaps, oracle["heatmaps"], atol=1e-4, rtol=0)
     assert (peaks(heatmaps) - oracle["landmarks_xy"]).abs().max() <= 1
+
+
+def test_the_official_file_is_read(oracle):
+    try:
+        path = assets.checked("distilled-fan")
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    with torch.no_grad():
+        heatmaps = load(path)(oracle["images"].permute(0, 3, 1, 2).float() / 255)
+    assert_close(heatmaps, oracle["heatmaps"], atol=1e-4, rtol=0)
+
+
+def test_our_file_is_read_and_others_are_refused(tmp_path):
+    network, path = DistilledFAN(), tmp_path / "landmarks.safetensors"
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        load(path)
+    save_file(network.state_dict(), path)
+    assert_close(load(path).conv.weight, network.conv.weight)
+    for state, message in (
+        ({"some": torch.zeros(1)}, "another network's"),
+        ({"conv.weight": torch.zeros(1)}, "damaged"),
+    ):
+        save_file(state, path)
+        with pytest.raises(ValueError, match=message):
+            load(path)
 
 
 def test_the_distilled_network_has_the_papers_number_of_parameters():

@@ -1,15 +1,11 @@
-"""Distances between images as networks trained on ImageNet see them; VGG's weights are assets ("vgg16", "vgg19")."""
+"""Distances between images as VGG16 sees them; its ImageNet weights are an asset ("vgg16")."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from facesr_lib import assets
-from facesr_lib.metrics import pretrained
 from facesr_lib.networks import perceptual
 
 
@@ -51,36 +47,3 @@ def _network_for(x: Tensor) -> Any:
             "without it, which is another method."
         )
     return perceptual.lpips_network("vgg").to(x.device)
-
-
-def imagenet_features(stride: Literal[4, 16]) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """What an ImageNet network sees of pictures before an activation: ESRGAN's features, and the contextual loss's.
-
-    Parameters
-    ----------
-    stride : {4, 16}
-        16: VGG19's conv5_4, for the perceptual loss. 4: its conv3_4, for the contextual loss.
-
-    Returns
-    -------
-    name, features
-        "VGG19" where its weights are. Else "EfficientNet-Lite0", which a package brings along: the last of its linear
-        bottlenecks at this stride; other features than the paper's, so the name belongs beside every result.
-        (N, 3, H, W) in [0, 1] → (N, C, H / stride, W / stride); gradients pass.
-
-    Raises
-    ------
-    metrics.MetricUnavailable
-        Neither is on this machine.
-    """
-    try:
-        network = perceptual.vgg19(8 if stride == 4 else 16)
-    except assets.AssetMissing:
-        pretrained.efficientnet_file()
-        return "EfficientNet-Lite0", partial(pretrained.efficientnet_maps, blocks=3 if stride == 4 else 11)
-    return "VGG19", lambda image: network.to(image.device)(perceptual.imagenet_input(image))
-
-
-def feature_l1(x: Tensor, y: Tensor) -> Tensor:
-    """Mean absolute difference of features, ESRGAN's perceptual loss: (N, C, H, W) twice → (N,)."""
-    return (x - y).abs().mean((1, 2, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -118,14 +118,16 @@ def efficientnet_features(x: Tensor) -> Tensor:
     return network.extract_features(efficientnet_input(x)).mean((2, 3))
 
 
-def efficientnet_maps(x: Tensor, blocks: int) -> Tensor:
-    """(n, 3, H, W) in [0, 1], at their own size → the answers (n, C, h, w) of the first blocks; gradients pass."""
+def efficientnet_maps(x: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    """(n, 3, H, W) in [0, 1], at their own size → answers (n, C, h, w) of these blocks; gradients pass."""
     network: Any = efficientnet().to(x.device)
     x = ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
-    x = network._swish(network._bn0(network._conv_stem(x)))
-    for block in network._blocks[:blocks]:
+    x, answers = network._swish(network._bn0(network._conv_stem(x))), []
+    for i, block in enumerate(network._blocks[: blocks[-1] + 1]):
         x = block(x)
-    return x
+        if i in blocks:
+            answers.append(x)
+    return answers
 
 
 def _load(find: Callable[[], Path]) -> dict[str, Tensor]:

@@ -47,10 +47,16 @@ class Adversarial(Training):
         optimizer.step()
 
 
+def adam(network: nn.Module, lr: float, beta: float) -> Adam:
+    """Adam, β = (0, beta), whose steps can be replayed on a GPU (`capture`)."""
+    on_gpu = next(network.parameters()).is_cuda
+    return Adam(network.parameters(), lr=lr, betas=(0.0, beta), capturable=on_gpu)
+
+
 def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam:
-    """Adam, β = (0, beta), where a penalty on every k-th step makes k + 1 updates of k (Karras et al. 2020, app. B)."""
+    """`adam`, where a penalty on every k-th step makes k + 1 updates of k (Karras et al. 2020, app. B)."""
     ratio = interval / (interval + 1)
-    return Adam(network.parameters(), lr=lr * ratio, betas=(0.0, beta**ratio))
+    return adam(network, lr * ratio, beta**ratio)
 
 
 @torch.no_grad()

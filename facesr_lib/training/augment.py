@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 
-def augment(x: Tensor, p: float, generator: Generator) -> Tensor:
+def augment(x: Tensor, p: float | Tensor, generator: Generator) -> Tensor:
     """Change each image at random; gradients pass through.
 
     Colour (brightness ±0.5, saturation 0–2, contrast 0.5–1.5), translation by up to an eighth, and one square of a
@@ -17,24 +17,27 @@ def augment(x: Tensor, p: float, generator: Generator) -> Tensor:
     ----------
     x : (N, 3, R, R)
         In [−1, 1].
-    p : float
+    p : float or Tensor ()
         0 changes nothing.
     generator : torch.Generator
-        On the CPU, so that the same seed gives the same changes on every device.
+        On the CPU, or on the images' device.
 
     Returns
     -------
     (N, 3, R, R)
     """
     for change in (_colour, _translation, _cutout):
-        chosen = torch.rand(len(x), generator=generator) < p
-        changed = change(x, generator)
-        x = torch.where(chosen.to(x.device).view(-1, 1, 1, 1), changed, x)
+        chosen = _uniform(len(x), 1, 1, 1, generator=generator).to(x.device) < p
+        x = torch.where(chosen, change(x, generator), x)
     return x
 
 
+def _uniform(*shape: int, generator: Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
 def _colour(x: Tensor, generator: Generator) -> Tensor:
-    brightness, saturation, contrast = torch.rand(3, len(x), 1, 1, 1, generator=generator).to(x)
+    brightness, saturation, contrast = _uniform(3, len(x), 1, 1, 1, generator=generator).to(x)
     x = x + (brightness - 0.5)
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * (2 * saturation)
@@ -45,7 +48,7 @@ def _colour(x: Tensor, generator: Generator) -> Tensor:
 def _translation(x: Tensor, generator: Generator) -> Tensor:
     n, _, height, width = x.shape
     most = max(1, round(height / 8))
-    shift = torch.randint(-most, most + 1, (2, n), generator=generator).to(x.device)
+    shift = torch.randint(-most, most + 1, (2, n), generator=generator, device=generator.device).to(x.device)
     rows = torch.arange(height, device=x.device) + shift[0, :, None] + most  # (N, H), into the padded image
     columns = torch.arange(width, device=x.device) + shift[1, :, None] + most
     padded = F.pad(x, (most,) * 4).permute(0, 2, 3, 1)  # (N, H + 2·most, W + 2·most, 3)
@@ -56,7 +59,7 @@ def _translation(x: Tensor, generator: Generator) -> Tensor:
 def _cutout(x: Tensor, generator: Generator) -> Tensor:
     n, _, height, width = x.shape
     half = max(1, round(height / 8))
-    y, z = (torch.rand(2, n, generator=generator) * torch.tensor([[height], [width]])).to(x.device)
-    rows = (torch.arange(height, device=x.device) + 0.5 - y[:, None]).abs() < half  # (N, H)
-    columns = (torch.arange(width, device=x.device) + 0.5 - z[:, None]).abs() < half
+    y, z = _uniform(2, n, 1, generator=generator).to(x.device)  # (N, 1), in heights and widths
+    rows = (torch.arange(height, device=x.device) + 0.5 - y * height).abs() < half  # (N, H)
+    columns = (torch.arange(width, device=x.device) + 0.5 - z * width).abs() < half
     return x * ~(rows[:, None, :, None] & columns[:, None, None, :])

@@ -39,10 +39,10 @@ from facesr_lib.networks import rrdb
 from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial, follow
+from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.patches import Patches
 from facesr_lib.training.processes import Processes
-from facesr_lib.training.replay import Replayed
 
 GENERATOR = "generator.safetensors"
 ENCODER = "encoder.safetensors"
@@ -144,14 +144,12 @@ class SuperResolution(Adversarial):
         generator: RRDBNet,
         device: str,
         bf16: bool,
-        replay: bool,
         networks: dict[str, nn.Module],
         **also: str,
     ):
         processes = Processes(device)
         self._lr, self._iterations, self._bf16 = config.lr, config.iterations, bf16
         self._rate = torch.tensor(config.lr, device=processes.device)
-        self._learn = Replayed(self.learn) if replay else self.learn
         self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, processes.device, config.turns)
         self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0
         networks = {"generator": generator} | networks
@@ -165,6 +163,7 @@ class SuperResolution(Adversarial):
         parts = networks | {"average": self.average}
         optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
         super().__init__(asdict(config) | also, processes, config.batch, config.seed, **parts, **optimizers)
+        self._learn = Captured(self.learn, processes, self.noise)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Small patches z (N, 3, S / 4, S / 4) and large ones y (N, 3, S, S) in [0, 1].
@@ -222,8 +221,6 @@ class Pretraining(SuperResolution):
     device : str
     bf16 : bool
         Convolutions in bfloat16.
-    replay : bool
-        On a GPU, record a step once and replay it.
     """
 
     halvings = 0.4, 0.8
@@ -234,7 +231,6 @@ class Pretraining(SuperResolution):
         config: Start,
         device: str = "cpu",
         bf16: bool = False,
-        replay: bool = True,
     ):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -246,7 +242,7 @@ class Pretraining(SuperResolution):
                 self.encoder.start_from_vgg16()
                 origin = "VGG16"
         networks: dict[str, nn.Module] = {"encoder": self.encoder}
-        super().__init__(pictures, config, generator, device, bf16, replay, networks, encoder=origin)
+        super().__init__(pictures, config, generator, device, bf16, networks, encoder=origin)
 
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step of G on ‖y − G(z)‖₁ and one of L on ‖z − L(y)‖₁, both means over pixels."""
@@ -275,7 +271,7 @@ class Refinement(SuperResolution):
     config : Config
     start : path
         Folder of a first stage.
-    device, bf16, replay
+    device, bf16
         As `Pretraining`'s.
 
     Attributes
@@ -295,7 +291,6 @@ class Refinement(SuperResolution):
         start: str | Path,
         device: str = "cpu",
         bf16: bool = False,
-        replay: bool = True,
     ):
         start = Path(start).expanduser()
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
@@ -310,7 +305,7 @@ class Refinement(SuperResolution):
             networks["encoder"] = self.encoder
         self._judges = nn.ModuleList(networks.values())
         also = {"start": files.digest(start / GENERATOR, start / ENCODER), "seen_by": self.seen_by}
-        super().__init__(pictures, config, generator, device, bf16, replay, networks, **also)
+        super().__init__(pictures, config, generator, device, bf16, networks, **also)
 
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """D, G and L in turn; they all see the same G(z)."""
@@ -376,11 +371,10 @@ def pretrain(
     *,
     device: str = "cpu",
     bf16: bool = False,
-    replay: bool = True,
     **budget: Any,
 ) -> loop.Report:
     """Train the first stage, as `Pretraining`; its budget is `loop.fit`'s, and all iterations if none is given."""
-    trainee = Pretraining(pictures, config, device, bf16, replay)
+    trainee = Pretraining(pictures, config, device, bf16)
     return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
 
 
@@ -392,9 +386,8 @@ def train(
     *,
     device: str = "cpu",
     bf16: bool = False,
-    replay: bool = True,
     **budget: Any,
 ) -> loop.Report:
     """Train one of the four models, as `Refinement`; its budget is `loop.fit`'s, or all iterations."""
-    trainee = Refinement(pictures, config, start, device, bf16, replay)
+    trainee = Refinement(pictures, config, start, device, bf16)
     return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)

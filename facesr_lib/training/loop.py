@@ -48,7 +48,9 @@ class Training:
     share : int
         Images per step of this process.
     random : torch.Generator
-        This process's, on the CPU: the same seed gives the same numbers on every device.
+        This process's, on the CPU: what a batch is made of is the same on every device.
+    noise : torch.Generator
+        This process's, on its device: a GPU draws maps of noise itself, millions of numbers a step. On a CPU, `random`.
     finished : bool
         Whether there is nothing more to gain.
 
@@ -66,6 +68,8 @@ class Training:
         self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
         self.images_seen, self._parts, self._seed = 0, parts, seed + processes.rank
         self.random = torch.Generator().manual_seed(self._seed)
+        device = processes.device
+        self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
 
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step, count its images, and return scalars for the log."""
@@ -75,26 +79,32 @@ class Training:
         """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard Gaussian numbers of this process, on its device."""
-        return torch.randn(shape, generator=self.random).to(self.processes.device, non_blocking=True)
+        """Standard Gaussian numbers of this process, drawn on its device."""
+        return torch.randn(shape, generator=self.noise, device=self.noise.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; all processes have to call this at once."""
-        own = self.random.get_state()
+        own = torch.cat([each.get_state() for each in self._generators()])
         random = own.new_zeros(self.processes.count, len(own))
         random[self.processes.rank] = own
         state = {name: part.state_dict() for name, part in self._parts.items()}
         return state | {"images_seen": self.images_seen, "random": self.processes.sum(random).cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called, exactly if there are as many processes as there were."""
+        """Take up where `state_dict` was called, exactly if there are as many processes, on the same kind of device."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.images_seen = state["images_seen"]
-        if len(state["random"]) == self.processes.count:
-            self.random.set_state(state["random"][self.processes.rank].clone())  # torch crashes on a view
+        sizes = [len(each.get_state()) for each in self._generators()]
+        if state["random"].shape == (self.processes.count, sum(sizes)):
+            for each, kept in zip(self._generators(), state["random"][self.processes.rank].split(sizes), strict=True):
+                each.set_state(kept.clone())  # torch crashes on a view
         else:  # go on with numbers that none of them has drawn
-            self.random.manual_seed(self._seed + 7919 * self.images_seen)
+            for each in self._generators():
+                each.manual_seed(self._seed + 7919 * self.images_seen)
+
+    def _generators(self) -> list[torch.Generator]:
+        return [self.random] if self.noise is self.random else [self.random, self.noise]
 
 
 class Diverged(ValueError):

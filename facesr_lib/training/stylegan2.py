@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial, follow, lazy_adam
 from facesr_lib.training.augment import augment
+from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes, launch
 
@@ -126,10 +128,15 @@ class PriorTraining(Adversarial):
         generator.synthesis.precision = discriminator.precision = precision
         self.g_optimizer = lazy_adam(generator, c.lr, 0.99, c.path_interval)
         self.d_optimizer = lazy_adam(discriminator, c.lr, 0.99, c.r1_interval)
-        self.path_mean, self.sign = torch.zeros(2, device=device)
-        self.augment_p = max(c.augment, 0.0)
+        self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=device)
+        self.augment_p.fill_(max(c.augment, 0.0))
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
         super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **{name: getattr(self, name) for name in parts})
+        self._turns = {
+            (turn, penalise): Captured(partial(turn, penalise), processes, self.noise)
+            for turn in (self._turn_of_d, self._turn_of_g)
+            for penalise in (False, True)
+        }
 
     def start_from(self, prior: FacePrior) -> None:
         """Begin with another prior's networks; a ``ValueError`` if it has no discriminator or other sizes."""
@@ -145,23 +152,29 @@ class PriorTraining(Adversarial):
     def step(self) -> dict[str, Tensor]:
         """One turn of D and one of G."""
         c = self._c
-        with self.turn(self.d_optimizer):
-            losses = self.discriminate(penalise=self.due(c.r1_interval))
-        with self.turn(self.g_optimizer, frozen=self.discriminator):
-            losses |= self.generate(penalise=self.due(c.path_interval))
+        losses = dict(self._turns[self._turn_of_d, self.due(c.r1_interval)](self.real()))
+        losses |= self._turns[self._turn_of_g, self.due(c.path_interval)]()
         self.images_seen += c.batch
         follow(self.average, self.generator, c.batch, min(c.ema_images, self.images_seen * c.ema_rampup))
         if c.augment < 0:
             # ADA: towards full strength within half a million images while D is too sure of the real ones
-            direction = 1 if losses["D sign"] > c.target else -1
-            self.augment_p = min(max(self.augment_p + direction * c.batch / 500_000, 0.0), 1.0)
+            step = torch.where(self.sign > c.target, c.batch / 500_000, -c.batch / 500_000)
+            self.augment_p.add_(step).clamp_(0, 1)
         return losses
 
-    def discriminate(self, penalise: bool) -> dict[str, Tensor]:
-        """D's gradients: real from drawn, by the logistic loss, and the penalty R1."""
+    def _turn_of_d(self, penalise: bool, real: Tensor) -> dict[str, Tensor]:
+        with self.turn(self.d_optimizer):
+            return self.discriminate(real, penalise)
+
+    def _turn_of_g(self, penalise: bool) -> dict[str, Tensor]:
+        with self.turn(self.g_optimizer, frozen=self.discriminator):
+            return self.generate(penalise)
+
+    def discriminate(self, real: Tensor, penalise: bool) -> dict[str, Tensor]:
+        """D's gradients: real (n, 3, R, R) from drawn, by the logistic loss, and the penalty R1."""
         with torch.no_grad():
             fake, _ = self._fake(self.share)
-        real = self.real().requires_grad_(penalise)
+        real = real.detach().requires_grad_(penalise)
         fake_logits, real_logits = self._logits(fake), self._logits(real)
         loss = F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
         self.sign.lerp_(self.processes.mean(real_logits.detach().sign().mean()), 0.05)
@@ -190,7 +203,7 @@ class PriorTraining(Adversarial):
         return {"G": loss.detach(), "path length": self.path_mean.clone()}
 
     def _logits(self, image: Tensor) -> Tensor:
-        return self.discriminator(augment(image, self.augment_p, self.random))
+        return self.discriminator(augment(image, self.augment_p, self.noise))
 
     def _fake(self, n: int) -> tuple[Tensor, Tensor]:
         """Images (n, 3, R, R) and their codes (n, L, d), with style mixing and fresh noise."""
@@ -199,10 +212,10 @@ class PriorTraining(Adversarial):
         noise = [self.normal(n, 1, *layer.noise_const.shape) for layer in self.generator.synthesis.layers]
         w = mapping(z)
         mapping.w_avg.lerp_(self.processes.mean(w.detach().mean(0)), 0.005)
-        ws = w[:, None].expand(-1, layers, -1)
-        if torch.rand((), generator=self.random).item() < self._c.mixing:
-            cutoff = int(torch.randint(1, layers, (), generator=self.random))
-            ws = torch.cat([ws[:, :cutoff], mapping(other)[:, None].expand(-1, layers - cutoff, -1)], 1)
+        mixed = torch.rand((), generator=self.noise, device=w.device) < self._c.mixing
+        cutoff = torch.randint(1, layers, (), generator=self.noise, device=w.device)
+        others = mixed & (torch.arange(layers, device=w.device) >= cutoff)  # (L,)
+        ws = torch.where(others[:, None], mapping(other)[:, None], w[:, None])
         return self.generator.synthesis(ws, noise=noise), ws
 
     def real(self) -> Tensor:
@@ -222,7 +235,7 @@ class PriorTraining(Adversarial):
         super().load_state_dict(state)
         self.path_mean.copy_(state["path_mean"])
         self.sign.copy_(state["sign"])
-        self.augment_p = state["augment_p"]
+        self.augment_p.fill_(state["augment_p"])
 
     def prior(self) -> FacePrior:
         """The moving average as a `FacePrior`."""

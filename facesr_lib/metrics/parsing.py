@@ -1,0 +1,96 @@
+"""How good a parsing is: intersection over union, class by class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facesr_lib.degrade import CameraPipeline
+from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork
+
+
+def confusion(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) -> Tensor:
+    """Count pixels by what they are and what they were taken for; undecided ones (255) count nowhere.
+
+    Parameters
+    ----------
+    predicted, labels : (N, H, W)
+        Classes, whole numbers.
+    classes : int
+
+    Returns
+    -------
+    (N, classes, classes)
+        Row: the label; column: the prediction. Sums over images are the confusion of a set.
+
+    Raises
+    ------
+    ValueError
+        If the two have different shapes, or there are other classes.
+    """
+    if predicted.shape != labels.shape or labels.ndim != 3:
+        raise ValueError(f"both are (N, H, W); got {tuple(predicted.shape)} and {tuple(labels.shape)}.")
+    predicted, labels = predicted.long(), labels.long()
+    decided = labels != UNDECIDED
+    if ((predicted < 0) | (predicted >= classes) | (decided & ((labels < 0) | (labels >= classes)))).any():
+        raise ValueError(f"classes are 0 to {classes - 1}, and {UNDECIDED} is undecided; there are other numbers.")
+    image = torch.arange(len(labels), device=labels.device)[:, None, None]
+    cell = (image * classes + labels) * classes + predicted
+    return torch.bincount(cell[decided], minlength=len(labels) * classes**2).view(-1, classes, classes)
+
+
+def iou(counts: Tensor) -> Tensor:
+    """Intersection over union of each class.
+
+    Parameters
+    ----------
+    counts : (..., C, C)
+        From `confusion`: of one image, of each of several, or summed over a set.
+
+    Returns
+    -------
+    (..., C)
+        In [0, 1]; NaN for a class that no label has.
+    """
+    hit, labelled, predicted = counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1), counts.sum(-2)
+    # |A ∩ B| / |A ∪ B|
+    ratio = hit / (labelled + predicted - hit)
+    return torch.where(labelled > 0, ratio, torch.nan)
+
+
+def mean_iou(counts: Tensor) -> Tensor:
+    """Mean of `iou` over the classes that the labels have: (..., C, C) → (...)."""
+    return iou(counts).nanmean(-1)
+
+
+@torch.no_grad()
+def parsing_confusion(
+    network: ParsingNetwork, faces: Tensor, labels: Tensor, *, camera: CameraPipeline | None = None, batch: int = 10
+) -> Tensor:
+    """Parse labelled faces, made poor before or as they are, and count right and wrong pixels.
+
+    Parameters
+    ----------
+    network : ParsingNetwork
+    faces : (N, 3, S, S)
+        In [0, 1].
+    labels : (N, S, S)
+        0 to 18, and 255 for undecided.
+    camera : CameraPipeline, optional
+        What befalls the faces first.
+    batch : int
+        Faces at once.
+
+    Returns
+    -------
+    (N, C, C)
+        See `confusion`: ``iou(it.sum(0))`` are the classes' scores on this set.
+    """
+    if camera is not None:
+        faces, _ = camera(faces)
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    predicted = [network(part.to(device))[0].argmax(1).cpu() for part in faces.split(batch)]
+    network.train(was_training)
+    return confusion(torch.cat(predicted), labels.cpu(), network.sizes["classes"])

@@ -1,0 +1,272 @@
+"""Train a parsing network on faces that are made poor online (Chen et al. 2021, appendix A)."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from math import pi
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from facesr_lib import data
+from facesr_lib.degrade import CameraPipeline
+from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
+from facesr_lib.training import loop
+from facesr_lib.training.adversarial import follow
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.processes import Processes
+
+NETWORK = "parsing.safetensors"
+
+_MIRRORED = {
+    name: f"{'r' if name[0] == 'l' else 'l'}{name[1:]}" for name in CLASSES if name.endswith(("eye", "brow", "ear"))
+}
+MIRRORED = torch.tensor([CLASSES.index(_MIRRORED.get(name, name)) for name in CLASSES])
+"""Which class each becomes in the mirror: left and right are the person's own."""
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Every choice of a training; of the paper's are the loss, Adam's rate, and the bottleneck (32²) and its depth.
+
+    The paper's network sees 512² in batches of 8 and has ``width=64, max_width=256``.
+
+    Attributes
+    ----------
+    size, bottleneck, width, max_width, depth : int
+        Of the network, see `ParsingNetwork`.
+    batch : int
+        Faces per step.
+    lr : float
+        Adam's learning rate, with β = (0.9, 0.999).
+    pixel : int
+        The pixel loss beside cross-entropy. 1: absolute differences, as in the official code; 2: squared ones, as in
+        the text; 0: none, the network learns from labels alone.
+    rotation, scale, shift : float
+        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
+        this share of its side; mirrored with probability one half. The official code does nothing of the kind, and has
+        thirty times as many faces.
+    ema_images : int
+        Half-life in images of the moving average that is written; 0: the network itself.
+    seed : int
+    """
+
+    size: int = within(128, at_least=2)
+    bottleneck: int = within(32, at_least=2)
+    width: int = within(32, at_least=1)
+    max_width: int = within(96, at_least=1)
+    depth: int = within(10, at_least=0)
+    batch: int = within(32, at_least=1)
+    lr: float = within(2e-4, at_least=0)
+    pixel: int = within(1, among=(0, 1, 2))
+    rotation: float = within(10.0, at_least=0, at_most=180)
+    scale: float = within(0.1, at_least=0, at_most=0.9)
+    shift: float = within(0.05, at_least=0, at_most=0.5)
+    ema_images: int = within(10_000, at_least=0)
+    seed: int = within(0, at_least=0, at_most=2**32)
+
+    def network(self) -> ParsingNetwork:
+        """A new network of these sizes."""
+        sizes = ("size", "bottleneck", "width", "max_width", "depth")
+        return ParsingNetwork(**{name: getattr(self, name) for name in sizes})
+
+
+def parsing_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image's decided pixels, L_parse of eq. 11.
+
+    Parameters
+    ----------
+    logits : (N, C, H, W)
+    labels : (N, H, W)
+        0 to C − 1, or 255: undecided, does not count.
+
+    Returns
+    -------
+    (N,)
+        The mean over pixels; 0 where none is decided.
+    """
+    labels = labels.long()
+    surprise = F.cross_entropy(logits, labels, ignore_index=UNDECIDED, reduction="none")  # (N, H, W), 0 if undecided
+    return surprise.sum((1, 2)) / (labels != UNDECIDED).sum((1, 2)).clamp_min(1)
+
+
+def pixel_loss(image: Tensor, target: Tensor, power: int = 1) -> Tensor:
+    """Mean of |Î_H − I_H|^power on the paper's scale, pixels in [−1, 1]: L_pix of eq. 11, (N, 3, H, W) → (N,)."""
+    return (2 * (image - target)).abs().pow(power).mean((1, 2, 3))
+
+
+class ParsingTraining(loop.Training):
+    """A parsing network in training.
+
+    Parameters
+    ----------
+    pixels : (M, S, S, 3)
+        Faces, uint8, S a multiple of the network's size.
+    masks : (M, S, S)
+        Their labels, uint8: 0 to 18, or 255 for undecided.
+    config : Config
+    camera : CameraPipeline, optional
+        What befalls the faces; its seed does not count.
+    device : str
+    bf16 : bool
+        The network computes in bfloat16.
+
+    Attributes
+    ----------
+    network, average : ParsingNetwork
+        What learns, and its moving average.
+
+    Raises
+    ------
+    ValueError
+        If the faces are of another size, or the labels are not theirs.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        masks: np.ndarray,
+        config: Config,
+        camera: CameraPipeline | None = None,
+        device: str = "cpu",
+        bf16: bool = False,
+    ):
+        side = pixels.shape[1]
+        if pixels.shape[1:] != (side, side, 3) or side % config.size:
+            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {config.size}; got {pixels.shape}.")
+        if masks.shape != pixels.shape[:3]:
+            raise ValueError(f"{len(pixels)} faces need labels {pixels.shape[:3]}; got {masks.shape}.")
+        check_classes(masks, "the labels")
+        self._c, self._camera, self._bf16 = config, camera or CameraPipeline(), bf16
+        processes = Processes(device)
+        self._pixels, self._masks = (torch.tensor(np.asarray(x), device=processes.device) for x in (pixels, masks))
+        self._mirrored = MIRRORED.to(processes.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.network = config.network().to(processes.device).to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.network).requires_grad_(False).eval()
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr, betas=(0.9, 0.999))
+        parts = {"network": self.network, "average": self.average, "optimizer": self._optimizer}
+        described = asdict(config) | {"camera": asdict(replace(self._camera, seed=0))}
+        super().__init__(described, processes, config.batch, config.seed, **parts)
+
+    def step(self) -> dict[str, Tensor]:
+        """One step on eq. 11, L_parse(Î_P, I_P) + L_pix(Î_H, I_H)."""
+        faces, labels = self.faces()
+        poor, target = self.poor(faces)
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            logits, image = self.network(poor.to(memory_format=torch.channels_last))
+        parsing = parsing_loss(logits.float(), labels).mean()
+        pixel = pixel_loss(image.float(), target, self._c.pixel or 1).mean()
+        self._optimizer.zero_grad()
+        (parsing + pixel if self._c.pixel else parsing).backward()
+        self._optimizer.step()
+        self.images_seen += self.batch
+        follow(self.average, self.network, self.batch, self._c.ema_images)
+        return {"parsing": parsing.detach(), "pixel": pixel.detach()}
+
+    def faces(self) -> tuple[Tensor, Tensor]:
+        """Faces (N, 3, R, R) in [0, 1], each moved at random, and their labels (N, R, R)."""
+        c, n, device = self._c, self.share, self.processes.device
+        index = torch.randint(len(self._pixels), (n,), generator=self.random).to(device)
+        turn, size, right, down, mirror = torch.rand(5, n, generator=self.random).to(device) * 2 - 1
+        angle, size, flip = turn * (c.rotation * pi / 180), 1 + size * c.scale, torch.where(mirror < 0, -1.0, 1.0)
+        cos, sin = size * angle.cos(), size * angle.sin()
+        # from places in the new picture to places in the old one: x = A x' + b
+        rows = [
+            torch.stack([flip * cos, -flip * sin, 2 * c.shift * right], 1),
+            torch.stack([sin, cos, 2 * c.shift * down], 1),
+        ]
+        matrix = torch.stack(rows, 1)  # (N, 2, 3)
+        image = self._pixels[index].permute(0, 3, 1, 2).float() / 255
+        grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
+        image = F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+        image = F.avg_pool2d(image, image.shape[2] // c.size)
+        # labels are never averaged: the nearest is taken, and nothing is decided outside
+        grid = F.affine_grid(matrix, [n, 1, c.size, c.size], align_corners=False)
+        labels = self._masks[index][:, None].float() - UNDECIDED
+        labels = (F.grid_sample(labels, grid, "nearest", align_corners=False)[:, 0] + UNDECIDED).long()
+        turned = torch.where(labels == UNDECIDED, UNDECIDED, self._mirrored[labels.clamp_max(len(CLASSES) - 1)])
+        return image, torch.where((mirror < 0)[:, None, None], turned, labels)
+
+    def poor(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """What befalls a batch of faces: poor ones and targets, both (N, 3, R, R)."""
+        seeds = torch.randint(2**40, (len(faces),), generator=self.random).tolist()
+        return replace(self._camera, seed=seeds)(faces)
+
+    def snapshot(self, folder: Path) -> None:
+        """Write the average: ``parsing.safetensors``, for `networks.parsing.load`."""
+        save(self.average, folder / NETWORK, {"images_seen": str(self.images_seen), "config": json.dumps(self.config)})
+
+
+def check_classes(masks: np.ndarray, what: str) -> None:
+    """Make sure that masks hold classes, or 255 for undecided; else a ``ValueError`` names ``what`` and the numbers."""
+    known = [*range(len(CLASSES)), UNDECIDED]
+    foreign = [number for number in np.flatnonzero(np.bincount(masks.ravel(), minlength=256)) if number not in known]
+    if foreign:
+        raise ValueError(
+            f"{what} hold {', '.join(map(str, foreign[:5]))}: classes are 0 to {len(CLASSES) - 1}, and {UNDECIDED} is "
+            "undecided. Give maps of class numbers, as PNG, never made smaller by anything but the nearest pixel."
+        )
+
+
+def labelled_faces(faces: str | Path, masks: str | Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a folder of faces and one of label maps (PNG) of the same names.
+
+    Returns
+    -------
+    pixels : (M, resolution, resolution, 3)
+        uint8, in the order of `data.pictures`; shrunk by means.
+    masks : (M, resolution, resolution)
+        uint8; shrunk to the nearest pixel.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder, or a face without a label map.
+    ValueError
+        A map that is not square, of a side that is no multiple of ``resolution``, or of other numbers than classes.
+    """
+    masks = Path(masks).expanduser()
+    paths = [masks / f"{path.stem}.png" for path in data.pictures(Path(faces).expanduser())]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} faces have no label map in {masks}: {', '.join(missing[:3])}, ….")
+    maps = np.empty((len(paths), resolution, resolution), np.uint8)
+    for i, path in enumerate(paths):
+        picture = Image.open(path)
+        width, height = picture.size
+        if width != height or width % resolution or picture.mode not in ("P", "L"):
+            raise ValueError(
+                f"{path} is {height}×{width} ({picture.mode}); label maps are squares of one channel whose side is a "
+                f"multiple of {resolution}."
+            )
+        step = width // resolution
+        maps[i] = np.asarray(picture)[step // 2 :: step, step // 2 :: step]
+        check_classes(maps[i], str(path))
+    return data.prepared(faces, resolution, skip_damaged=False), maps
+
+
+def train(
+    pixels: np.ndarray,
+    masks: np.ndarray,
+    folder: str | Path,
+    config: Config,
+    *,
+    camera: CameraPipeline | None = None,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    bf16: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train a parsing network; parameters as `ParsingTraining`'s and `loop.fit`'s, errors too."""
+    trainee = ParsingTraining(pixels, masks, config, camera, device, bf16)
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)

@@ -1,0 +1,413 @@
+"""Train progressive face super-resolution: three steps, each faded in, the later two attentive to landmarks.
+
+Kim et al. 2019, with the weights of the authors' first release. Chapter 8 shows what each part does.
+"""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+
+from facesr_lib import assets, data, files, images
+from facesr_lib.degrade import Downsample
+from facesr_lib.losses import (
+    attention_loss,
+    block_features,
+    feature_loss,
+    gradient_penalty,
+    heatmap_loss,
+    wasserstein_critic_loss,
+)
+from facesr_lib.losses.features import Maps
+from facesr_lib.networks import landmarks
+from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
+from facesr_lib.training import loop
+from facesr_lib.training.adversarial import Adversarial, adam, follow
+from facesr_lib.training.capture import Captured
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.processes import Processes
+
+NETWORK = "progressive.safetensors"
+MOMENTS = "moments.safetensors"
+SIDE = 128  # of the restored faces
+
+WEIGHTS = {  # of the losses at each step, as in the authors' first release; the paper does not give them
+    1: {"pixel": 10.0, "adversarial": 1.0, "feature": 1e-2, "attention": 0.0, "heatmap": 0.0},
+    2: {"pixel": 10.0, "adversarial": 1.0, "feature": 1e-2, "attention": 500.0, "heatmap": 50.0},
+    3: {"pixel": 10.0, "adversarial": 0.1, "feature": 1e-3, "attention": 50.0, "heatmap": 50.0},
+}
+HALF = Downsample(2, "bilinear")
+RECORDED = 32
+"""Moments of a training at which the watched faces are kept."""
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Every choice of a training; the defaults are the paper's.
+
+    Attributes
+    ----------
+    width : float
+        Factor on the networks' channels.
+    iterations : int
+        Of the whole training: a quarter of them for each of the first two steps, half for the last; each new step is
+        faded in over an eighth. It ends after them, whatever the budget.
+    batch : int
+        Faces per iteration.
+    lr : float
+        Adam's learning rate, with β = (0, 0.99).
+    progressive : bool
+        Grow in three steps; else all layers learn at 128² from the start, with the last step's losses.
+    adversarial, feature, heatmap, attention : float
+        Factors on these losses' weights; 0 leaves one out.
+    unaligned : bool
+        Turn, scale and shift each face at random, see `moved`.
+    ema_images : int
+        Half-life in images of the moving average that is kept; 0: the network itself, as in the paper.
+    seed : int
+    """
+
+    width: float = within(1.0, at_least=1 / 64, at_most=8)
+    iterations: int = within(200_000, at_least=1)
+    batch: int = within(16, at_least=2)
+    lr: float = within(1e-3, at_least=0)
+    progressive: bool = within(True)
+    adversarial: float = within(1.0, at_least=0)
+    feature: float = within(1.0, at_least=0)
+    heatmap: float = within(1.0, at_least=0)
+    attention: float = within(1.0, at_least=0)
+    unaligned: bool = within(False)
+    ema_images: int = within(0, at_least=0)
+    seed: int = within(0, at_least=0, at_most=2**32)
+
+    def stage(self, iteration: int) -> tuple[int, float]:
+        """Which step an iteration trains, and α, how far it is faded in."""
+        if not self.progressive:
+            return 3, 1.0
+        share = iteration / self.iterations
+        step = 1 + (share >= 1 / 4) + (share >= 1 / 2)
+        return step, min(1.0, 8 * (share - (step - 1) / 4))
+
+    def weights(self, step: int) -> dict[str, float]:
+        """What each loss counts at a step."""
+        return {name: weight * getattr(self, name, 1.0) for name, weight in WEIGHTS[step].items()}
+
+
+class ProgressiveTraining(Adversarial):
+    """A super-resolution network and its critic in training.
+
+    Parameters
+    ----------
+    pixels : (M, S, S, 3)
+        Faces, uint8 (`data.prepared`): S is 128, or 256 if they are moved.
+    config : Config
+    fan : nn.Module, optional
+        The landmark network; needed unless both of its losses are left out.
+    features : Maps, optional
+        φ of the feature loss (`losses.block_features`); needed unless it is left out.
+    watched : (K, 3, 128, 128), optional
+        Faces in [0, 1]; what becomes of them is kept at `RECORDED` moments.
+    about : dict of str, optional
+        Said of the training in the network's file.
+    device : str
+    bf16 : bool
+        Networks in bfloat16; losses, penalty and optimisers stay in float32.
+
+    Raises
+    ------
+    ValueError
+        If the faces are of another size, or a network is missing that a loss needs.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        config: Config,
+        *,
+        fan: nn.Module | None = None,
+        features: Maps | None = None,
+        watched: Tensor | None = None,
+        about: dict[str, str] | None = None,
+        device: str = "auto",
+        bf16: bool = False,
+    ):
+        c, side = config, 2 * SIDE if config.unaligned else SIDE
+        if pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
+            raise ValueError(
+                f"{'unaligned' if c.unaligned else 'aligned'} faces are (M, {side}, {side}, 3); got {pixels.shape}."
+            )
+        if (fan is None and (c.heatmap or c.attention)) or (features is None and c.feature):
+            raise ValueError(
+                "the losses need a landmark network and a feature network: give both, or leave the losses out "
+                "(heatmap=0 and attention=0; feature=0)."
+            )
+        processes = Processes(device)
+        with torch.random.fork_rng():
+            torch.manual_seed(c.seed)
+            generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
+        place: Any = {"device": processes.device, "memory_format": torch.channels_last}
+        self._c, self._about, self._bf16 = c, about or {}, bf16
+        self._faces = torch.from_numpy(np.array(pixels)).to(processes.device).permute(0, 3, 1, 2)
+        self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
+        self._features = features
+        self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)
+        self.average = deepcopy(self.generator).eval().requires_grad_(False)
+        self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr, 0.99), adam(self.discriminator, c.lr, 0.99)
+        self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
+        self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
+        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
+        super().__init__(asdict(c), processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
+        self._turns = {
+            (turn, step, fading): Captured(partial(turn, step, fading), processes, self.noise)
+            for turn in (self._turn_of_g, self._turn_of_d)
+            for step in (1, 2, 3)
+            for fading in (False, True)
+        }
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        """Whether all iterations were made."""
+        return self.images_seen >= self._c.iterations * self.batch
+
+    def step(self) -> dict[str, Tensor]:
+        """One turn of G and one of D, on the same faces."""
+        c = self._c
+        step, alpha = c.stage(min(self.images_seen // self.batch, c.iterations - 1))
+        x, y = pair(self.faces(), step)
+        inputs = x, y, x.new_full((), alpha)
+        losses = dict(self._turns[self._turn_of_g, step, alpha < 1](*inputs))
+        losses |= self._turns[self._turn_of_d, step, alpha < 1](*inputs)
+        self.images_seen += self.batch
+        follow(self.average, self.generator, self.batch, c.ema_images)
+        self._record(step, alpha)
+        return losses
+
+    def _turn_of_g(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        with self.turn(self.g_optimizer, frozen=self.discriminator):
+            return self.restore(x, y, step, alpha if fading else 1.0)
+
+    def _turn_of_d(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        with self.turn(self.d_optimizer):
+            return self.judge(x, y, step, alpha if fading else 1.0)
+
+    def restore(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
+        """G's gradients: eq. 6, the weighted sum of all losses at this step."""
+        image = self._generate(x, step, alpha)
+        losses = {
+            "pixel": (image - y).abs().mean((1, 2, 3)),  # as released; eq. 2 squares it
+            "adversarial": -self._critic(image, step, alpha),
+        }
+        weights = self._c.weights(step)
+        if self._features is not None and weights["feature"]:
+            with self._precision():
+                losses["feature"] = feature_loss(self._features, (image + 1) / 2, (y + 1) / 2)
+        if self._fan is not None and (weights["attention"] or weights["heatmap"]):
+            ours = self._heatmaps(image)
+            with torch.no_grad():
+                target = self._heatmaps(y)
+            losses["heatmap"] = heatmap_loss(ours, target)
+            losses["attention"] = attention_loss(F.interpolate(target, image.shape[2:], mode="bilinear"), image, y)
+        torch.stack([weights[name] * loss.mean() for name, loss in losses.items()]).sum().backward()
+        none = image.new_zeros(())
+        return {name: losses[name].detach().mean() if name in losses else none for name in weights}
+
+    def judge(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
+        """D's gradients: eq. 4, on faces restored anew."""
+        with torch.no_grad():
+            image = self._generate(x, step, alpha)
+        epsilon = torch.rand(len(y), generator=self.noise, device=y.device)
+        loss = wasserstein_critic_loss(self._critic(y, step, alpha), self._critic(image, step, alpha)).mean()
+        penalty = gradient_penalty(lambda between: self._critic(between, step, alpha), y, image, epsilon).mean()
+        (loss + penalty).backward()
+        return {"D": loss.detach(), "penalty": penalty.detach()}
+
+    def faces(self) -> Tensor:
+        """A batch of training faces (N, 3, 128, 128) in [0, 1], each mirrored with probability one half."""
+        index = torch.randint(len(self._faces), (self.share,), generator=self.random)
+        mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
+        faces = self._faces[index.to(self.processes.device)].float() / 255
+        faces = torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
+        return moved(faces, self.random) if self._c.unaligned else faces
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def _generate(self, x: Tensor, step: int, alpha: float | Tensor) -> Tensor:
+        with self._precision():
+            return self.generator(x, step, alpha).float()
+
+    def _critic(self, image: Tensor, step: int, alpha: float | Tensor) -> Tensor:
+        with self._precision():
+            return self.discriminator(image, step, alpha).float()
+
+    def _heatmaps(self, image: Tensor) -> Tensor:
+        """(N, 3, S, S) in [−1, 1] → (N, P, 64, 64): larger faces are made small, the network knows no others."""
+        assert self._fan is not None
+        with self._precision():
+            return self._fan(F.avg_pool2d((image + 1) / 2, image.shape[2] // 64)).float()
+
+    @torch.no_grad()
+    def _record(self, step: int, alpha: float) -> None:
+        """Keep what has become of the watched faces if it is time to."""
+        done, each = self.images_seen // self.batch, max(1, self._c.iterations // RECORDED)
+        if len(self._watched) and done % each == 0 and done <= RECORDED * each:
+            x, _ = pair(self._watched.to(self.processes.device), step)
+            image = (self.average(x, step, alpha) + 1) / 2
+            image = F.interpolate(image, (SIDE, SIDE), mode="nearest")
+            self.moments[done // each - 1] = (image.clamp(0, 1) * 255).round().byte()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, and the moments so far."""
+        return super().state_dict() | {"moments": self.moments}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        super().load_state_dict(state)
+        self.moments.copy_(state["moments"])
+
+    def network(self) -> ProgressiveGenerator:
+        """The moving average, with batch statistics of its own."""
+        network = deepcopy(self.average)
+        if self._c.ema_images:  # the statistics in it are those of the live network
+            faces = F.interpolate(self._faces[:256].float() / 255, (SIDE, SIDE), mode="area")
+            update_bn([pair(batch, 3)[0] for batch in faces.split(16)], network)
+        return network.eval()
+
+    def snapshot(self, folder: Path) -> None:
+        """Write the network, in half precision, under the official names, and what became of the watched faces."""
+        c = self._c
+        step, alpha = c.stage(max(0, self.images_seen // self.batch - 1))
+        about = {
+            "width": repr(c.width),
+            "step": str(step),
+            "alpha": repr(alpha),
+            "images_seen": str(self.images_seen),
+            "config": json.dumps(self.config),
+        }
+        network = self.network()
+        state = {k: v.cpu().half().contiguous() for k, v in network.state_dict().items() if v.is_floating_point()}
+        with files.replacing(folder / NETWORK) as temporary:
+            save_file(state, temporary, about | self._about)
+        if not len(self._watched):
+            return
+        with files.replacing(folder / MOMENTS) as temporary:
+            save_file({"images": self.moments.cpu(), "targets": (self._watched * 255).round().byte()}, temporary, about)
+        with torch.no_grad():
+            y = self._watched.to(self.processes.device)
+            x, _ = pair(y, step)
+            small, large = (
+                F.interpolate((i + 1) / 2, (SIDE, SIDE), mode="nearest") for i in (x, network(x, step, alpha))
+            )
+        rows = torch.cat([small, large.clamp(0, 1), y])
+        images.write(images.grid(rows.cpu(), columns=len(y)), folder / f"samples-{self.images_seen:09d}.png")
+
+
+def pair(faces: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """What a step learns from: faces made small one halving after the other, by bilinear interpolation.
+
+    (N, 3, 128, 128) in [0, 1] → x (N, 3, 16, 16) and y (N, 3, S, S) in [−1, 1], S = 32, 64 or 128.
+    """
+    pyramid = [2 * faces - 1]  # 128², 64², 32², 16²
+    for _ in range(3):
+        pyramid.append(HALF(pyramid[-1]))
+    place = torch.channels_last
+    return pyramid[3].contiguous(memory_format=place), pyramid[3 - step].contiguous(memory_format=place)
+
+
+def moved(
+    faces: Tensor, generator: Generator, *, rotation: float = 20.0, scale: float = 0.2, shift: float = 0.1
+) -> Tensor:
+    """Faces as they are found in the wild: each turned, made larger or smaller, and shifted, then half the size.
+
+    The paper's unaligned faces are cropped by boxes from CelebA and AFLW; these stand in for them.
+
+    Parameters
+    ----------
+    faces : (N, 3, 2 S, 2 S)
+    generator : torch.Generator
+        On the CPU.
+    rotation, scale, shift : float
+        At most so many degrees, this share of the size, and this share of the side; where the picture ends it is
+        reflected.
+
+    Returns
+    -------
+    (N, 3, S, S)
+    """
+    turn, size, right, down = (2 * torch.rand(4, len(faces), generator=generator) - 1).to(faces.device)
+    angle, size = turn * (rotation * pi / 180), 1 + size * scale
+    cos, sin = angle.cos() / size, angle.sin() / size
+    # from places in the new picture to places in the old one, both in [−1, 1]
+    matrix = torch.stack([cos, -sin, 2 * shift * right, sin, cos, 2 * shift * down], 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(faces.shape), align_corners=False)
+    return F.avg_pool2d(F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False), 2)
+
+
+def train(
+    faces: str | Path,
+    folder: str | Path,
+    config: Config,
+    *,
+    fan: str | Path | None = None,
+    watched: Tensor | None = None,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    bf16: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train progressive super-resolution on a folder of aligned faces.
+
+    Parameters
+    ----------
+    faces : path
+        Pictures of any size; they are cropped square and resized.
+    folder : path
+        Of the run: checkpoint, log, ``progressive.safetensors`` for `networks.progressive.load`, and of watched faces
+        ``samples-<images>.png`` and ``moments.safetensors``.
+    config : Config
+    fan : path, optional
+        The landmark network, as `networks.landmarks.load` reads it; default: the official one ("distilled-fan").
+    watched : (K, 3, 128, 128), optional
+        Faces in [0, 1] to be seen at `RECORDED` moments of the training.
+    hours, steps, resume, progress
+        As in `loop.fit`; it also ends after ``config.iterations``.
+    device : str
+        "cpu", "cuda" or "auto".
+    bf16 : bool
+        Networks in bfloat16.
+
+    Raises
+    ------
+    FileNotFoundError, MetricUnavailable, ValueError, Diverged, OSError
+        As `data.prepared`, `networks.landmarks.load`, `losses.block_features`, `ProgressiveTraining` and `loop.fit`.
+    """
+    pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
+    name, features = block_features() if config.feature else ("none", None)
+    network = None
+    if config.heatmap or config.attention:
+        network = landmarks.load(assets.checked("distilled-fan") if fan is None else fan)
+    trainee = ProgressiveTraining(
+        pixels,
+        config,
+        fan=network,
+        features=features,
+        watched=watched,
+        about={"features": name},
+        device=device,
+        bf16=bf16,
+    )
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
