@@ -212,8 +212,8 @@ class PriorTraining(Adversarial):
         noise = [self.normal(n, 1, *layer.noise_const.shape) for layer in self.generator.synthesis.layers]
         w = mapping(z)
         mapping.w_avg.lerp_(self.processes.mean(w.detach().mean(0)), 0.005)
-        mixed = torch.rand((), generator=self.noise, device=w.device) < self._c.mixing
         cutoff = torch.randint(1, layers, (), generator=self.noise, device=w.device)
+        mixed = torch.rand((), generator=self.noise, device=w.device) < self._c.mixing
         others = mixed & (torch.arange(layers, device=w.device) >= cutoff)  # (L,)
         ws = torch.where(others[:, None], mapping(other)[:, None], w[:, None])
         return self.generator.synthesis(ws, noise=noise), ws
