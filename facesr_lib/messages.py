@@ -1,9 +1,20 @@
-"""Sentences for people: what was meant by a name that nobody knows."""
+"""Sentences for people: what was meant by a name that nobody knows, what a number has to be."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+_MEETS = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "among": lambda value, known: value in known,
+}
 
 
 def choose(name: object, known: Iterable[str], kind: str) -> str:
@@ -37,3 +48,29 @@ def choose(name: object, known: Iterable[str], kind: str) -> str:
 
 def _plain(name: str) -> str:
     return name.casefold().replace("+", "plus").translate(str.maketrans("", "", "-_ "))
+
+
+def check(name: str, value: Any, kind: type = float, **bounds: Any) -> None:
+    """Make sure of a number, never infinite, never NaN.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls it.
+    value
+        What came.
+    kind : type
+        ``int``: a whole number.
+    **bounds
+        Any of ``at_least``, ``above``, ``at_most`` (numbers) and ``among`` (a collection).
+
+    Raises
+    ------
+    ValueError
+        It is something else: what came and what was expected.
+    """
+    number = isinstance(value, Integral) or (kind is not int and isinstance(value, Real) and isfinite(value))
+    if not number or not all(_MEETS[bound](value, limit) for bound, limit in bounds.items()):
+        noun = "a whole number" if kind is int else "a finite number"
+        asked = [f"{bound.replace('_', ' ')} {limit}" for bound, limit in bounds.items()]
+        raise ValueError(f"{name} must be {', '.join([noun, *asked])}; got {value!r}.")

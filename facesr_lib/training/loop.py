@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from facesr_lib import files
-from facesr_lib.training.config import check
+from facesr_lib.messages import check
 from facesr_lib.training.processes import Processes
 
 CHECKPOINT = "last.ckpt"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, multiprocessing
 
 from facesr_lib.devices import pick_device
-from facesr_lib.training.config import check
+from facesr_lib.messages import check
 
 T = TypeVar("T")
 
