@@ -308,6 +308,12 @@ def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
     return rows @ x @ columns.T
 
 
+def luma(x: Tensor) -> Tensor:
+    """Luminance of ITU-R BT.601 in studio range, as MATLAB's ``rgb2ycbcr``: (N, 3, H, W) → (N, 1, H, W)."""
+    red, green, blue = x.split(1, 1)
+    return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
+
+
 def check_batch(x: Tensor) -> Tensor:
     """Return ``x`` if it is a float tensor (N, 3, H, W); else a ``TypeError`` or ``ValueError`` says what to do."""
     if not isinstance(x, Tensor):

@@ -2,7 +2,7 @@
 
 from facesr_lib.degrade.camera import CameraPipeline
 from facesr_lib.degrade.corruptions import GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
-from facesr_lib.degrade.downsample import KERNELS, Chain, Downsample, check_lowres, check_pixels
+from facesr_lib.degrade.downsample import KERNELS, Chain, Downsample, check_lowres, check_pixels, halvings
 
 __all__ = [
     "KERNELS",
@@ -15,4 +15,5 @@ __all__ = [
     "SaltAndPepper",
     "check_lowres",
     "check_pixels",
+    "halvings",
 ]

@@ -74,6 +74,18 @@ class Chain(nn.Module):
         return image
 
 
+def halvings(times: int) -> Chain:
+    """Halve a picture so often, bilinearly each time: the progressive paper's 128 → 64 → 32 → 16.
+
+    One step of the same scale differs: it sees each pixel of the large picture through a wider, simpler tent.
+
+    Notes
+    -----
+    Source: the official code of Kim et al. 2019, which rounds to 8 bits between the steps; here nothing is rounded.
+    """
+    return Chain(*(Downsample(2, "bilinear") for _ in range(times)))
+
+
 def check_pixels(lowres: Tensor) -> Tensor:
     """Check that a low-resolution batch holds pictures, of whatever size; errors as `check_lowres`."""
     require(images.check_batch(lowres).numel() > 0, f"expected at least one picture; got {tuple(lowres.shape)}.")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import assets
+from facesr_lib.images import luma
 from facesr_lib.metrics.pretrained import MetricUnavailable
 from facesr_lib.networks import perceptual
 
@@ -14,12 +15,6 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = 11
 _ALEXNET_SMALLEST = 31
 _OVERSHOOT = 0.25  # a bicubic's is at most 0.21
-
-
-def luma(x: Tensor) -> Tensor:
-    """Luminance of ITU-R BT.601 in studio range, as MATLAB's ``rgb2ycbcr``: (N, 3, H, W) → (N, 1, H, W)."""
-    weights = x.new_tensor([65.481, 128.553, 24.966])
-    return ((x * weights[:, None, None]).sum(1, keepdim=True) + 16) / 255
 
 
 def psnr(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Tensor:
