@@ -4,13 +4,18 @@ import json
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from facesr_lib import images
+from facesr_lib import degrade, images
 from facesr_lib.networks import supervised as networks
+from facesr_lib.networks.landmarks import draw, peaks
+from facesr_lib.training import loop
+from facesr_lib.training import supervised as training
 
 ORACLES = Path(__file__).parent / "oracles"
 ORACLE = load_file(ORACLES / "baselines.safetensors")
@@ -107,3 +112,184 @@ def test_critics_judge_each_picture(critic):
     logits = critic.eval()(torch.rand(2, 3, 128, 128))
     assert logits.shape in {(2, 1), (2, 1, 8, 8)}
     assert (logits[0] - logits[1]).abs().max() > 0
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Sixteen smooth faces of 128², their landmarks and labels: an eye, a brow and half a mouth, on skin."""
+    random = torch.Generator().manual_seed(0)
+    pixels = images.resize(torch.rand(16, 3, 8, 8, generator=random), (128, 128)).clamp(0, 1)
+    points = torch.rand(16, 68, 2, generator=random) * 60 + 34
+    labels = np.ones((16, 128, 128), np.uint8)
+    labels[:, 40:48, 80:92], labels[:, 32:36, 76:92], labels[:, 90:98, 64:84], labels[:, :10] = 4, 6, 10, 255
+    return {"pixels": images.to_uint8(pixels), "points": points, "labels": labels}
+
+
+def training_of(name, faces, config=None, **options):
+    config = config or training.Config(width=0.05, batch=2, images=64)
+    priors = {} if name in ("vdsr", "urdgn") else {k: faces[k] for k in ("points", "labels")}
+    return training.SupervisedTraining(name, faces["pixels"], config, **priors, **options)
+
+
+@pytest.mark.parametrize("name", training.RECIPES)
+def test_a_network_learns_resumes_exactly_and_is_read_back(name, faces, tmp_path):
+    whole = training_of(name, faces)
+    loop.fit(whole, tmp_path / "whole", steps=8, progress=False)
+    loop.fit(training_of(name, faces), tmp_path / "parts", steps=3, progress=False)
+    parts = training_of(name, faces)
+    loop.fit(parts, tmp_path / "parts", steps=5, resume=True, progress=False)
+    for ours, theirs in zip(parts.network.state_dict().values(), whole.network.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    start = training_of(name, faces).network.state_dict()
+    assert any(not torch.equal(start[key], value) for key, value in whole.network.state_dict().items())
+
+    network, lowres = networks.load(tmp_path / "whole" / f"{name}.safetensors"), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert_close(network.enlarge(lowres), whole.network.eval().enlarge(lowres), atol=1e-2, rtol=0)
+    assert list((tmp_path / "whole").glob("samples-*.png"))
+
+
+@pytest.mark.parametrize("name", training.RECIPES)
+def test_losses_fall(name, faces):
+    trainee = training_of(name, faces, training.Config(width=0.1, batch=2, images=10_000))
+    batch = trainee.faces()
+    trainee.faces = lambda: batch
+    falling = {"pixel", "coarse", "fine", "priors"}
+    history = [{k: float(v) for k, v in trainee.step().items() if k in falling} for _ in range(20)]
+    assert all(history[-1][key] < history[0][key] for key in history[0])
+
+
+def test_the_training_ends_with_its_images_and_its_rate_has_fallen(faces, tmp_path):
+    config = training.Config(width=0.05, batch=2, images=12)
+    report = training.train("vdsr", faces["pixels"], tmp_path / "run", config, steps=100, device="cpu", progress=False)
+    assert (report.images_seen, report.steps) == (12, 6)
+    state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["state"]
+    assert state["network_optimizer"]["param_groups"][0]["lr"] == pytest.approx(3e-5)
+
+
+def test_small_faces_are_halved_thrice(faces):
+    batch = training_of("vdsr", faces).faces()
+    assert batch.true.shape == (2, 3, 128, 128)
+    once = degrade.Downsample(2, "bilinear")
+    assert_close(batch.small, once(once(once(batch.true))))
+    assert (batch.small - degrade.Downsample(8, "bilinear")(batch.true)).abs().max() > 1e-3
+
+
+def test_aligned_faces_are_the_faces_or_their_mirror_images(faces):
+    batch = training_of("vdsr", faces, training.Config(batch=8)).faces()
+    theirs = torch.from_numpy(faces["pixels"]).permute(0, 3, 1, 2).float() / 255
+    distance = [(batch.true[:, None] - x).abs().amax((2, 3, 4)).amin(1) for x in (theirs, theirs.flip(3))]
+    assert (torch.stack(distance).amin(0) < 1e-3).all()
+    assert (distance[0] < 1e-3).any()
+    assert (distance[1] < 1e-3).any()
+
+
+def test_priors_move_with_the_picture(faces):
+    """Colour a landmark and the classes into the picture, and find them there in the moved maps."""
+    pixels = np.zeros((1, 128, 128, 3), np.uint8)
+    pixels[..., 1] = (faces["labels"][:1] == 10) * 255
+    points = torch.full((1, 68, 2), 63.5)
+    points[0, 30] = torch.tensor([70.0, 80.0])
+    pixels[..., 0] = (draw(points[:, 30:31], 128, 4.0)[0, 0] * 255).byte().numpy()
+    config = training.Config(batch=6, rotation=20, scale=0.2, shift=0.1)
+    moved = training.SupervisedTraining("fsrnet", pixels, config, points=points, labels=faces["labels"][:1]).faces()
+    assert_close(peaks(moved.true[:, :1]), peaks(moved.maps[:, 30:31]) * 2 + 0.5, atol=0.7, rtol=0)
+    mouth = F.avg_pool2d(moved.true[:, 1:2], 2) * moved.known[:, 68 + 8 : 68 + 9]
+    assert (mouth - moved.maps[:, 68 + 8 : 68 + 9]).abs().mean() < 0.01
+    assert moved.maps[:, 68 + 8].amax() > 0.9
+
+
+def test_left_and_right_change_names_in_the_mirror(faces):
+    batch = training_of("fsrnet", faces, training.Config(batch=8)).faces()
+    left_eye, right_eye = batch.maps[:, 68 + 4].sum((1, 2)), batch.maps[:, 68 + 5].sum((1, 2))
+    assert ((left_eye > 0) ^ (right_eye > 0)).all()
+    mirrored = right_eye > 0
+    assert 0 < mirrored.sum() < 8
+    columns = torch.arange(64.0)
+    centre = (batch.maps[:, 68 + 4] + batch.maps[:, 68 + 5]).sum(1) @ columns / (left_eye + right_eye)
+    assert torch.equal(centre < 31.5, mirrored)
+
+
+def test_undecided_pixels_teach_nothing(faces):
+    batch = training_of("fsrnet", faces).faces()
+    assert (batch.known[:, 68:, :5] == 0).all()
+    assert (batch.known[:, 68:, 5:] == 1).all()
+    assert (batch.known[:, :68] == 1).all()
+    assert_close(batch.maps[:, 68:, 6:].sum(1), torch.ones(2, 58, 64), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "learn"),
+    [(0, 0, "discriminator network"), (0.1, -2, "network"), (-1, 0, "discriminator"), (2, 2, "discriminator network")],
+)
+@torch.no_grad()
+def test_urdgns_networks_wait_for_one_another(real, fake, learn, faces):
+    trainee = training_of("urdgn", faces)
+    batch, critic = trainee.faces(), trainee.discriminator.eval()
+    batch.true.fill_(1)
+    trainee.faces = lambda: batch
+    trainee.network.layers[-1].weight.zero_()  # makes grey, where the true faces are white
+    trainee.network.layers[-1].bias.zero_()
+    convolutions = [layer for layer in critic.layers if isinstance(layer, torch.nn.Conv2d)]
+    first, last = (layer for layer in critic.layers if isinstance(layer, torch.nn.Linear))
+    for parameter in critic.parameters():
+        parameter.zero_()
+    for layer in convolutions:
+        layer.weight[0, 0, 2, 2] = 1  # what is white stays white
+    first.weight[0, 0], last.weight[0, 0], last.bias[0] = 1, real - fake, fake
+    parts = {"network": trainee.network, "discriminator": critic}
+    before = {name: [p.clone() for p in part.parameters()] for name, part in parts.items()}
+    with torch.enable_grad():
+        trainee.step()
+    changed = {n for n, part in parts.items() if not all(map(torch.equal, before[n], part.parameters()))}
+    assert changed == set(learn.split())
+
+
+def test_fsrgan_takes_any_distance_for_the_perceptual(faces):
+    seen = []
+
+    def distance(x, y):
+        seen.append((x.shape, y.amin(), y.amax()))
+        return (x - y).square().mean((1, 2, 3))
+
+    losses = training_of("fsrgan", faces, perceptual=distance).step()
+    [(shape, least, most)] = seen
+    assert shape == (2, 3, 128, 128)
+    assert 0 <= least < most <= 1 + 1e-5
+    assert_close(losses["perceptual"], 0.1 * losses["fine"] / 4)  # of faces in [0, 1], not in [−1, 1]
+    assert "perceptual" not in training_of("fsrgan", faces).step()
+
+
+def test_bfloat16_changes_little(faces):
+    losses = [training_of("fsrnet", faces, bf16=bf16).step() for bf16 in (False, True)]
+    for key, value in losses[0].items():
+        assert_close(losses[1][key], value, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "fsrnett"}, "no supervised network 'fsrnett': did you mean fsrnet"),
+        ({"pixels": np.zeros((16, 96, 96, 3), np.uint8)}, "multiple of 128"),
+        ({"points": None}, "fsrnet learns priors as well: give the faces' points"),
+        ({"points": torch.zeros(15, 68, 2)}, r"need points \(16, 68, 2\) and labels"),
+        ({"labels": np.zeros((16, 64, 64), np.uint8)}, r"labels \(16, 128, 128\); got"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message, faces):
+    given = {"name": "fsrnet", "config": training.Config(), **faces} | change
+    with pytest.raises(ValueError, match=message):
+        training.SupervisedTraining(given.pop("name"), given.pop("pixels"), given.pop("config"), **given)
+
+
+def test_files_of_something_else_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        networks.load(tmp_path / "none.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {"network": "vdsr", "width": "1.0"})
+    (tmp_path / "y.safetensors").write_bytes(b"no such thing")
+    for name in "xy":
+        with pytest.raises(ValueError, match="holds no network that"):
+            networks.load(tmp_path / f"{name}.safetensors")

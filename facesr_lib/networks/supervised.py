@@ -76,8 +76,8 @@ class URDGN(Enlarger):
 
     Notes
     -----
-    Source: Yu & Porikli 2016 and the authors' code, whose "deconvolutions" are nearest-neighbour enlargements followed by
-    convolutions.
+    Source: Yu & Porikli 2016 and the authors' code, whose "deconvolutions" are enlargements by the nearest neighbour,
+    then convolutions.
     """
 
     def __init__(self, width: float = 1.0):
@@ -86,7 +86,7 @@ class URDGN(Enlarger):
         n_in = 3
         for n, kernel, enlarged in ((16, 3, True), (64, 3, True), (128, 5, True), (256, 5, False)):
             n_out = _channels(n, width)
-            layers += [nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+            layers += _normalised(nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2))
             layers += [nn.Upsample(scale_factor=2)] * enlarged
             n_in = n_out
         self.layers = nn.Sequential(*layers, nn.Conv2d(n_in, 3, 5, padding=2))
@@ -155,6 +155,13 @@ class FSRNet(Enlarger):
             nn.Tanh(),
         )
         self.prior_conv1, self.prior_conv2 = nn.Conv2d(m, POINTS, 1), nn.Conv2d(m, CLASSES, 1)
+        for layer in self.modules():  # torch's own start lets the priors' losses grow hundreds of times larger
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.normal_(layer.weight, 0, 0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+            elif isinstance(layer, nn.BatchNorm2d):
+                nn.init.normal_(layer.weight, 1, 0.02)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Enlarged faces (N, 3, H, W) in [−1, 1], H and W multiples of 16.
@@ -252,7 +259,7 @@ def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
 
 
-def _normalised(convolution: nn.Module) -> tuple[nn.Module, ...]:
+def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, ...]:
     return convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True)
 
 

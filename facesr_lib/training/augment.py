@@ -1,6 +1,12 @@
-"""Differentiable augmentation: what a discriminator may see of few images, real and fake alike (Zhao et al. 2020)."""
+"""Few images made to look like more.
+
+`augment` is differentiable, for what a discriminator sees, real and fake alike (Zhao et al. 2020); `placements` says
+how faces are turned, scaled, moved and mirrored, together with what is known of them.
+"""
 
 from __future__ import annotations
+
+from math import pi
 
 import torch
 from torch import Generator, Tensor
@@ -63,3 +69,42 @@ def _cutout(x: Tensor, generator: Generator) -> Tensor:
     rows = (torch.arange(height, device=x.device) + 0.5 - y * height).abs() < half  # (N, H)
     columns = (torch.arange(width, device=x.device) + 0.5 - z * width).abs() < half
     return x * ~(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+def placements(
+    n: int, generator: Generator, rotation: float = 0.0, scale: float = 0.0, shift: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Draw where n pictures are to be put: turned, made larger or smaller, moved, half of them mirrored.
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+        On the CPU.
+    rotation, scale, shift : float
+        At most so many degrees, this share of the size, this share of the side, either way.
+
+    Returns
+    -------
+    placement : (N, 2, 3)
+        x = A x' + b, [A | b]: from places in the new picture to places in the old one, which both range over [−1, 1].
+    mirrored : (N,)
+        Which of them; what has a left and a right is to be renamed.
+    """
+    turn, size, right, down, mirror = torch.rand(5, n, generator=generator) * 2 - 1
+    angle, size, flip = turn * (rotation * pi / 180), 1 + size * scale, torch.where(mirror < 0, -1.0, 1.0)
+    cos, sin = size * angle.cos(), size * angle.sin()
+    rows = torch.stack([flip * cos, -flip * sin, right * (2 * shift), sin, cos, down * (2 * shift)], 1)
+    return rows.view(n, 2, 3), mirror < 0
+
+
+def place(x: Tensor, placement: Tensor) -> Tensor:
+    """Put pictures or maps, (N, C, H, W), where `placements` says; beyond their borders they are reflected."""
+    grid = F.affine_grid(placement, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+
+
+def place_points(points: Tensor, placement: Tensor) -> Tensor:
+    """Where points, (N, P, 2) in [−1, 1], of the old pictures are in the new ones: x' = A⁻¹ (x − b)."""
+    a, b = placement.split((2, 1), 2)
+    return torch.linalg.solve(a, points.mT - b).mT

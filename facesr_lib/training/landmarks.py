@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import pi
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from facesr_lib import files
 from facesr_lib.networks.landmarks import DistilledFAN, draw
 from facesr_lib.training import loop
+from facesr_lib.training.augment import place, place_points, placements
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes
 
@@ -114,25 +114,14 @@ class Distillation(loop.Training):
 
     def faces(self) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, 64, 64) in [0, 1], each moved at random, and their points (N, 68, 2) in pixels."""
-        c, n = self._c, self.share
-        index = torch.randint(len(self._pixels), (n,), generator=self.random)
-        image = (
-            torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2).to(self.processes.device).float() / 255
-        )
-        points = self._points[index].to(self.processes.device)
-        turn, size, right, down, mirror = torch.rand(5, n, generator=self.random).to(self.processes.device) * 2 - 1
-        angle = turn * (c.rotation * pi / 180)
-        size, flip = 1 + size * c.scale, torch.where(mirror < 0, -1.0, 1.0)
-        cos, sin = size * angle.cos(), size * angle.sin()
-        # from places in the new picture to places in the old one: x = A x' + b
-        a = torch.stack([torch.stack([flip * cos, -flip * sin], 1), torch.stack([sin, cos], 1)], 1)  # (N, 2, 2)
-        b = torch.stack([right, down], 1)[:, :, None] * (2 * c.shift)  # (N, 2, 1)
-        grid = F.affine_grid(torch.cat([a, b], 2), list(image.shape), align_corners=False)
-        image = F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
-        image = F.avg_pool2d(image, image.shape[2] // SIDE)
-        points = torch.where((mirror < 0)[:, None, None], points[:, MIRRORED], points)
-        points = torch.linalg.solve(a, points.mT - b).mT  # x' = A⁻¹ (x − b)
-        return image, (points + 1) * (SIDE / 2) - 0.5
+        c, device = self._c, self.processes.device
+        index = torch.randint(len(self._pixels), (self.share,), generator=self.random)
+        placement, mirrored = placements(self.share, self.random, c.rotation, c.scale, c.shift)
+        image = torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2).to(device).float() / 255
+        image = F.avg_pool2d(place(image, placement.to(device)), image.shape[2] // SIDE)
+        points = self._points[index]
+        points = place_points(torch.where(mirrored[:, None, None], points[:, MIRRORED], points), placement)
+        return image, ((points + 1) * (SIDE / 2) - 0.5).to(device)
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""

@@ -1,0 +1,380 @@
+"""Train the networks that progressive super-resolution is compared with, by one loop: VDSR, URDGN, FSRNet, FSRGAN.
+
+`RECIPES` says what sets them apart. All see the same faces: 128² the progressive paper's way to 16².
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import SGD, Optimizer, RMSprop
+
+from facesr_lib import degrade, files, images, messages
+from facesr_lib.networks import supervised as networks
+from facesr_lib.networks.landmarks import draw
+from facesr_lib.training import loop
+from facesr_lib.training.adversarial import Adversarial
+from facesr_lib.training.augment import place, place_points, placements
+from facesr_lib.training.config import Checked, within
+from facesr_lib.training.landmarks import MIRRORED
+from facesr_lib.training.processes import Processes
+
+SIDE = 128  # of the pictures that the networks make
+MAPS = 64  # of the priors' maps
+
+# Helen's classes, which FSRNet knows, of CelebAMask-HQ's: background, skin, brows, eyes, nose, lips, mouth, hair
+HELEN = (0, 1, 6, 1, 4, 5, 2, 3, 0, 0, 8, 7, 9, 10, 0, 0, 0, 0, 0)
+MIRRORED_CLASSES = torch.tensor([0, 1, 3, 2, 5, 4, *range(6, 12)])  # the last holds what is undecided
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Every choice that is not the paper's; what is stands in `RECIPES`.
+
+    Attributes
+    ----------
+    width : float
+        Of the network, as a share of the paper's.
+    images : int
+        How many the training sees in all; schedules refer to it.
+    batch : int
+        Faces per step.
+    rate : float
+        Learning rate, as a multiple of the paper's.
+    rotation, scale, shift : float
+        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
+        this share of its side: "unaligned" faces. All are mirrored with probability one half.
+    sigma : float
+        Width of the drawn heatmaps, in pixels of 64².
+    seed : int
+    """
+
+    width: float = within(1.0, above=0)
+    images: int = within(90_000, at_least=1)
+    batch: int = within(16, at_least=1)
+    rate: float = within(1.0, at_least=0)
+    rotation: float = within(0.0, at_least=0, at_most=180)
+    scale: float = within(0.0, at_least=0, at_most=0.9)
+    shift: float = within(0.0, at_least=0, at_most=0.5)
+    sigma: float = within(2.0, above=0)
+    seed: int = within(0, at_least=0, at_most=2**32)
+
+
+@dataclass
+class Faces:
+    """A batch: small, (N, 3, 16, 16), and true, (N, 3, 128, 128), in [0, 1]; maps, (N, 79, 64, 64), and how known."""
+
+    small: Tensor
+    true: Tensor
+    maps: Tensor
+    known: Tensor
+
+
+Losses = dict[str, Tensor]
+Run = Callable[[Tensor], tuple[Tensor, ...]]
+"""A network's answers, in float32."""
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Between faces (N, 3, H, W) in [0, 1], for each: (N,)."""
+
+
+def _vdsr(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
+    """Kim, Lee & Lee 2016: the squared error of the luminance, Σ (y − ŷ)²."""
+    (y,) = run(images.luma(networks.upsample(faces.small)))
+    return {"pixel": (images.luma(faces.true) - y).square().sum()}, y
+
+
+def _urdgn(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
+    """Yu & Porikli 2016: the mean squared error."""
+    (made,) = run(2 * faces.small - 1)
+    return {"pixel": F.mse_loss(made, 2 * faces.true - 1)}, made
+
+
+def _fsrnet(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
+    """Chen et al. 2018, equation 7: squared errors of the coarse picture, the fine one and the priors, weights 1."""
+    coarse, priors, fine = run(2 * networks.upsample(faces.small) - 1)
+    true = 2 * faces.true - 1
+    unlike = (priors - (2 * faces.maps - 1)).square() * faces.known
+    return {"coarse": F.mse_loss(coarse, true), "fine": F.mse_loss(fine, true), "priors": unlike.mean()}, fine
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a paper trains its network.
+
+    Attributes
+    ----------
+    losses
+        The network's losses on a batch, weighted, and the pictures that its discriminator judges.
+    optimizer
+        Of parameters and a learning rate.
+    lr : float
+    schedule
+        What the learning rate is multiplied by: of the step, of the times that all faces were seen, and of the share of
+        the training that is done.
+    clip : float
+        Largest norm of the gradient.
+    priors : bool
+        Whether landmarks and parsing labels are asked for.
+    discriminator
+        Of a width; with it comes the loss −log D, times ``adversarial``.
+    adversarial : float
+    balanced : bool
+        Whether the discriminator waits where it is too good, and the network where it is not good enough.
+    perceptual : float
+        Weight of the distance that the caller may choose.
+    """
+
+    losses: Callable[[Run, Faces], tuple[Losses, Tensor]]
+    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]
+    lr: float
+    schedule: Callable[[int, float, float], float] = lambda step, epoch, done: 1.0
+    clip: float = inf
+    priors: bool = False
+    discriminator: Callable[[float], nn.Module] | None = None
+    adversarial: float = 0.0
+    balanced: bool = False
+    perceptual: float = 0.0
+
+
+RECIPES = {
+    "vdsr": Recipe(
+        _vdsr,
+        lambda parameters, lr: SGD(parameters, lr, momentum=0.9, weight_decay=1e-4),
+        lr=3e-3,  # the paper's 0.1, at scales 2 to 4, kills every unit of a network that enlarges by 8
+        schedule=lambda step, epoch, done: 0.1 ** int(3 * done),
+        clip=0.4,
+    ),
+    "urdgn": Recipe(
+        _urdgn,
+        lambda parameters, lr: RMSprop(parameters, lr, alpha=0.9),
+        lr=1e-3,
+        schedule=lambda step, epoch, done: max(0.99**epoch, 1e-3) / (50 if step < 10 else 5 if step < 30 else 1),
+        discriminator=networks.URDGNDiscriminator,
+        adversarial=0.01,
+        balanced=True,
+    ),
+    "fsrnet": Recipe(_fsrnet, RMSprop, lr=2.5e-4, priors=True),
+    "fsrgan": Recipe(
+        _fsrnet,
+        RMSprop,
+        lr=2.5e-4,
+        priors=True,
+        discriminator=networks.FSRGANDiscriminator,
+        adversarial=1e-3,
+        perceptual=0.1,
+    ),
+}
+
+
+class SupervisedTraining(Adversarial):
+    """A network in training: a turn of its discriminator, if it has one, then its own.
+
+    Parameters
+    ----------
+    name : str
+        Of `RECIPES`.
+    pixels : (M, S, S, 3)
+        Faces, uint8, S a multiple of 128 (`data.prepared`).
+    config : Config
+    points : (M, 68, 2), optional
+        Their landmarks, in pixels.
+    labels : (M, S, S), optional
+        Their parsing: CelebAMask-HQ's 19 classes, anything else is undecided, uint8.
+    perceptual : Distance, optional
+        What FSRGAN takes for the distance of VGG16's features; without it, it does without.
+    device : str
+    bf16 : bool
+        The networks in bfloat16, losses and optimisers not.
+
+    Raises
+    ------
+    ValueError
+        There is no such network, the faces are of another size, or the priors are missing or not theirs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pixels: np.ndarray,
+        config: Config,
+        *,
+        points: Tensor | None = None,
+        labels: np.ndarray | None = None,
+        perceptual: Distance | None = None,
+        device: str = "cpu",
+        bf16: bool = False,
+    ):
+        self._recipe = RECIPES[messages.choose(name, RECIPES, "supervised network")]
+        side, processes = pixels.shape[1], Processes(device)
+        if pixels.shape[1:] != (side, side, 3) or side % SIDE:
+            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
+        self._c, self._name, self._bf16, self._perceptual = config, name, bf16, perceptual
+        self._pixels = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(processes.device)  # (M, 3, S, S)
+        self._smaller = degrade.halvings(3)
+        if self._recipe.priors:
+            self._points, self._labels = _priors(name, pixels, points, labels, processes.device)
+            self._mirrored = MIRRORED_CLASSES.to(processes.device)
+        parts: dict[str, nn.Module] = {}
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            parts["network"] = self.network = networks.NETWORKS[name](config.width)
+            self.discriminator = None
+            if self._recipe.discriminator is not None:
+                parts["discriminator"] = self.discriminator = self._recipe.discriminator(config.width)
+        for part in parts.values():
+            part.to(processes.device).to(memory_format=torch.channels_last)
+        self._optimizers = {
+            kind: self._recipe.optimizer(part.parameters(), self._recipe.lr) for kind, part in parts.items()
+        }
+        optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
+        chosen = {"network": name, "perceptual": perceptual is not None, **asdict(config)}
+        super().__init__(chosen, processes, config.batch, config.seed, **parts, **optimizers)
+
+    def step(self) -> dict[str, Tensor]:
+        """Let the discriminator learn, where there is one, then the network."""
+        c, recipe, device = self._c, self._recipe, self.processes.device
+        epoch, done = self.images_seen / len(self._pixels), self.images_seen / c.images
+        lr = c.rate * recipe.lr * recipe.schedule(self.images_seen // c.batch, epoch, done)
+        for group in (group for optimizer in self._optimizers.values() for group in optimizer.param_groups):
+            group["lr"] = lr
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=self.random)))  # dropout takes torch's numbers
+            losses = self._turns(self.faces())
+        self.images_seen += c.batch
+        self.finished = self.images_seen >= c.images
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _turns(self, faces: Faces) -> Losses:
+        recipe, learns = self._recipe, True
+        judged: Losses = {}
+        losses, made = recipe.losses(partial(self._run, self.network), faces)
+        if self.discriminator is not None:
+            judged, learns = self._discriminate(self.discriminator, 2 * faces.true - 1, made.detach())
+        if recipe.perceptual and self._perceptual is not None:
+            losses["perceptual"] = recipe.perceptual * self._perceptual((made + 1) / 2, faces.true).mean()
+        if learns:
+            with self.turn(self._optimizers["network"], frozen=self.discriminator):
+                total = torch.stack([*losses.values()]).sum()
+                if self.discriminator is not None:
+                    (logits,) = self._run(self.discriminator, made)
+                    total = total + recipe.adversarial * F.softplus(-logits).mean()  # −log D(G(x))
+                total.backward()
+                if recipe.clip < inf:
+                    clip_grad_norm_(self.network.parameters(), recipe.clip)
+        return losses | judged
+
+    def _discriminate(self, discriminator: nn.Module, true: Tensor, made: Tensor) -> tuple[Losses, bool]:
+        """D's turn on −log D(y) − log(1 − D(G(x))), and whether the network is to learn on this batch."""
+        (real,), (fake,) = self._run(discriminator, true), self._run(discriminator, made)
+        losses = F.softplus(-real).mean(), F.softplus(fake).mean()
+        judges = learns = True
+        if self._recipe.balanced:
+            lower, higher = sorted(torch.stack(losses).tolist())
+            judges, learns = lower >= 0.3, higher <= 0.7
+            judges, learns = judges or not learns, learns or not judges  # one of them has to
+        if judges:
+            with self.turn(self._optimizers["discriminator"]):
+                torch.stack(losses).sum().backward()
+        return dict(zip(("D real", "D fake"), losses, strict=True)), learns
+
+    def _run(self, network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            out = network(x.contiguous(memory_format=torch.channels_last))
+        return tuple(part.float() for part in (out if isinstance(out, tuple) else (out,)))
+
+    def faces(self) -> Faces:
+        """Draw a batch."""
+        c, n, device = self._c, self.share, self.processes.device
+        index = torch.randint(len(self._pixels), (n,), generator=self.random)
+        placement, mirrored = placements(n, self.random, c.rotation, c.scale, c.shift)
+        here = index.to(device, non_blocking=True), placement.to(device, non_blocking=True)
+        true = place(self._pixels[here[0]].float() / 255, here[1])
+        true = F.avg_pool2d(true, true.shape[2] // SIDE)
+        if not self._recipe.priors:
+            return Faces(self._smaller(true), true, true.new_zeros(0), true.new_zeros(0))
+        points = torch.where(mirrored[:, None, None], self._points[index][:, MIRRORED], self._points[index])
+        points = (place_points(points, placement) + 1) * (MAPS / 2) - 0.5
+        heatmaps = draw(points.to(device, non_blocking=True), MAPS, c.sigma)  # (N, 68, 64, 64)
+        labels = self._labels[here[0]].float() / 255  # (N, 12, 64, 64)
+        mirrored = mirrored.to(device, non_blocking=True)
+        labels = torch.where(mirrored[:, None, None, None], labels[:, self._mirrored], labels)
+        classes, undecided = place(labels, here[1]).split((networks.CLASSES, 1), 1)
+        known = (1 - undecided).expand_as(classes)
+        maps = torch.cat([heatmaps, classes / known.clamp_min(1 / 16)], 1)
+        return Faces(self._smaller(true), true, maps, torch.cat([torch.ones_like(heatmaps), known], 1))
+
+    def snapshot(self, folder: Path) -> None:
+        """Write the network, in half precision, and what it makes of eight faces: ``samples-<images>.png``."""
+        facts = {"network": self._name, "width": str(self._c.width), "images_seen": str(self.images_seen)}
+        state = {
+            name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+            for name, value in self.network.state_dict().items()
+        }
+        with files.replacing(folder / f"{self._name}.safetensors") as temporary:
+            save_file(state, temporary, facts | {"config": json.dumps(self.config)})
+        true = self._pixels[:8].float() / 255
+        true = F.avg_pool2d(true, true.shape[2] // SIDE)
+        small = self._smaller(true)
+        with torch.no_grad():
+            made = self.network.eval().enlarge(small)
+        self.network.train()
+        rows = torch.cat([F.interpolate(small, scale_factor=networks.SCALE), made, true])
+        images.write(images.grid(rows, columns=len(true)), folder / f"samples-{self.images_seen:09d}.png")
+
+
+def _priors(
+    name: str, pixels: np.ndarray, points: Tensor | None, labels: np.ndarray | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Points (M, 68, 2) in [−1, 1], and Helen's classes, the undecided last: (M, 12, 64, 64), shares of 255."""
+    if points is None or labels is None:
+        raise ValueError(f"{name} learns priors as well: give the faces' points, (M, 68, 2), and labels, (M, S, S).")
+    if points.shape != (len(pixels), networks.POINTS, 2) or labels.shape != pixels.shape[:3]:
+        raise ValueError(
+            f"faces {pixels.shape} need points ({len(pixels)}, 68, 2) and labels {pixels.shape[:3]}; got "
+            f"{tuple(points.shape)} and {labels.shape}."
+        )
+    helen = torch.full((256,), networks.CLASSES, dtype=torch.uint8)
+    helen[: len(HELEN)] = torch.tensor(HELEN, dtype=torch.uint8)
+    every = torch.arange(networks.CLASSES + 1, device=device)[:, None, None]
+    parts = []
+    for part in torch.from_numpy(np.array(labels)).split(50):
+        shares = (helen[part.int()][:, None].to(device) == every).float()  # (50, 12, S, S)
+        parts.append((F.avg_pool2d(shares, shares.shape[2] // MAPS) * 255).round().byte())
+    return (points + 0.5) * (2 / pixels.shape[1]) - 1, torch.cat(parts)
+
+
+def train(
+    name: str,
+    pixels: np.ndarray,
+    folder: str | Path,
+    config: Config,
+    *,
+    points: Tensor | None = None,
+    labels: np.ndarray | None = None,
+    perceptual: Distance | None = None,
+    hours: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    bf16: bool = False,
+    progress: bool = True,
+) -> loop.Report:
+    """Train a network of `RECIPES`: ``<name>.safetensors``, which `networks.supervised.load` reads.
+
+    Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too.
+    """
+    trainee = SupervisedTraining(
+        name, pixels, config, points=points, labels=labels, perceptual=perceptual, device=device, bf16=bf16
+    )
+    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
