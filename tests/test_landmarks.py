@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facesr_lib import assets
-from facesr_lib.networks.landmarks import DistilledFAN, draw, load, peaks
+from facesr_lib.networks.landmarks import FAN, DistilledFAN, draw, load, peaks
 from facesr_lib.training import landmarks as training
 from facesr_lib.training import loop
 
@@ -61,6 +61,23 @@ def test_our_file_is_read_and_others_are_refused(tmp_path):
 
 def test_the_distilled_network_has_the_papers_number_of_parameters():
     assert sum(p.numel() for p in DistilledFAN().parameters()) == 321_412
+
+
+def test_fan_has_the_papers_number_of_parameters_under_the_packages_names():
+    network = FAN()
+    assert sum(p.numel() for p in network.parameters()) == 23_820_176
+    names = network.state_dict().keys()
+    assert {"conv2.downsample.2.weight", "m3.b2_plus_1.conv3.weight", "top_m_0.bn1.running_mean", "al2.bias"} < names
+    assert not any(name.startswith(("al3", "bl3", "m4", "m0.b1_1.downsample")) for name in names)
+
+
+@torch.no_grad()
+def test_each_hourglass_of_fan_sees_what_the_one_before_made():
+    network, image = FAN(stacks=2).eval(), torch.rand(1, 3, 64, 64)
+    heatmaps = network(image)
+    assert heatmaps.shape == (1, 68, 16, 16)
+    network.l0.bias += 1  # heatmaps of the first
+    assert (network(image) - heatmaps).abs().max() > 1e-4
 
 
 @given(st.floats(3, 60), st.floats(3, 60), st.floats(1, 3))

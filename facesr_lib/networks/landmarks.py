@@ -39,6 +39,92 @@ class DistilledFAN(nn.Module):
         return self.layers(self.conv(image))
 
 
+class FAN(nn.Module):
+    """Face alignment network, 2DFAN-4: four hourglasses, each of which sees what the one before it made of the face.
+
+    23,820,176 parameters; their names are those of the authors' package face-alignment. It is the teacher of
+    `DistilledFAN`.
+
+    Parameters
+    ----------
+    stacks : int
+        Hourglasses.
+
+    Notes
+    -----
+    Source: Bulat & Tzimiropoulos 2017, sections 3 and 5.
+    """
+
+    def __init__(self, stacks: int = 4) -> None:
+        super().__init__()
+        self.stacks = stacks
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3), nn.BatchNorm2d(64)
+        self.conv2, self.conv3, self.conv4 = _Pyramid(64, 128), _Pyramid(128, 128), _Pyramid(128, 256)
+        for i in range(stacks):
+            self.add_module(f"m{i}", _Hourglass(256, depth=4))
+            self.add_module(f"top_m_{i}", _Pyramid(256, 256))
+            self.add_module(f"conv_last{i}", nn.Conv2d(256, 256, 1))
+            self.add_module(f"bn_end{i}", nn.BatchNorm2d(256))
+            self.add_module(f"l{i}", nn.Conv2d(256, POINTS, 1))
+            if i < stacks - 1:
+                self.add_module(f"bl{i}", nn.Conv2d(256, 256, 1))
+                self.add_module(f"al{i}", nn.Conv2d(POINTS, 256, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Faces (N, 3, 256, 256) in [0, 1] → the last hourglass's heatmaps (N, 68, 64, 64); or multiples of 64."""
+        x = F.relu(self.bn1(self.conv1(image)))
+        x = self.conv4(self.conv3(F.avg_pool2d(self.conv2(x), 2)))  # (N, 256, 64, 64)
+        for i in range(self.stacks):
+            names = ("m{}", "top_m_{}", "conv_last{}", "bn_end{}", "l{}")
+            hourglass, top, last, normalise, heat = (self.get_submodule(name.format(i)) for name in names)
+            seen = F.relu(normalise(last(top(hourglass(x)))))
+            heatmaps = heat(seen)
+            if i < self.stacks - 1:
+                x = x + self.get_submodule(f"bl{i}")(seen) + self.get_submodule(f"al{i}")(heatmaps)
+        return heatmaps
+
+
+class _Pyramid(nn.Module):
+    """Three 3×3 convolutions, each on the one before, whose outputs stand side by side; the input is added."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        widths = (n_in, n_out // 2, n_out // 4, n_out // 4)
+        for i in (1, 2, 3):
+            self.add_module(f"bn{i}", nn.BatchNorm2d(widths[i - 1]))
+            self.add_module(f"conv{i}", nn.Conv2d(widths[i - 1], widths[i], 3, padding=1, bias=False))
+        layers = nn.BatchNorm2d(n_in), nn.ReLU(), nn.Conv2d(n_in, n_out, 1, bias=False)
+        self.downsample = nn.Identity() if n_in == n_out else nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [x]
+        for i in (1, 2, 3):
+            normalise, convolve = self.get_submodule(f"bn{i}"), self.get_submodule(f"conv{i}")
+            outputs.append(convolve(F.relu(normalise(outputs[-1]))))
+        return torch.cat(outputs[1:], 1) + self.downsample(x)
+
+
+class _Hourglass(nn.Module):
+    """See a feature map at ``depth`` more resolutions, each half of the one before, and add up what was seen."""
+
+    def __init__(self, n: int, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        for level in range(1, depth + 1):
+            for branch in (1, 2, 3):
+                self.add_module(f"b{branch}_{level}", _Pyramid(n, n))
+        self.b2_plus_1 = _Pyramid(n, n)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._level(x, self.depth)
+
+    def _level(self, x: Tensor, level: int) -> Tensor:
+        kept, down, up = (self.get_submodule(f"b{branch}_{level}") for branch in (1, 2, 3))
+        low = down(F.avg_pool2d(x, 2))
+        low = self._level(low, level - 1) if level > 1 else self.b2_plus_1(low)
+        return kept(x) + F.interpolate(up(low), scale_factor=2)
+
+
 def load(path: str | Path) -> DistilledFAN:
     """Read a landmark network, ours (``.safetensors``) or the official one (``.pth``): frozen, in evaluation mode.
 

@@ -101,7 +101,7 @@ def _urdgn(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
 
 
 def _fsrnet(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
-    """Chen et al. 2018, equation 7: squared errors of the coarse picture, the fine one and the priors, weights 1."""
+    """Chen et al. 2018: squared errors of the coarse picture, the fine one and the priors, weights 1."""
     coarse, priors, fine = run(2 * networks.upsample(faces.small) - 1)
     true = 2 * faces.true - 1
     unlike = (priors - (2 * faces.maps - 1)).square() * faces.known
@@ -151,7 +151,7 @@ RECIPES = {
     "vdsr": Recipe(
         _vdsr,
         lambda parameters, lr: SGD(parameters, lr, momentum=0.9, weight_decay=1e-4),
-        lr=3e-3,  # the paper's 0.1, at scales 2 to 4, kills every unit of a network that enlarges by 8
+        lr=3e-3,  # with the paper's 0.1, which was for scales 2 to 4, what it adds dies away
         schedule=lambda step, epoch, done: 0.1 ** int(3 * done),
         clip=0.4,
     ),
