@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,13 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Optimizer, RMSprop
 
 from facesr_lib import degrade, files, images, messages
+from facesr_lib.losses import block_features
 from facesr_lib.networks import supervised as networks
 from facesr_lib.networks.landmarks import draw
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial
 from facesr_lib.training.augment import place, place_points, placements
+from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.landmarks import MIRRORED
 from facesr_lib.training.processes import Processes
@@ -84,8 +87,6 @@ class Faces:
 Losses = dict[str, Tensor]
 Run = Callable[[Tensor], tuple[Tensor, ...]]
 """A network's answers, in float32."""
-Distance = Callable[[Tensor, Tensor], Tensor]
-"""Between faces (N, 3, H, W) in [0, 1], for each: (N,)."""
 
 
 def _vdsr(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
@@ -132,7 +133,9 @@ class Recipe:
     balanced : bool
         Whether the discriminator waits where it is too good, and the network where it is not good enough.
     perceptual : float
-        Weight of the distance that the caller may choose.
+        Weight of the squared difference of what an ImageNet network sees, the deepest of `losses.block_features`' maps.
+    replayed : bool
+        Whether a GPU may replay a step: its learning rate stays, and nothing in it depends on a value or is drawn.
     """
 
     losses: Callable[[Run, Faces], tuple[Losses, Tensor]]
@@ -145,6 +148,7 @@ class Recipe:
     adversarial: float = 0.0
     balanced: bool = False
     perceptual: float = 0.0
+    replayed: bool = False
 
 
 RECIPES = {
@@ -164,7 +168,7 @@ RECIPES = {
         adversarial=0.01,
         balanced=True,
     ),
-    "fsrnet": Recipe(_fsrnet, RMSprop, lr=2.5e-4, priors=True),
+    "fsrnet": Recipe(_fsrnet, RMSprop, lr=2.5e-4, priors=True, replayed=True),
     "fsrgan": Recipe(
         _fsrnet,
         RMSprop,
@@ -172,7 +176,8 @@ RECIPES = {
         priors=True,
         discriminator=networks.FSRGANDiscriminator,
         adversarial=1e-3,
-        perceptual=0.1,
+        perceptual=0.1,  # the re-implementation's is on VGG16's fifth block
+        replayed=True,
     ),
 }
 
@@ -191,16 +196,21 @@ class SupervisedTraining(Adversarial):
         Their landmarks, in pixels.
     labels : (M, S, S), optional
         Their parsing: CelebAMask-HQ's 19 classes, anything else is undecided, uint8.
-    perceptual : Distance, optional
-        What FSRGAN takes for the distance of VGG16's features; without it, it does without.
     device : str
     bf16 : bool
         The networks in bfloat16, losses and optimisers not.
+
+    Attributes
+    ----------
+    seen_by : str
+        Whose features FSRGAN compares, as `losses.block_features` names it; "" for the others.
 
     Raises
     ------
     ValueError
         There is no such network, the faces are of another size, or the priors are missing or not theirs.
+    metrics.MetricUnavailable
+        As `losses.block_features`.
     """
 
     def __init__(
@@ -211,7 +221,6 @@ class SupervisedTraining(Adversarial):
         *,
         points: Tensor | None = None,
         labels: np.ndarray | None = None,
-        perceptual: Distance | None = None,
         device: str = "cpu",
         bf16: bool = False,
     ):
@@ -219,12 +228,15 @@ class SupervisedTraining(Adversarial):
         side, processes = pixels.shape[1], Processes(device)
         if pixels.shape[1:] != (side, side, 3) or side % SIDE:
             raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
-        self._c, self._name, self._bf16, self._perceptual = config, name, bf16, perceptual
+        self._c, self._name, self._bf16 = config, name, bf16
         self._pixels = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(processes.device)  # (M, 3, S, S)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
             self._points, self._labels = _priors(name, pixels, points, labels, processes.device)
             self._mirrored = MIRRORED_CLASSES.to(processes.device)
+        self.seen_by = ""
+        if self._recipe.perceptual:
+            self.seen_by, self._maps = block_features()
         parts: dict[str, nn.Module] = {}
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -237,34 +249,46 @@ class SupervisedTraining(Adversarial):
         self._optimizers = {
             kind: self._recipe.optimizer(part.parameters(), self._recipe.lr) for kind, part in parts.items()
         }
+        self._replays = self._recipe.replayed and processes.device.type == "cuda"
+        for group in self._groups():
+            group["capturable"] = self._replays
         optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
-        chosen = {"network": name, "perceptual": perceptual is not None, **asdict(config)}
+        chosen = {"network": name, "seen_by": self.seen_by, **asdict(config)}
         super().__init__(chosen, processes, config.batch, config.seed, **parts, **optimizers)
+        self._learn = Captured(self.learn, processes, self.noise) if self._recipe.replayed else self._drawing
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
 
     def step(self) -> dict[str, Tensor]:
         """Let the discriminator learn, where there is one, then the network."""
-        c, recipe, device = self._c, self._recipe, self.processes.device
+        c, recipe, faces = self._c, self._recipe, self.faces()
         epoch, done = self.images_seen / len(self._pixels), self.images_seen / c.images
-        lr = c.rate * recipe.lr * recipe.schedule(self.images_seen // c.batch, epoch, done)
-        for group in (group for optimizer in self._optimizers.values() for group in optimizer.param_groups):
-            group["lr"] = lr
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=self.random)))  # dropout takes torch's numbers
-            losses = self._turns(self.faces())
+        for group in self._groups():
+            group["lr"] = c.rate * recipe.lr * recipe.schedule(self.images_seen // c.batch, epoch, done)
+        losses = self._learn(faces.small, faces.true, faces.maps, faces.known)
         self.images_seen += c.batch
         self.finished = self.images_seen >= c.images
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
 
-    def _turns(self, faces: Faces) -> Losses:
-        recipe, learns = self._recipe, True
+    def _drawing(self, *faces: Tensor) -> Losses:
+        """`learn`; dropout, which knows torch's numbers only, draws from this training's."""
+        device = self.processes.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=self.random)))
+            return self.learn(*faces)
+
+    def learn(self, *batch: Tensor) -> Losses:
+        """All turns on one batch, the parts of `Faces`."""
+        recipe, faces, learns = self._recipe, Faces(*batch), True
         judged: Losses = {}
         losses, made = recipe.losses(partial(self._run, self.network), faces)
         if self.discriminator is not None:
             judged, learns = self._discriminate(self.discriminator, 2 * faces.true - 1, made.detach())
-        if recipe.perceptual and self._perceptual is not None:
-            losses["perceptual"] = recipe.perceptual * self._perceptual((made + 1) / 2, faces.true).mean()
         if learns:
             with self.turn(self._optimizers["network"], frozen=self.discriminator):
+                if recipe.perceptual:
+                    losses["perceptual"] = recipe.perceptual * self._unlike((made + 1) / 2, faces.true)
                 total = torch.stack([*losses.values()]).sum()
                 if self.discriminator is not None:
                     (logits,) = self._run(self.discriminator, made)
@@ -272,7 +296,15 @@ class SupervisedTraining(Adversarial):
                 total.backward()
                 if recipe.clip < inf:
                     clip_grad_norm_(self.network.parameters(), recipe.clip)
-        return losses | judged
+        return {name: loss.detach() for name, loss in (losses | judged).items()}
+
+    def _unlike(self, made: Tensor, true: Tensor) -> Tensor:
+        """Mean squared difference of what an ImageNet network sees."""
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            with torch.no_grad():
+                target = self._maps(true)[-1]
+            seen = self._maps(made)[-1]
+        return F.mse_loss(seen.float(), target.float())
 
     def _discriminate(self, discriminator: nn.Module, true: Tensor, made: Tensor) -> tuple[Losses, bool]:
         """D's turn on −log D(y) − log(1 − D(G(x))), and whether the network is to learn on this batch."""
@@ -287,6 +319,13 @@ class SupervisedTraining(Adversarial):
             with self.turn(self._optimizers["discriminator"]):
                 torch.stack(losses).sum().backward()
         return dict(zip(("D real", "D fake"), losses, strict=True)), learns
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called, also on another device."""
+        for kind in self._optimizers:
+            for group in state[f"{kind}_optimizer"]["param_groups"]:
+                group["capturable"] = self._replays
+        super().load_state_dict(state)
 
     def _run(self, network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
@@ -362,7 +401,6 @@ def train(
     *,
     points: Tensor | None = None,
     labels: np.ndarray | None = None,
-    perceptual: Distance | None = None,
     hours: float | None = None,
     steps: int | None = None,
     resume: bool = False,
@@ -374,7 +412,5 @@ def train(
 
     Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too.
     """
-    trainee = SupervisedTraining(
-        name, pixels, config, points=points, labels=labels, perceptual=perceptual, device=device, bf16=bf16
-    )
+    trainee = SupervisedTraining(name, pixels, config, points=points, labels=labels, device=device, bf16=bf16)
     return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
