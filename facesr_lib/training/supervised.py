@@ -24,21 +24,15 @@ from torch.optim import SGD, Optimizer, RMSprop
 from facesr_lib import degrade, files, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import supervised as networks
-from facesr_lib.networks.landmarks import draw
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial
-from facesr_lib.training.augment import place, place_points, placements
+from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
-from facesr_lib.training.landmarks import MIRRORED
+from facesr_lib.training.priors import Priors
 from facesr_lib.training.processes import Processes
 
 SIDE = 128  # of the pictures that the networks make
-MAPS = 64  # of the priors' maps
-
-# Helen's classes, which FSRNet knows, of CelebAMask-HQ's: background, skin, brows, eyes, nose, lips, mouth, hair
-HELEN = (0, 1, 6, 1, 4, 5, 2, 3, 0, 0, 8, 7, 9, 10, 0, 0, 0, 0, 0)
-MIRRORED_CLASSES = torch.tensor([0, 1, 3, 2, 5, 4, *range(6, 12)])  # the last holds what is undecided
 
 
 @dataclass(frozen=True)
@@ -232,8 +226,10 @@ class SupervisedTraining(Adversarial):
         self._pixels = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(processes.device)  # (M, 3, S, S)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
-            self._points, self._labels = _priors(name, pixels, points, labels, processes.device)
-            self._mirrored = MIRRORED_CLASSES.to(processes.device)
+            if points is None or labels is None:
+                need = f"give the faces' points, ({len(pixels)}, 68, 2), and labels, {pixels.shape[:3]}."
+                raise ValueError(f"{name} learns priors as well: {need}")
+            self._priors = Priors(points, labels, pixels, config.sigma, processes.device)
         self.seen_by = ""
         if self._recipe.perceptual:
             self.seen_by, self._maps = block_features()
@@ -337,21 +333,13 @@ class SupervisedTraining(Adversarial):
         c, n, device = self._c, self.share, self.processes.device
         index = torch.randint(len(self._pixels), (n,), generator=self.random)
         placement, mirrored = placements(n, self.random, c.rotation, c.scale, c.shift)
-        here = index.to(device, non_blocking=True), placement.to(device, non_blocking=True)
-        true = place(self._pixels[here[0]].float() / 255, here[1])
+        true = self._pixels[index.to(device, non_blocking=True)].float() / 255
+        true = place(true, placement.to(device, non_blocking=True))
         true = F.avg_pool2d(true, true.shape[2] // SIDE)
-        if not self._recipe.priors:
-            return Faces(self._smaller(true), true, true.new_zeros(0), true.new_zeros(0))
-        points = torch.where(mirrored[:, None, None], self._points[index][:, MIRRORED], self._points[index])
-        points = (place_points(points, placement) + 1) * (MAPS / 2) - 0.5
-        heatmaps = draw(points.to(device, non_blocking=True), MAPS, c.sigma)  # (N, 68, 64, 64)
-        labels = self._labels[here[0]].float() / 255  # (N, 12, 64, 64)
-        mirrored = mirrored.to(device, non_blocking=True)
-        labels = torch.where(mirrored[:, None, None, None], labels[:, self._mirrored], labels)
-        classes, undecided = place(labels, here[1]).split((networks.CLASSES, 1), 1)
-        known = (1 - undecided).expand_as(classes)
-        maps = torch.cat([heatmaps, classes / known.clamp_min(1 / 16)], 1)
-        return Faces(self._smaller(true), true, maps, torch.cat([torch.ones_like(heatmaps), known], 1))
+        maps = known = true.new_zeros(0)
+        if self._recipe.priors:
+            maps, known = self._priors.maps(index, placement, mirrored)
+        return Faces(self._smaller(true), true, maps, known)
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, and what it makes of eight faces: ``samples-<images>.png``."""
@@ -370,27 +358,6 @@ class SupervisedTraining(Adversarial):
         self.network.train()
         rows = torch.cat([F.interpolate(small, scale_factor=networks.SCALE), made, true])
         images.write(images.grid(rows, columns=len(true)), folder / f"samples-{self.images_seen:09d}.png")
-
-
-def _priors(
-    name: str, pixels: np.ndarray, points: Tensor | None, labels: np.ndarray | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Points (M, 68, 2) in [−1, 1], and Helen's classes, the undecided last: (M, 12, 64, 64), shares of 255."""
-    if points is None or labels is None:
-        raise ValueError(f"{name} learns priors as well: give the faces' points, (M, 68, 2), and labels, (M, S, S).")
-    if points.shape != (len(pixels), networks.POINTS, 2) or labels.shape != pixels.shape[:3]:
-        raise ValueError(
-            f"faces {pixels.shape} need points ({len(pixels)}, 68, 2) and labels {pixels.shape[:3]}; got "
-            f"{tuple(points.shape)} and {labels.shape}."
-        )
-    helen = torch.full((256,), networks.CLASSES, dtype=torch.uint8)
-    helen[: len(HELEN)] = torch.tensor(HELEN, dtype=torch.uint8)
-    every = torch.arange(networks.CLASSES + 1, device=device)[:, None, None]
-    parts = []
-    for part in torch.from_numpy(np.array(labels)).split(50):
-        shares = (helen[part.int()][:, None].to(device) == every).float()  # (50, 12, S, S)
-        parts.append((F.avg_pool2d(shares, shares.shape[2] // MAPS) * 255).round().byte())
-    return (points + 0.5) * (2 / pixels.shape[1]) - 1, torch.cat(parts)
 
 
 def train(
