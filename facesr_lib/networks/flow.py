@@ -79,7 +79,7 @@ class Flow(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, d: int, hidden: int = 1024, blocks: int = 5, bounds: Bounds | None = (2.0, 4.0)):
+    def __init__(self, d: int, hidden: int = 1024, blocks: int = 5, bounds: Bounds | None = (1.0, 4.0)):
         super().__init__()
         self.blocks = nn.ModuleList(Block(d, hidden, bounds) for _ in range(blocks))  # type: ignore[assignment]
         self.register_buffer("mean", torch.zeros(d))
