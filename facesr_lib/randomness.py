@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -30,9 +31,14 @@ def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
     Raises
     ------
     ValueError
-        If there are not n seeds, or one is negative.
+        If there are not n seeds, or one is negative or no whole number.
     """
-    keys = [(int(seed), i) for i in range(n)] if isinstance(seed, (int, np.integer)) else [(int(s), 0) for s in seed]
+    if isinstance(seed, (Tensor, np.ndarray)):
+        seed = seed.tolist()
+    seeds = list(seed) if isinstance(seed, Iterable) and not isinstance(seed, str) else [seed]
+    if not all(isinstance(s, Integral) for s in seeds):
+        raise ValueError(f"a seed is a whole number, or one per image; got {seed!r}.")
+    keys = [(int(s), 0) for s in seeds] if isinstance(seed, Iterable) else [(int(seed), i) for i in range(n)]
     if len(keys) != n:
         raise ValueError(f"{len(keys)} seeds for {n} images: give one number, or one per image.")
     if any(s < 0 for s, _ in keys):

@@ -1,8 +1,10 @@
 """dse, RLS, RLS+ and BRGM: each term against its equation, what each may change, and what must not go wrong."""
 
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
-from math import inf, sqrt
+from math import inf, nan, sqrt
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -346,6 +348,68 @@ def test_the_prior_is_left_as_it_was(method, prior, lowres):
         assert all(p.grad is None and not p.requires_grad for p in network.parameters())
 
 
+SHARING = {  # among them all that swap weights
+    "pulse": search.pulse,
+    "dse": search.dse,
+    "rls": search.rls,
+    "rls_plus": search.rls_plus,
+    "rls_plus, from the mean": partial(search.rls_plus, anchor="mean", lr=1e-2),
+    "dse in z": partial(search.dse, space="z"),
+    "mganprior": mganprior,
+    "brgm": brgm,
+}
+
+
+def test_eight_searches_at_once_on_one_prior_give_what_each_gives_alone(prior, lowres):
+    alone = [method(prior, lowres, OPERATOR, **quiet) for method in SHARING.values()]
+    together = Barrier(len(SHARING))
+
+    def search_with_the_others(method):
+        together.wait()
+        return [method(prior, lowres, OPERATOR, **quiet) for _ in range(2)]
+
+    with ThreadPoolExecutor(len(SHARING)) as threads:
+        for first, results in zip(alone, threads.map(search_with_the_others, SHARING.values()), strict=True):
+            for result in results:
+                assert_close(result.image, first.image, atol=1e-5, rtol=0)
+                assert_close(result.loss, first.loss, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_whatever_breaks_a_search_the_prior_is_intact(prior, lowres, error):
+    weights = list(prior.generator.parameters())
+
+    class Breaks(torch.nn.Module):
+        calls = 0
+
+        def forward(self, image):
+            self.calls += 1
+            if self.calls > 4:
+                raise error("broken")
+            return OPERATOR(image)
+
+    operator = Breaks()
+    with suppress(RuntimeError, KeyboardInterrupt):
+        search.rls_plus(prior, lowres, operator, anchor="mean", **quiet)
+    assert operator.calls > 4
+    assert all(one is other for one, other in zip(prior.generator.parameters(), weights, strict=True))
+    first, second = (search.rls_plus(prior, lowres, OPERATOR, **quiet) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+
+
+def test_a_view_shares_the_weights_and_nothing_that_a_search_may_swap(prior):
+    view = prior.view()
+    for name in ("generator", "discriminator", "flow"):
+        network, own = getattr(prior, name), getattr(view, name)
+        assert not set(network.modules()) & set(own.modules())
+        for one, other in zip(network.parameters(), own.parameters(), strict=True):
+            assert one.data_ptr() == other.data_ptr()
+            assert not other.requires_grad
+    w = prior.sample_w(2, seed=1)
+    assert torch.equal(view.render(w), prior.render(w))
+    assert view.pulse_gaussian is prior.pulse_gaussian
+
+
 def test_copies_of_the_network_draw_what_the_network_draws(prior):
     w = prior.sample_w(3, seed=2)
     theta = prior.theta(3)
@@ -576,10 +640,18 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
     [
         ("dse", {"space": "v"}, "there is no space"),
         ("dse", {"entrance": "door"}, "there is no entrance"),
-        ("dse", {"blocks": 0}, "at least one block"),
+        ("dse", {"blocks": 0}, "blocks must be a whole number, at least 1; got 0"),
         ("dse", {"restarts": 0}, "restarts must be"),
         ("rls", {"layers": 0}, "between 1 and 6"),
         ("rls", {"layers": 7}, "between 1 and 6.*got 7"),
+        ("rls", {"layers": 1.5}, "between 1 and 6.*got 1.5"),
+        ("rls", {"lambda_w": nan}, "lambda_w must be a finite number; got nan"),
+        ("rls", {"lr": -0.1}, "lr must be a finite number, at least 0; got -0.1"),
+        ("rls_plus", {"radius": "1"}, "must be positive; got '1'"),
+        ("rls_plus", {"optimise": None}, "w, theta and eta; got None"),
+        ("rls_plus", {"record_every": 0.5}, "record_every must be a whole number, at least 1"),
+        ("brgm", {"seed": None}, "a seed is a whole number, or one per image; got None"),
+        ("dse", {"lr_theta": -1}, "lr_theta must be a finite number, at least 0"),
         ("rls", {"space": "z"}, "there is no space"),
         ("rls", {"start": "zero"}, "there is no start"),
         ("rls", {"restarts": 2}, "all be alike"),
@@ -589,7 +661,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("rls_plus", {"optimise": []}, "w, theta and eta"),
         ("rls_plus", {"anchor": torch.zeros(2, 6, 8)}, r"\(3, 6, 8\); got \(2, 6, 8\)"),
         ("rls_plus", {"layers": 9}, "between 1 and 6"),
-        ("mganprior", {"codes": 0}, "at least one code"),
+        ("mganprior", {"codes": 0}, "codes must be a whole number, at least 1; got 0"),
         ("mganprior", {"at": 16}, "mixed at one of 4, 8; got codes=3, at=16"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -121,6 +121,57 @@ def test_statistics_lie_beside_a_foreign_checkpoint_and_must_fit_it(prior, monke
 def test_what_is_not_there_is_named(name, error, message):
     with pytest.raises(error, match=message):
         FacePrior.load(name)
+
+
+def test_a_flow_beside_a_checkpoint_is_used_only_if_it_is_that_checkpoints(prior, monkeypatch, tmp_path):
+    other = stylegan2.Generator(128, 128, 64, channel_base=2048, channel_max=256)
+    monkeypatch.setattr(stylegan2, "load", lambda path: (other, None))
+    (tmp_path / "other.pkl").write_bytes(b"whatever the official file holds")
+    prior.save(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors belong to another prior: its mapping network is another"):
+        FacePrior.load(tmp_path / "other.pkl")
+
+
+def test_a_prior_that_could_not_be_read_again_is_not_written(tmp_path):
+    generator = stylegan2.Generator(4, 4, 8, channel_base=64, channel_max=8)
+    tiny = FacePrior("tiny", generator, None)
+    for name in ("prior.pt", "prior", "prior.safetensors.bak"):
+        with pytest.raises(ValueError, match=r"ends in \.safetensors; got .*prior"):
+            tiny.save(tmp_path / name)
+    generator.synthesis.b8.conv1.bias[0] = 1e6
+    with pytest.raises(ValueError, match=r"G\.synthesis\.b8\.conv1\.bias cannot be kept in half precision"):
+        tiny.save(tmp_path / "prior.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [SafetensorError("I/O error: No space left on device"), OSError("No space left")])
+def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch, error):
+    tiny = FacePrior("tiny", stylegan2.Generator(4, 4, 8, channel_base=64, channel_max=8), None)
+    tiny.save(tmp_path / "prior.safetensors")
+    before = (tmp_path / "prior.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"the first half")
+        raise error
+
+    monkeypatch.setattr("facesr_lib.prior.face_prior.save_file", full)
+    with pytest.raises(OSError, match=r"prior\.safetensors cannot be written \(.*No space left.*make room"):
+        tiny.save(tmp_path / "prior.safetensors")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n must be a whole number, at least 1; got 0"),
+        ({"n": 1.5}, "n must be a whole number, at least 1; got 1.5"),
+        ({"n": 1, "seed": None}, "a seed is a whole number"),
+        ({"n": 1, "truncation_psi": float("nan")}, "truncation_psi must be a finite number; got nan"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused(prior, options, message):
+    with pytest.raises(ValueError, match=message):
+        prior.sample(**options)
 
 
 def test_unknown_noise_is_refused(prior):

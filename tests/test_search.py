@@ -198,6 +198,14 @@ def test_a_seed_may_be_numpys():
     assert torch.equal(own, numpys)
 
 
+@pytest.mark.parametrize("seeds", [torch.tensor([3, 4]), np.array([3, 4]), (3, 4)])
+def test_seeds_may_be_a_tensor(seeds):
+    own, given = (randomness.normal(randomness.generators(seed, 2), 3) for seed in ([3, 4], seeds))
+    assert torch.equal(own, given)
+    single = randomness.normal(randomness.generators(torch.tensor(5), 2), 3)
+    assert torch.equal(single, randomness.normal(randomness.generators(5, 2), 3))
+
+
 def test_seeds_do_not_depend_on_the_batch():
     together = randomness.normal(randomness.generators([3, 4, 5], 3), 6)
     alone = randomness.normal(randomness.generators(4, 1), 6)
@@ -208,7 +216,18 @@ def test_seeds_do_not_depend_on_the_batch():
     assert len({tuple(row.tolist()) for row in rows}) == 60
 
 
-@pytest.mark.parametrize(("seed", "message"), [([1, 2], "2 seeds for 3 images"), (-1, "must not be negative")])
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        ([1, 2], "2 seeds for 3 images"),
+        (-1, "must not be negative"),
+        (None, "a seed is a whole number, or one per image; got None"),
+        (1.5, "one per image; got 1.5"),
+        ("123", "one per image; got '123'"),
+        ([0, 1, 2.5], r"one per image; got \[0, 1, 2.5\]"),
+        (torch.tensor(0.5), "one per image; got 0.5"),
+    ],
+)
 def test_wrong_seeds_are_refused(seed, message):
     with pytest.raises(ValueError, match=message):
         randomness.generators(seed, 3)
@@ -325,8 +344,47 @@ def test_the_prior_is_left_as_it_was(prior, lowres):
         (torch.zeros(1, 3, 4, 4), {"restarts": 0}, "restarts must be"),
         (torch.zeros(1, 3, 4, 4), {"steps": 0}, "at least 1"),
         (torch.zeros(1, 3, 4, 4), {"seed": [1, 2]}, "2 seeds for 1 images"),
+        (torch.zeros(1, 3, 4, 4), {"steps": 2.5}, "steps must be a whole number, at least 1; got 2.5"),
+        (torch.zeros(1, 3, 4, 4), {"eps": -1}, "eps must be a finite number, at least 0; got -1"),
+        (torch.zeros(1, 3, 4, 4), {"trainable_noise_layers": -1}, "trainable_noise_layers must be a whole number, at"),
+        (torch.zeros(1, 3, 4, 4), {"lambda_l2": "100"}, "lambda_l2 must be a finite number; got '100'"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), {}, "got uint8.*divided by 255"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.complex64), {}, "got complex64"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(prior, lowres, options, message):
     with pytest.raises(ValueError, match=message):
         search.pulse(prior, lowres, Downsample(4), progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (lambda x: Downsample(4)(x)[:, :1], r"makes small float pictures.*gives \(1, 1, 4, 4\)"),
+        (lambda x: (255 * Downsample(4)(x)).byte(), r"makes small float pictures.*gives \(1, 3, 4, 4\)"),
+        (lambda x: Downsample(4)(x).numpy(), "makes small float pictures.*gives ndarray"),
+        (lambda x: Downsample(4)(x.detach()), "follows the operator's gradient.*gives none"),
+        (lambda x: Downsample(4)(x.detach()) * torch.ones((), requires_grad=True), "gives none"),
+        ("bicubic", "when it is called; got 'bicubic'"),
+    ],
+)
+def test_operators_that_no_search_can_go_through_are_refused(prior, lowres, operator, message):
+    with pytest.raises(ValueError, match=message):
+        search.pulse(prior, lowres, operator, steps=1, progress=False)
+
+
+def test_an_operators_own_parameters_collect_no_gradients(prior, lowres):
+    class Bright(torch.nn.Module):
+        scale = 4
+
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.gain * Downsample(4)(x)
+
+    operator = Bright()
+    result = search.pulse(prior, lowres, operator, steps=2, progress=False)
+    assert operator.gain.grad is None
+    assert not any(t.requires_grad for t in (result.image, result.loss, result.residual, result.history.total))

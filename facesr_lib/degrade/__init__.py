@@ -2,7 +2,15 @@
 
 from facesr_lib.degrade.camera import CameraPipeline
 from facesr_lib.degrade.corruptions import GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
-from facesr_lib.degrade.downsample import KERNELS, Chain, Downsample, check_lowres, check_pixels, halvings
+from facesr_lib.degrade.downsample import (
+    KERNELS,
+    Chain,
+    Downsample,
+    check_gradient,
+    check_lowres,
+    check_pixels,
+    halvings,
+)
 
 __all__ = [
     "KERNELS",
@@ -13,6 +21,7 @@ __all__ = [
     "GaussianNoise",
     "MotionBlur",
     "SaltAndPepper",
+    "check_gradient",
     "check_lowres",
     "check_pixels",
     "halvings",

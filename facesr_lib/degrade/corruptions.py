@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -21,7 +22,10 @@ class GaussianNoise:
     seed: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:  # noqa: D105
-        require(0 <= self.std < inf, f"std must be finite and not negative; got {self.std}.")
+        require(
+            isinstance(self.std, Real) and 0 <= self.std < inf,
+            f"std must be finite and not negative; got {self.std!r}.",
+        )
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
@@ -38,7 +42,10 @@ class SaltAndPepper:
     seed: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:  # noqa: D105
-        require(0 <= self.amount <= 1, f"amount must be a share between 0 and 1; got {self.amount}.")
+        require(
+            isinstance(self.amount, Real) and 0 <= self.amount <= 1,
+            f"amount must be a share between 0 and 1; got {self.amount!r}.",
+        )
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
@@ -57,7 +64,10 @@ class GaussianBlur:
     sigma: float
 
     def __post_init__(self) -> None:  # noqa: D105
-        require(0 <= self.sigma < inf, f"sigma must be finite and not negative; got {self.sigma}.")
+        require(
+            isinstance(self.sigma, Real) and 0 <= self.sigma < inf,
+            f"sigma must be finite and not negative; got {self.sigma!r}.",
+        )
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
@@ -78,9 +88,12 @@ class MotionBlur:
     angle: float = 0.0
 
     def __post_init__(self) -> None:  # noqa: D105
-        whole = isinstance(self.size, int)
-        require(whole and self.size >= 3 and self.size % 2 == 1, f"size must be odd and at least 3; got {self.size}.")
-        require(isfinite(self.angle), f"angle must be finite, in degrees; got {self.angle}.")
+        odd = isinstance(self.size, Integral) and self.size >= 3 and self.size % 2 == 1
+        require(odd, f"size must be odd and at least 3; got {self.size!r}.")
+        require(
+            isinstance(self.angle, Real) and isfinite(self.angle),
+            f"angle must be finite, in degrees; got {self.angle!r}.",
+        )
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
@@ -92,4 +105,4 @@ class MotionBlur:
         )
         from kornia.filters import motion_blur
 
-        return motion_blur(image, self.size, float(self.angle), 0.0, "reflect")
+        return motion_blur(image, int(self.size), float(self.angle), 0.0, "reflect")

@@ -110,10 +110,11 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     Raises
     ------
     ValueError
-        If its shape is not what the operator gives, or a pixel is NaN, infinite or outside [0, 1] by more than 0.25: a
-        bicubic kernel overshoots by up to 0.21, at scale 2.
+        If its shape is not what the operator gives, or that gives no pictures; or a pixel is NaN, infinite or outside
+        [0, 1] by more than 0.25: a bicubic kernel overshoots by up to 0.21, at scale 2.
     """
     height, width = check_pixels(lowres).shape[2:]
+    require(callable(operator), f"an operator makes large pictures small when it is called; got {operator!r}.")
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
     explains = f"the picture is {height}×{width}; {through} a {resolution}×{resolution} prior explains"
@@ -125,11 +126,28 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     if scale and resolution % scale:
         raise ValueError(f"{explains} nothing: {better}choose a scale that divides {resolution}.")
     with torch.no_grad():
-        h, w = operator(lowres.new_zeros(1, 3, resolution, resolution)).shape[2:]
+        small: object = operator(lowres.new_zeros(1, 3, resolution, resolution))
+    pictures = isinstance(small, Tensor) and small.is_floating_point() and small.ndim == 4 and small.shape[:2] == (1, 3)
+    came = tuple(small.shape) if isinstance(small, Tensor) else type(small).__name__
+    require(pictures, f"an operator makes small float pictures (N, 3, h, w) of large ones; {operator!r} gives {came}.")
+    h, w = small.shape[2:]  # type: ignore[attr-defined]
     if (height, width) != (h, w):
         better = better if side != min(h, w) else ""
         raise ValueError(f"{explains} pictures of {h}×{w}: {better}crop it square and resize it to {h}×{w}.")
     return lowres
+
+
+def check_gradient(operator: Callable[[Tensor], Tensor], resolution: int, device: torch.device | str = "cpu") -> None:
+    """Raise a ``ValueError`` unless a search can go through ``operator``, which is by its gradient."""
+    with torch.enable_grad():
+        image = torch.full((1, 3, resolution, resolution), 0.5, device=device, requires_grad=True)
+        small = operator(image)
+        learns = small.requires_grad and torch.autograd.grad(small.sum(), image, allow_unused=True)[0] is not None
+    require(
+        learns,
+        f"a search follows the operator's gradient, and {operator!r} gives none: write it in torch, without detach, "
+        "no_grad and NumPy.",
+    )
 
 
 def require(condition: bool, message: str) -> None:

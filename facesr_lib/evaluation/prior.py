@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib import data, metrics, randomness
+from facesr_lib.messages import check
 from facesr_lib.metrics.gaussianity import Gaussianity
 from facesr_lib.metrics.sets import Features
 from facesr_lib.prior import FacePrior
@@ -83,6 +84,9 @@ def fidelity(
     ValueError
         If faces are not of the prior's resolution, or a set is too small (as `metrics.precision_recall`).
     """
+    check("samples", samples, int, at_least=2)
+    if not psis:
+        raise ValueError("at least one truncation is measured; got none.")
     held_out = data.faces("test", prior.resolution) if held_out is None else held_out
     training = data.faces("train", prior.resolution) if training is None else training
     faces = {"held-out": held_out, "training": training}
@@ -130,6 +134,7 @@ def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_00
     seed : int
         Draws that neither PULSE's fit nor the flow has seen.
     """
+    check("samples", samples, int, at_least=2)
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:
         z = randomness.normal(randomness.generators(seed, samples), prior.z_dim).to(prior.device)

@@ -46,4 +46,4 @@ def _network_for(x: Tensor) -> Any:
             f"VGG16 needs at least 16×16 pixels; got {x.shape[2]}×{x.shape[3]}. Set perceptual to None to search "
             "without it, which is another method."
         )
-    return perceptual.lpips_network("vgg").to(x.device)
+    return perceptual.lpips_network("vgg", str(x.device))

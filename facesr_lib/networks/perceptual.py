@@ -29,8 +29,8 @@ def lpips_file(backbone: Backbone) -> Path:
 
 @cache
 @torch.inference_mode(False)
-def lpips_network(backbone: Backbone) -> Any:
-    """LPIPS v0.1 (Zhang et al. 2018), on the CPU and frozen: it takes images in [−1, 1]."""
+def lpips_network(backbone: Backbone, device: str = "cpu") -> Any:
+    """LPIPS v0.1 (Zhang et al. 2018), frozen, one for each device: it takes images in [−1, 1]."""
     weights = unpickling.load(lpips_file(backbone))
     from lpips import LPIPS
 
@@ -44,7 +44,7 @@ def lpips_network(backbone: Backbone) -> Any:
         for part in ("weight", "bias")
     }
     network.net.load_state_dict(own, strict=True)
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False).to(device)
 
 
 _VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)

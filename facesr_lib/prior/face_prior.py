@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy, deepcopy
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from facesr_lib import assets, files, messages, randomness
@@ -16,6 +18,8 @@ from facesr_lib.devices import pick_device, undisturbed
 from facesr_lib.networks import stylegan2
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior.pulse_gaussian import PulseGaussian
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class FacePrior:
@@ -34,6 +38,7 @@ class FacePrior:
     """
 
     flow: Flow | None = None
+    _viewed: FacePrior | None = None
 
     def __init__(
         self,
@@ -90,18 +95,41 @@ class FacePrior:
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 names = file.keys()
-                held = {name: file.get_tensor(name) for name in names if name.startswith(("F.", "pulse."))}
+                held = {
+                    name: file.get_tensor(name) for name in names if name.startswith(("F.", "pulse.", "G.mapping."))
+                }
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read: {error}.") from error
-        if any(held[name].shape != (self.w_dim,) for name in held if name.startswith("pulse.")):
+        if any(held[name].shape != (self.w_dim,) for name in held if name.startswith("pulse.") or name == "F.mean"):
             raise ValueError(f"the statistics in {path} belong to another prior: this one has {self.w_dim} dimensions.")
+        own = self.generator.mapping.state_dict()
+        if any(
+            not torch.equal(held[f"G.mapping.{name}"].half(), own[name].half())
+            for name in own
+            if f"G.mapping.{name}" in held
+        ):
+            raise ValueError(
+                f"the flow and the fit in {path} belong to another prior: its mapping network is another. Move that "
+                "file away, or train a flow for this prior."
+            )
         if "pulse.mean" in held:
             self.pulse_gaussian = PulseGaussian(held["pulse.mean"], held["pulse.std"])
         if weights := {name[2:]: value.float() for name, value in held.items() if name.startswith("F.")}:
             self.flow = Flow.from_weights(weights).to(self.device).freeze()
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
-        """Write everything to a ``.safetensors`` file that `load` reads: networks in half precision, statistics not."""
+        """Write everything to a ``.safetensors`` file that `load` reads: networks in half precision, statistics not.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise, or half precision cannot hold a weight.
+        OSError
+            If it cannot be written; what was there stays.
+        """
+        path = Path(path).expanduser()
+        if path.suffix.casefold() != ".safetensors":
+            raise ValueError(f"a prior is kept in a file that ends in .safetensors; got {path}.")
         networks = {"G": self.generator, "D": self.discriminator}
         tensors = {
             f"{letter}.{name}": value.half().cpu().contiguous()
@@ -111,14 +139,31 @@ class FacePrior:
         }
         if self.flow is not None:
             tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
+        if bad := [name for name, value in tensors.items() if not value.isfinite().all()]:
+            raise ValueError(
+                f"{', '.join(bad[:3])} cannot be kept in half precision (at most 65,504), or is no number: the "
+                "training diverged."
+            )
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
-        with files.replacing(Path(path).expanduser()) as temporary:
-            save_file(tensors, temporary, metadata)
+        with files.replacing(path) as temporary:
+            try:
+                save_file(tensors, temporary, metadata)
+            except (OSError, SafetensorError) as error:
+                raise OSError(f"{path} cannot be written ({error}): make room, or choose another place.") from error
 
     @cached_property
     def pulse_gaussian(self) -> PulseGaussian:
         """PULSE's Gaussianisation: stored with the prior, or fitted to its mapping network on first use."""
-        return PulseGaussian.fit(self.generator.mapping)
+        return self._viewed.pulse_gaussian if self._viewed else PulseGaussian.fit(self.generator.mapping)
+
+    def view(self) -> FacePrior:
+        """The same weights in modules of its own, where none learns: what one search swaps there, no other sees."""
+        own = copy(self)
+        own._viewed, own.generator = self, _frozen_view(self.generator)
+        own.synthesis = stylegan2.FastSynthesis(own.generator.synthesis)
+        own.discriminator = self.discriminator and _frozen_view(self.discriminator)
+        own.flow = self.flow and _frozen_view(self.flow)
+        return own
 
     def require_flow(self, method: str) -> Flow:
         """Return the flow; a ``ValueError`` says that ``method`` needs one and how to get it."""
@@ -138,6 +183,8 @@ class FacePrior:
     @torch.no_grad()
     def sample_w(self, n: int, seed: int = 0, truncation_psi: float = 1.0) -> Tensor:
         """Codes of random faces, the same for all layers: (n, L, d)."""
+        messages.check("n", n, int, at_least=1)
+        messages.check("truncation_psi", truncation_psi)
         z = randomness.normal(randomness.generators(seed, n), self.z_dim).to(self.device)
         return self.generator.mapping(z, truncation_psi)[:, None].repeat(1, self.num_ws, 1)
 
@@ -154,7 +201,8 @@ class FacePrior:
         """Codes (N, L, d) → images (N, 3, R, R), differentiable and not clamped: what a search sees.
 
         ``noise`` holds one map per layer, (1 or N, 1, r, r); without it, the network's own. ``theta`` holds a copy of
-        the synthesis network for each image, as `theta` gives them.
+        the synthesis network for each image, as `theta` gives them; meanwhile they stand in the network's place, so
+        threads that share a prior take a `view` each.
         """
         if theta is None:
             return (self.synthesis(w, noise=noise) + 1) / 2
@@ -184,3 +232,9 @@ class FacePrior:
         if messages.choose(kind, ("random", "const", "none"), "noise") == "random":
             return [randomness.normal(draws, *m.shape[1:]).to(self.device) for m in own]
         return own if kind == "const" else [torch.zeros_like(m) for m in own]
+
+
+def _frozen_view(network: Network) -> Network:
+    """A network of its own on the same memory, whose parameters do not learn."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    return deepcopy(network, shared | {id(buffer): buffer for buffer in network.buffers()})

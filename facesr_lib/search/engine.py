@@ -6,10 +6,10 @@ or small enough, stops there while the others go on; Ctrl-C ends the search with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from inspect import signature
 from typing import Any, Concatenate, ParamSpec
 
 import torch
@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from facesr_lib.degrade import check_lowres
+from facesr_lib import images, randomness
+from facesr_lib.degrade import check_gradient, check_lowres
 from facesr_lib.devices import undisturbed
+from facesr_lib.messages import check
 from facesr_lib.prior import FacePrior
 
 Variables = dict[str, Tensor]
@@ -108,9 +110,13 @@ def latent_search(
     """Frame a paper's method: what is the same before and after each of them.
 
     The method gets ``lowres`` checked, as float32 on the prior's device, each image as often as there are ``restarts``,
-    of which the best is kept. It runs the same whatever state torch is in, and leaves that state, the prior and the
-    picture as they were. A ``TypeError`` says that ``lowres`` is no tensor, a ``ValueError`` that it does not fit.
+    of which the best is kept, and a view of the prior: threads may share one. It runs the same whatever state torch is
+    in, and leaves that state, the prior and the picture as they were. A ``TypeError`` says that ``lowres`` is no
+    tensor, a ``ValueError`` that it does not fit, or that a number among the options cannot be.
     """
+    parameters = signature(method).parameters.values()
+    numbers = {each.name: type(each.default) for each in parameters if type(each.default) in (int, float)}
+    numbers |= {"record_every": int, "restarts": int}
 
     @wraps(method)
     def framed(
@@ -121,33 +127,27 @@ def latent_search(
                 "low-resolution images are a tensor (N, 3, h, w) in [0, 1], as images.read(path)[None] gives them; got "
                 f"a {type(lowres).__name__}."
             )
-        counts: dict[str, Any] = {"restarts": 1} | options
-        for name in counts.keys() & {"restarts", "steps", "record_every"}:  # a second stage's, before the first runs
-            if counts[name] < 1:
-                raise ValueError(f"{name} must be at least 1; got {counts[name]}.")
-        with undisturbed(), _frozen(prior):
+        for name in sorted(options.keys() & numbers.keys() - {"seed", "good_enough"}):  # before a first stage runs
+            check(name, options[name], numbers[name], **_bounds(name, numbers[name]))
+        restarts: Any = options.get("restarts", 1)
+        randomness.generators(options.get("seed", 0), len(images.check_batch(lowres)))  # type: ignore[arg-type]
+        with undisturbed():
             lowres = lowres.detach().to(prior.device, torch.float32, copy=True)  # a copy is no inference tensor
             lowres = check_lowres(operator, lowres, prior.resolution)
-            result = method(prior, lowres.repeat_interleave(counts["restarts"], 0), operator, *args, **options)
-            result = result.best_of(counts["restarts"])
+            check_gradient(operator, prior.resolution, prior.device)
+            result = method(prior.view(), lowres.repeat_interleave(restarts, 0), operator, *args, **options)
+            result = result.best_of(restarts)
             with torch.no_grad():
                 return replace(result, residual=(operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt())
 
     return framed
 
 
-@contextmanager
-def _frozen(prior: FacePrior) -> Iterator[None]:
-    """Let no weight of the prior learn meanwhile, though somebody may be training it."""
-    networks = (prior.generator, prior.discriminator, prior.flow)
-    learning = [p for network in networks if network for p in network.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
+def _bounds(name: str, kind: type) -> dict[str, float]:
+    """How small an option may be: a count is 1 at least, a rate or a tolerance not negative, a weight anything."""
+    if name in ("lr", "lr_theta", "eps", "trainable_noise_layers"):
+        return {"at_least": 0}
+    return {"at_least": 1} if kind is int else {}
 
 
 def run_search(
@@ -190,10 +190,10 @@ def run_search(
     Raises
     ------
     ValueError
-        If ``steps`` or ``record_every`` is less than one.
+        If ``steps`` or ``record_every`` is no whole number, or less than one.
     """
-    if steps < 1 or record_every < 1:
-        raise ValueError(f"steps and record_every must be at least 1; got {steps} and {record_every}.")
+    for name, count in {"steps": steps, "record_every": record_every}.items():
+        check(name, count, int, at_least=1)
     variables = {name: start.detach().clone().requires_grad_() for name, start in variables.items()}
     optimise = optimizer(variables)
     rates = [group["lr"] for group in optimise.param_groups]

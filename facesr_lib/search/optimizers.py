@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import cos, pi
+from numbers import Real
 from typing import Any
 
 import torch
@@ -62,6 +63,13 @@ def SphericalOptimizer(
     return projected(optimizer([{"params": params}, *free], **options), spheres)
 
 
+def check_radius(radius: float) -> float:
+    """Return the radius of an ℓ1 ball; a ``ValueError`` unless it is a positive number (infinite: no ball)."""
+    if not isinstance(radius, Real) or not radius > 0:
+        raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius!r}.")
+    return radius
+
+
 def project_l1_ball(x: Tensor, center: Tensor, radius: float) -> Tensor:
     """Nearest point, in Euclidean distance, of the ℓ1 ball round ``center``: one ball per image.
 
@@ -69,8 +77,7 @@ def project_l1_ball(x: Tensor, center: Tensor, radius: float) -> Tensor:
     (N, ...), and all of an image's coordinates share its ball; inside it ``x`` stays as it is. A ``ValueError`` says
     that the radius is not positive or that the shapes differ.
     """
-    if not radius > 0:
-        raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")
+    check_radius(radius)
     if x.shape != center.shape:
         raise ValueError(f"x is {tuple(x.shape)}, its centre {tuple(center.shape)}: they must agree.")
     offset = (x - center).flatten(1)  # (N, D)

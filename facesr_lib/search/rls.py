@@ -16,7 +16,7 @@ from facesr_lib import messages
 from facesr_lib.prior import FacePrior
 from facesr_lib.randomness import Seed, generators
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
-from facesr_lib.search.optimizers import Adam, project_l1_ball, projected
+from facesr_lib.search.optimizers import Adam, check_radius, project_l1_ball, projected
 from facesr_lib.search.starts import layer_count, renderer, start_codes
 from facesr_lib.search.terms import cross, density_and_shell
 
@@ -141,10 +141,8 @@ def rls_plus(
     """
     optimise = optimise.split(",") if isinstance(optimise, str) else optimise
     if not optimise or not {"w", "theta", "eta"}.issuperset(optimise):
-        raise ValueError(f"optimise names some of w, theta and eta; got {list(optimise)}.")
-    radius = sqrt(prior.w_dim) if radius is None else radius
-    if not radius > 0:
-        raise ValueError(f"the radius of an ℓ1 ball must be positive; got {radius}.")
+        raise ValueError(f"optimise names some of w, theta and eta; got {optimise!r}.")
+    radius = check_radius(sqrt(prior.w_dim) if radius is None else radius)
     searched = layer_count(prior, prior.num_ws // 2 if layers is None else layers)
     if anchor is None:
         first = rls(prior, lowres, operator, **{"seed": seed} | run | (rls_options or {}))

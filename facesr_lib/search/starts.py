@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Generator, Tensor
@@ -38,7 +39,7 @@ def sphere(
     shape = {"w+": (prior.num_ws, prior.w_dim), "w": (1, prior.w_dim), "z": (1, prior.z_dim)}[space]
     start = {"v": randomness.normal(draws, *shape)}
     fixed = prior.noise_maps(noise, draws)
-    start |= {f"eta{i}": randomness.normal(draws, *m.shape[1:]) for i, m in enumerate(fixed[: max(trainable, 0)])}
+    start |= {f"eta{i}": randomness.normal(draws, *m.shape[1:]) for i, m in enumerate(fixed[:trainable])}
 
     def codes(variables: Variables) -> Tensor:
         v = variables["v"]
@@ -59,8 +60,8 @@ def start_codes(prior: FacePrior, start: str, draws: list[Generator]) -> Tensor:
 
 def layer_count(prior: FacePrior, layers: int) -> int:
     """How many codes are searched, if the prior has as many."""
-    if not 1 <= layers <= prior.num_ws:
-        raise ValueError(f"layers must be between 1 and {prior.num_ws}, the prior's number of codes; got {layers}.")
+    if not isinstance(layers, Integral) or not 1 <= layers <= prior.num_ws:
+        raise ValueError(f"layers must be between 1 and {prior.num_ws}, the prior's number of codes; got {layers!r}.")
     return layers
 
 
