@@ -164,6 +164,15 @@ def test_psnr_of_a_known_error():
     assert metrics.psnr(x, border, crop=2).isinf()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_hides_no_difference(dtype):
+    x = torch.zeros(1, 3, 192, 192, dtype=dtype)
+    y = x + 2**-13  # whose square is no number of half precision
+    assert_close(metrics.psnr(x, y), metrics.psnr(x.float(), y.float()))
+    assert_close(metrics.psnr(x, y, y_channel=True), metrics.psnr(x.float(), y.float(), y_channel=True))
+    assert metrics.psnr(x, y).isfinite()
+
+
 def test_luma_of_white_and_black():
     white = torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)])
     assert_close(metrics.luma(white).flatten(), torch.tensor([16.0, 235.0]) / 255, atol=1e-6, rtol=0)
@@ -422,14 +431,44 @@ def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatc
             "vgg16",
             "no feature network 'vgg16': choose one of .*efficientnet-lite0",
         ),
-        (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "NaN"),
+        (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "the fake set: an image has NaN"),
         (torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.nn.Identity(), r"features are \(n, F\)"),
-        (torch.zeros(4, 8), torch.full((4, 8), float("nan")), "inception", "a feature is NaN"),
+        (torch.zeros(4, 8), torch.full((4, 8), float("nan")), "inception", "the fake set: a feature is NaN"),
+        (
+            torch.full((4, 8), float("inf")),
+            torch.zeros(4, 8),
+            "inception",
+            "the real set: a feature is NaN or infinite",
+        ),
+        (
+            torch.full((4, 8), 1e200, dtype=torch.float64),
+            torch.zeros(4, 8),
+            "inception",
+            "the real set: a feature is NaN or inf",
+        ),
     ],
 )
 def test_sets_that_cannot_be_compared_are_refused(metric, real, fake, features, message):
     with pytest.raises(ValueError, match=message):
         metric(real, fake, features)
+
+
+@pytest.mark.parametrize("one", ["torch.nan", "torch.inf", "1e200"])
+def test_features_that_would_end_the_process_raise_an_error(one):
+    program = f"""
+import torch
+from facesr_lib import metrics
+bad = torch.rand(40, 30, dtype=torch.float64)
+bad[3, 4] = {one}
+for metric in (metrics.fid, metrics.kid, metrics.pseudo_values, metrics.precision_recall):
+    for sets in ((bad, torch.rand(40, 30)), (torch.rand(40, 30), bad)):
+        try:
+            metric(*sets)
+        except ValueError as error:
+            print("set: a feature is NaN or infinite" in str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 8), done.stderr
 
 
 def test_kid_leaves_the_global_random_state_alone():
@@ -439,7 +478,7 @@ def test_kid_leaves_the_global_random_state_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("options", [{"subsets": 0}, {"subset_size": 1}])
+@pytest.mark.parametrize("options", [{"subsets": 0}, {"subset_size": 1}, {"subsets": 2.5}, {"subset_size": "9"}])
 def test_kid_refuses_subsets_that_say_nothing(options):
     with pytest.raises(ValueError, match="one subset of two images"):
         metrics.kid(torch.rand(5, 3), torch.rand(5, 3), **options)

@@ -36,9 +36,13 @@ class Gaussianity:
 
     @classmethod
     def of(cls, space: str, v: Tensor) -> Gaussianity:
-        """Measure codes (n, d)."""
+        """Measure codes (n, d); a ``ValueError`` if one is NaN or infinite, or there are none."""
         from scipy import stats
 
+        if v.ndim != 2 or not v.numel() or not v.isfinite().all():
+            raise ValueError(
+                f"{space}: codes are finite, (n, d); these are {tuple(v.shape)}, or one is NaN or infinite."
+            )
         norms = v.double().square().sum(1).cpu()
         expected = stats.chi2(v.shape[1])
         # between a sample and a distribution, as the mean difference of their quantiles

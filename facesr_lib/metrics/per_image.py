@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -86,8 +88,8 @@ def ms_ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0, sca
     x, y = prepared_pair(x, y, y_channel, crop)
     fit = ms_ssim_scales(min(x.shape[2:]))
     scales = fit if scales is None else scales
-    if not 1 <= scales <= fit:
-        raise ValueError(f"an image of {x.shape[2]}×{x.shape[3]} allows 1 to {fit} scales; {scales} were asked for.")
+    if not isinstance(scales, Integral) or not 1 <= scales <= fit:
+        raise ValueError(f"an image of {x.shape[2]}×{x.shape[3]} allows 1 to {fit} scales; {scales!r} were asked for.")
     weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=x.device)
     weights = weights / weights.sum()
     result = torch.ones(len(x), device=x.device)
@@ -117,11 +119,11 @@ def lpips(x: Tensor, y: Tensor) -> Tensor:
     if min(x.shape[2:]) < _ALEXNET_SMALLEST:
         raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[2]}×{x.shape[3]}.")
     try:
-        network = perceptual.lpips_network("alex").to(x.device)
+        network = perceptual.lpips_network("alex", str(x.device))
     except assets.AssetMissing as missing:
         raise MetricUnavailable(str(missing)) from missing
     with torch.no_grad():
-        return network(x, y, normalize=True).flatten()
+        return network(x.float(), y.float(), normalize=True).flatten()
 
 
 def prepared_pair(x: Tensor, y: Tensor, y_channel: bool = False, crop: int = 0) -> tuple[Tensor, Tensor]:
@@ -134,6 +136,8 @@ def prepared_pair(x: Tensor, y: Tensor, y_channel: bool = False, crop: int = 0) 
             )
     if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"two batches of one shape (N, 3, H, W) are compared; got {tuple(x.shape)}, {tuple(y.shape)}.")
+    if not isinstance(crop, Integral):
+        raise ValueError(f"crop is a whole number of pixels; got {crop!r}.")
     if crop < 0 or 2 * crop >= min(x.shape[2:]):
         raise ValueError(f"cropping {crop} pixels leaves nothing of a {x.shape[2]}×{x.shape[3]} image.")
     for image in (x, y):
@@ -148,6 +152,8 @@ def prepared_pair(x: Tensor, y: Tensor, y_channel: bool = False, crop: int = 0) 
             )
     if crop:
         x, y = x[:, :, crop:-crop, crop:-crop], y[:, :, crop:-crop, crop:-crop]
+    # squares of small differences are zero in half precision
+    x, y = (image.float() if image.dtype.itemsize < 4 else image for image in (x, y))
     return (luma(x), luma(y)) if y_channel else (x, y)
 
 

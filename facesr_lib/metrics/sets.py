@@ -7,6 +7,7 @@ other's. Numbers of two networks cannot be compared.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def embed(x: Tensor, features: Features = "inception") -> Tensor:
     )
     if isinstance(x, Tensor) and x.ndim == 2 and x.is_floating_point():
         return x
-    prepared_pair(x, x)
+    x, _ = prepared_pair(x, x)
     with torch.no_grad():
         codes = [network(part) for part in x.split(16)]  # small enough for a processor's cache
     if any(code.ndim != 2 for code in codes):
@@ -113,8 +114,10 @@ def kid(
     codes = _two_sets(real, fake, features)
     if subsets is None:
         return _all_pairs(*codes)
-    if subsets < 1 or subset_size < 2:
-        raise ValueError(f"at least one subset of two images is drawn; got {subsets} of {subset_size}.")
+    whole = isinstance(subsets, Integral) and isinstance(subset_size, Integral)
+    if not whole or subsets < 1 or subset_size < 2:
+        raise ValueError(f"at least one subset of two images is drawn; got {subsets!r} of {subset_size!r}.")
+    messages.check("seed", seed, int)
     size, generator = min(*map(len, codes), subset_size), torch.Generator().manual_seed(seed)
     values = [
         _discrepancy(*_kernels(*(code[torch.randperm(len(code), generator=generator)[:size]] for code in codes)))
@@ -192,8 +195,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, features: Features 
         As `fid`; or if a set has no k-th neighbours.
     """
     a, b = _two_sets(real, fake, features)
-    if not 1 <= k < min(len(a), len(b)):
-        raise ValueError(f"k must be at least 1 and smaller than both sets, {len(a)} and {len(b)} images; got {k}.")
+    if not isinstance(k, Integral) or not 1 <= k < min(len(a), len(b)):
+        raise ValueError(f"k must be at least 1 and smaller than both sets, {len(a)} and {len(b)} images; got {k!r}.")
     distance = distances(a, b)  # (N, M)
     precision = (distance <= _reach(a, k)[:, None]).any(0).float().mean()
     recall = (distance <= _reach(b, k)).any(1).float().mean()
@@ -211,14 +214,23 @@ def _reach(code: Tensor, k: int) -> Tensor:
 
 
 def _two_sets(real: Tensor, fake: Tensor, features: Features) -> tuple[Tensor, Tensor]:
-    a, b = (embed(x, features) for x in (real, fake))
+    a, b = (_of_set(name, x, features) for name, x in {"real": real, "fake": fake}.items())
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a set has at least two images; got {len(a)} and {len(b)}.")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"features of one network are compared; got {a.shape[1]} and {b.shape[1]} of them.")
-    if not (a.isfinite().all() and b.isfinite().all()):
-        raise ValueError("a feature is NaN or infinite: look at the network or at what it was given.")
     return a, b
+
+
+def _of_set(name: str, x: Tensor, features: Features) -> Tensor:
+    """One set's features, fit for linear algebra: LAPACK ends the whole process where it is given a NaN."""
+    try:
+        code = embed(x, features)
+    except ValueError as error:
+        raise ValueError(f"the {name} set: {error}") from error
+    if not code.float().isfinite().all():  # what float32 cannot hold overflows when it is squared
+        raise ValueError(f"the {name} set: a feature is NaN or infinite: look at the network or at what it was given.")
+    return code
 
 
 def _frechet(a: Tensor, b: Tensor) -> Tensor:
