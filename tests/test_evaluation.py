@@ -10,6 +10,7 @@ from math import inf
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facesr_lib import chapter, files, metrics, restoration, search
@@ -17,7 +18,7 @@ from facesr_lib.degrade import Downsample, GaussianNoise
 from facesr_lib.evaluation import measures, records, report, run
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
-from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval
+from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval, read, write
 from facesr_lib.evaluation.tables import PaperTable, Row
 from facesr_lib.prior import FacePrior
 
@@ -295,6 +296,38 @@ def test_a_kept_row_that_was_cut_short_is_measured_anew(prior, small, cache, suf
     assert measured(prior) == first
 
 
+@pytest.mark.parametrize("left", ["nothing", "fewer faces", "fewer values"])
+def test_a_kept_row_that_is_whole_as_a_file_but_not_as_a_row_is_measured_anew(prior, small, cache, left):
+    first = measured(prior)
+    for path in cache.iterdir():
+        if path.suffix == ".csv":
+            results = read(path)
+            lasting = {"nothing": (), "fewer faces": [r for r in results.records if r.face < 1]}
+            lasting["fewer values"] = results.records[:-1]
+            write(path, replace(results, records=tuple(lasting[left])), overwrite=True)
+    assert measured(prior) == first
+
+
+@pytest.mark.parametrize("damage", ["empty", "no residual", "two of three", "smaller", "not finite"])
+def test_kept_pictures_that_are_not_all_there_are_made_anew(prior, small, cache, damage):
+    first = measured(prior)
+    for path in list(cache.iterdir()):
+        if path.suffix == ".csv":
+            path.unlink()
+            continue
+        found = load_file(path)
+        image = found["image"]
+        changed = {
+            "empty": {},
+            "no residual": {name: value for name, value in found.items() if name != "residual"},
+            "two of three": {name: value[:2].clone() for name, value in found.items()},
+            "smaller": found | {"image": image[..., ::2].contiguous()},
+            "not finite": found | {"image": image.clone().fill_(float("nan"))},
+        }
+        save_file(changed[damage], path)
+    assert measured(prior) == first
+
+
 def test_a_cache_that_cannot_be_written_costs_time_only(prior, small, tmp_path):
     (tmp_path / "facesr").write_text("a file where the folder should be")
     assert measured(prior) == measured(prior)
@@ -462,12 +495,14 @@ def test_an_unknown_table_is_refused_before_any_work(prior):
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ({"faces": 0}, "faces must be positive and finite; got 0"),
-        ({"batch": -1}, "batch must be positive and finite; got -1"),
-        ({"effort": inf}, "effort must be positive and finite; got inf"),
-        ({"effort": float("nan")}, "effort must be positive and finite; got nan"),
+        ({"faces": 0}, "faces must be a whole number, at least 1; got 0"),
+        ({"batch": -1}, "batch must be a whole number, at least 1; got -1"),
+        ({"effort": inf}, "effort must be a finite number, above 0; got inf"),
+        ({"effort": float("nan")}, "effort must be a finite number, above 0; got nan"),
+        ({"faces": 2.5}, "faces must be a whole number, at least 1; got 2.5"),
+        ({"seed": None}, "seed must be a whole number, at least 0; got None"),
         ({"faces": 51}, "there are 50 held-out faces; got faces = 51"),
-        ({"seed": -1}, "seed must not be negative; got -1"),
+        ({"seed": -1}, "seed must be a whole number, at least 0; got -1"),
     ],
 )
 def test_a_budget_that_measures_nothing_is_refused(prior, budget, message):

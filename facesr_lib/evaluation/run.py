@@ -9,11 +9,10 @@ from __future__ import annotations
 import ast
 import builtins
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from facesr_lib import assets, chapter, data, files, metrics, restoration
 from facesr_lib.degrade import Chain, Downsample
 from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.papers import TABLES
-from facesr_lib.evaluation.records import Origin, Record, Results, read, write
+from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, read, write
 from facesr_lib.evaluation.tables import Row
-from facesr_lib.messages import choose
+from facesr_lib.messages import check, choose
 from facesr_lib.prior import FacePrior
 
 LIBRARY = Path(__file__).parents[1]
@@ -107,11 +106,10 @@ def units(
         If there is no such table, a budget is not positive, or the prior lacks what a row's method needs.
     """
     table = TABLES[choose(name, TABLES, "table")]
-    for what, value in {"faces": faces, "batch": batch, "effort": effort}.items():
-        if not 0 < value < inf:
-            raise ValueError(f"{what} must be positive and finite; got {value}.")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative; got {seed}.")
+    check("faces", faces, int, at_least=1)
+    check("batch", batch, int, at_least=1)
+    check("effort", effort, above=0)
+    check("seed", seed, int, at_least=0)
     if prior.resolution <= data.FACE_SIDE and faces > data.TEST_FACES:
         raise ValueError(f"there are {data.TEST_FACES} held-out faces; got faces = {faces}.")
     for stage in [stage for row in table.rows for stage in (row, row.start) if stage and stage.method]:
@@ -138,7 +136,7 @@ def measure(unit: Unit) -> list[Record]:
     prior, truth = _opened(unit)
     path = _place(unit, unit.row, unit.measure.__name__, unit.origin.code, unit.origin.metrics).with_suffix(".csv")
     with suppress(OSError, ValueError):  # not there, or damaged
-        kept = read(path).records  # perhaps another table's, which has the same row
+        kept = _whole_row(read(path).records, unit)  # perhaps another table's, which has the same row
         return [replace(r, table=unit.table, setting=setting, paper=paper, row=unit.row.label) for r in kept]
     if unit.progress:
         print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
@@ -152,6 +150,18 @@ def measure(unit: Unit) -> list[Record]:
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         write(path, Results(unit.origin, tuple(found)), overwrite=True)
     return found
+
+
+def _whole_row(records: tuple[Record, ...], unit: Unit) -> tuple[Record, ...]:
+    """Return a row's records; a ``ValueError`` unless there are some, and every metric has a value for each face."""
+    faces: dict[str, set[int]] = {r.metric: set() for r in records}
+    for r in records:
+        faces[r.metric].add(r.face)
+    count = 1 + max((r.face for r in records), default=OF_ALL_FACES)
+    expected = count if unit.measure is measures.gaussianity else unit.origin.faces  # that one counts draws
+    if not faces or count != expected or any(found - {OF_ALL_FACES} != set(range(count)) for found in faces.values()):
+        raise ValueError("values are missing")
+    return records
 
 
 def code(sources: Iterable[str] = (*PICTURES, *VALUES), library: Path = LIBRARY) -> str:
@@ -234,13 +244,14 @@ def _place(unit: Unit, row: Row, *more: object) -> Path:
     return assets.cache() / "results" / files.digest(repr(key))[:32]
 
 
-def _restored(unit: Unit, row: Row, attempt: int) -> dict[str, Tensor]:
+def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) -> dict[str, Tensor]:
     """What a row's method makes of the faces: image, residual, seconds, and latent if it has codes; kept."""
     path = _place(unit, row, attempt).with_suffix(".safetensors")
     prior, truth = _opened(unit)
-    with suppress(OSError, SafetensorError):  # not there, or damaged
-        return load_file(path, device=str(prior.device))
-    start = row.start and _restored(unit, replace(row.start, corrupt=row.corrupt, before=row.before), attempt)
+    with suppress(OSError, SafetensorError, ValueError):  # not there, or damaged
+        return _whole_pictures(load_file(path, device=str(prior.device)), truth, needed)
+    stage = row.start and replace(row.start, corrupt=row.corrupt, before=row.before)
+    start = stage and _restored(unit, stage, attempt, ["latent"])
     operator = Downsample(unit.scale)
     stages: list[Callable[[Tensor], Tensor]] = [operator]
     if row.corrupt is not None:
@@ -272,3 +283,13 @@ def _restored(unit: Unit, row: Row, attempt: int) -> dict[str, Tensor]:
         with files.replacing(path) as temporary:
             save_file(whole, temporary)
     return whole
+
+
+def _whole_pictures(found: dict[str, Tensor], truth: Tensor, needed: Sequence[str]) -> dict[str, Tensor]:
+    """Return what is kept of a row; a ``ValueError`` unless it is there for each face, and finite."""
+    missing = {"image", "residual", "seconds", *needed} - found.keys()
+    if missing or any(len(value) != len(truth) or not value.isfinite().all() for value in found.values()):
+        raise ValueError("pictures are missing")
+    if found["image"].shape != truth.shape:
+        raise ValueError("pictures of another size")
+    return found
