@@ -7,8 +7,9 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
         The file is empty, truncated, no picture, too large, or its white is not known. A damaged colour profile is only
         a warning: the picture is taken for sRGB.
     """
+    messages.check("max_megapixels", max_megapixels, above=0)
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture at {path}: check the path.")
@@ -70,6 +72,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
             way = "give a PNG, JPEG, WebP or TIFF."
             if head[4:8] == b"ftyp":  # the family of HEIC and AVIF
                 way = "HEIC needs `pip install pillow-heif`, AVIF Pillow 11.3 or later; or save it as JPEG."
+            elif head[:4] in (b"II*\0", b"MM\0*"):
+                way = "a TIFF has to hold 8 or 16 bits a channel, black at zero where they are more; or save it as PNG."
             raise ValueError(f"{path} is no picture that can be read here: {way}") from error
         with picture:
             width, height = picture.size
@@ -211,9 +215,12 @@ def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
     """
     check_batch(x)
     n, _, height, width = x.shape
-    columns = math.ceil(math.sqrt(n)) if columns is None else min(columns, n)
-    if columns < 1 or pad < 0:
-        raise ValueError(f"expected at least one picture and column and pad >= 0, got {n}, {columns} and {pad}.")
+    if columns is None:
+        columns = math.ceil(math.sqrt(n))
+    whole = isinstance(columns, Integral) and isinstance(pad, Integral)
+    if not whole or n < 1 or columns < 1 or pad < 0:
+        raise ValueError(f"expected at least one picture and column and pad >= 0, got {n}, {columns!r} and {pad!r}.")
+    columns = min(columns, n)
     rows = math.ceil(n / columns)
     canvas = x.new_ones(3, rows * (height + pad) - pad, columns * (width + pad) - pad)
     for i, picture in enumerate(x):
@@ -267,8 +274,8 @@ def resize_matrix(
     ValueError
         A size below 1 or an unknown kernel.
     """
-    if n_in < 1 or n_out < 1:
-        raise ValueError(f"sizes must be at least 1 pixel, got {n_in} → {n_out}.")
+    if not (isinstance(n_in, Integral) and isinstance(n_out, Integral) and n_in >= 1 and n_out >= 1):
+        raise ValueError(f"sizes must be at least 1 pixel, in whole numbers, got {n_in} → {n_out}.")
     function, width = KERNELS[messages.choose(kernel, KERNELS, "kernel")]
     scale = n_out / n_in
     shrink = min(scale, 1.0)
@@ -302,6 +309,8 @@ def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
         Of x's dtype and device. Not clamped: a cubic over- and undershoots.
     """
     check_batch(x)
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"the size is (h, w), two whole numbers of pixels; got {size!r}.")
     (height, width), (h, w) = x.shape[-2:], size
     rows = resize_matrix(height, h, kernel, x.dtype, x.device)
     columns = resize_matrix(width, w, kernel, x.dtype, x.device)

@@ -134,6 +134,15 @@ def test_whole_numbers_whose_white_is_not_known_are_refused(tmp_path):
         images.read(tmp_path / "deep.tif")
 
 
+@pytest.mark.parametrize("bits", [32, 12])
+def test_a_tiff_that_cannot_be_read_is_not_told_to_become_a_tiff(tmp_path, bits):
+    (tmp_path / "odd.tif").write_bytes(tiff([0, 1, 2, 3], bits, {262: 0}))
+    with pytest.raises(
+        ValueError, match=r"odd\.tif is no picture that can be read here: a TIFF has to hold 8 or 16 bits"
+    ):
+        images.read(tmp_path / "odd.tif")
+
+
 # colour profiles
 
 D50 = np.array([0.9642, 1.0, 0.8249])
@@ -470,6 +479,11 @@ def test_resize_is_differentiable_even_after_inference_mode():
 def test_resize_refuses():
     with pytest.raises(ValueError, match="at least 1 pixel"):
         images.resize(torch.zeros(1, 3, 4, 4), (0, 4))
+    with pytest.raises(ValueError, match=r"in whole numbers, got 4 → 2\.5"):
+        images.resize(torch.zeros(1, 3, 4, 4), (2.5, 4))
+    for size in (8, (8,), (8, 8, 3)):
+        with pytest.raises(ValueError, match=r"the size is \(h, w\), two whole numbers"):
+            images.resize(torch.zeros(1, 3, 4, 4), size)
     with pytest.raises(ValueError, match=r"'lanczos'.*bicubic"):
         images.resize(torch.zeros(1, 3, 4, 4), (2, 2), "lanczos")
     with pytest.raises(ValueError, match=r"expected float pictures.*\(3, 4, 4\)"):
@@ -489,8 +503,9 @@ def test_grid_places_every_picture():
     assert (tiled[:, 4] == 1).all()
     assert (tiled[:, 10:, 7:] == 1).all()  # the empty place
     assert images.grid(x).shape == (3, 2 * 6 - 2, 3 * 8 - 2)
-    with pytest.raises(ValueError, match="at least one"):
-        images.grid(x, columns=0)
+    for odd in ({"columns": 0}, {"columns": 1.5}, {"pad": -1}, {"pad": None}):
+        with pytest.raises(ValueError, match="at least one"):
+            images.grid(x, **odd)
 
 
 def test_to_uint8_rounds():
