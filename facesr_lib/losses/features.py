@@ -69,7 +69,7 @@ def block_features() -> tuple[str, Maps]:
     except assets.AssetMissing:
         pretrained.efficientnet_file()
         return "EfficientNet-Lite0", _block_maps
-    return "VGG16", lambda image: perceptual.lpips_network("vgg").to(image.device).net(image)[:4]
+    return "VGG16", lambda image: perceptual.lpips_network("vgg", str(image.device)).net(image)[:4]
 
 
 def imagenet_features(stride: Literal[4, 16]) -> tuple[str, Callable[[Tensor], Tensor]]:
