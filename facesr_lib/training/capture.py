@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -51,6 +52,7 @@ class Captured:
         if self._graph is None:
             graph, self._inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
             graph.register_generator_state(self._random)
+            gc.collect()  # another trainee's graphs must not be freed while this one records
             with torch.cuda.graph(graph, stream=self._stream):  # nothing runs yet
                 self._losses = self._work(*self._inputs)
             self._graph = graph
