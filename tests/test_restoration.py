@@ -262,3 +262,14 @@ def test_only_a_picture_as_large_as_the_results_is_asked_whether_it_is_an_origin
     (odd_one,) = run(prior, [odd], tmp_path / "out2")
     assert "explains pictures of 4×4" in odd_one.error
     assert "--degrade" not in odd_one.error + small.error
+
+
+def test_interpolation_tells_an_operator_whose_scale_is_another():
+    class Grey(torch.nn.Module):
+        scale = 8
+
+        def forward(self, image):
+            return Downsample(8)(image)[:, :1]
+
+    with pytest.raises(ValueError, match=r"bicubic enlarges 8 times, but the operator makes \(1, 1, 8, 8\) of it"):
+        METHODS["bicubic"](torch.zeros(1, 3, 8, 8), Grey())

@@ -104,7 +104,10 @@ def _interpolation(kernel: str) -> Callable[..., Restored]:
             raise ValueError(f"{kernel} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
         lowres = check_pixels(lowres).float()
         image = Downsample(scale, kernel).upsample(lowres).clamp(0, 1)
-        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+        if (small := operator(image)).shape != lowres.shape:
+            came = f"{tuple(small.shape)} of it, and {tuple(lowres.shape)} was given"
+            raise ValueError(f"{kernel} enlarges {scale} times, but the operator makes {came}: its scale is another.")
+        return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
 
     return enlarge
 

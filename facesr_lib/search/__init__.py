@@ -3,7 +3,7 @@
 Every method is called as ``search.pulse(prior, lowres, operator, **options)``, with options of its own and these:
 
 prior : FacePrior
-    Where the faces live; left as it was.
+    Where the faces live; left as it was, and threads may share it.
 lowres : (N, 3, h, w)
     What is given, in [0, 1]; any floating-point type, on any device.
 operator : callable
