@@ -83,6 +83,7 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--method", "rls"], "facesr train flow"),
         (["--prior", "faces-46"], "faces-64"),
         (["--prior", "nowhere.pkl"], "nowhere.pkl"),
+        (["--prior", "https://host/prior.pkl"], "https://host/prior.pkl is an address: fetch the file"),
         (["--kernel", "cubic"], "did you mean bicubic"),
         (["--scale", "7"], "scale"),
         (["--steps", "0"], "at least 1"),
@@ -263,6 +264,15 @@ def test_a_closed_pipe_ends_quietly(command):
     done = subprocess.run([sys.executable, "-m", "facesr_lib", *command], stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_errors_that_nobody_reads_end_quietly_too():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "facesr_lib", "assets", "verify", "faces-46"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing)
+    os.close(writing)
+    assert (done.returncode, done.stdout) == (141, b"")
 
 
 def test_a_closed_output_changes_nothing():

@@ -28,19 +28,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (restore, train, evaluate, assets, book):
         command.add(commands)
     try:
+        return _run(parser, argv)
+    except BrokenPipeError:  # as in `facesr assets list | head -1`
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for Python's own flush at the end
+        return 141
+
+
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    try:
         try:
             arguments = parser.parse_args(argv)
             return arguments.run(arguments) or 0
         finally:
             print(end="", flush=True)
-    except BrokenPipeError:  # as in `facesr assets list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
-        return 141
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"facesr: {_words(error)}", file=sys.stderr)
+        print(f"facesr: {_words(error)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
-        print("facesr: interrupted", file=sys.stderr)
+        print("facesr: interrupted", file=sys.stderr, flush=True)
         return 130
 
 

@@ -81,6 +81,8 @@ class FacePrior:
         ValueError
             If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
         """
+        if "://" in str(name):
+            raise ValueError(f"{name} is an address: fetch the file, and give its path.")
         path = Path(name).expanduser()
         if not path.suffix and not path.is_file() and path.name == str(name):
             path = assets.path(str(name))
