@@ -110,6 +110,47 @@ def test_a_result_that_cannot_be_written_is_told_and_stops_no_other(prior, photo
     assert "0.png" in outcomes[0].message
 
 
+def test_a_name_that_no_system_takes_is_that_photos_own_failure(prior, photos, tmp_path):
+    long, odd = photos[0].with_name("x" * 300 + ".png"), "broken \ud800.png"
+    longest = photos[0].with_name("y" * 251 + ".png")
+    images.write(images.read(photos[0]), longest)
+    twin = tmp_path / "twin" / longest.name
+    twin.parent.mkdir()
+    twin.write_bytes(longest.read_bytes())
+    outcomes = run(prior, [long, odd, longest, twin, photos[1]], tmp_path / "out")
+    assert [outcome.output is not None for outcome in outcomes] == [False, False, True, False, True]
+    assert "rename the photo" in outcomes[3].message  # y…y-2.png would be too long
+
+
+def test_a_full_disk_is_told_of_each_photo_that_it_could_not_take(prior, photos, tmp_path, monkeypatch):
+    write = images.write
+
+    def full(image, path, **options):
+        if path.name == "1.png":
+            raise OSError(28, "No space left on device")
+        write(image, path, **options)
+
+    monkeypatch.setattr(images, "write", full)
+    outcomes = run(prior, photos, tmp_path / "out", batch=2)
+    assert [outcome.output is not None for outcome in outcomes] == [True, False, True]
+    assert "1.png could not be written (No space left on device): make room" in outcomes[1].message
+
+
+@pytest.mark.parametrize(
+    ("photos", "options", "message"),
+    [
+        ("photos/0.png", {}, r"a list of paths; got 'photos/0\.png': put it in brackets"),
+        (["a.png"], {"batch": -1}, "batch must be a whole number, at least 1; got -1"),
+        (["a.png"], {"batch": 1.5}, "batch must be a whole number, at least 1; got 1.5"),
+        (["a.png"], {"seed": None}, "seed must be a whole number, at least 0; got None"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused_before_anything_is_made(prior, tmp_path, photos, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(prior, photos, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_home_folder_may_be_written_as_a_tilde(prior, photos, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

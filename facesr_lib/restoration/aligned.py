@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facesr_lib import data, images
+from facesr_lib import data, images, messages
 from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration.methods import check
@@ -90,17 +90,22 @@ def restore(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, or as `check`.
+        If ``out`` is no folder, ``photos`` is one name instead of a list, ``batch`` or ``seed`` cannot be, or as
+        `check`.
     KeyboardInterrupt
         After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
+    if isinstance(photos, (str, os.PathLike)):
+        raise ValueError(f"photos is a list of paths; got {str(photos)!r}: put it in brackets.")
+    messages.check("batch", batch, int, at_least=1)
+    messages.check("seed", seed, int, at_least=0)
     find = check(method, options, prior)
     out = Path(out).expanduser()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is no folder: name a folder for the results.")
     out.mkdir(parents=True, exist_ok=True)
     todo = [Outcome(Path(photo).expanduser()) for photo in photos]
-    originals = {_inode(outcome.photo) for outcome in todo if outcome.photo.exists()}
+    originals = {_inode(outcome.photo) for outcome in todo} - {None}
     names: set[str] = set()
     for first in range(0, len(todo), batch):
         outcomes = todo[first : first + batch]
@@ -109,13 +114,13 @@ def restore(
             try:
                 lowres = _lowres(outcome.photo, prior, operator, degrade)
                 output = out / f"{_unused(outcome.photo.stem, names)}.png"
-                if output.exists() and _inode(output) in originals:
+                if _inode(output) in originals:
                     raise ValueError(f"the result would replace the photo {output}: choose another folder.")
-                if os.path.lexists(output) and not overwrite:
+                if _exists(output) and not overwrite:
                     raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
                 ready.append((outcome, output, lowres))
             except (ValueError, OSError) as error:
-                outcome.error = str(error)
+                outcome.error = _words(error)
         if ready:
             lowres = torch.cat([image for *_, image in ready]).to(prior.device)
             result = find(lowres, operator, prior=prior, seed=[seed] * len(ready), **options)
@@ -124,10 +129,11 @@ def restore(
                 try:
                     images.write(image, output, overwrite=overwrite)
                     outcome.output, outcome.residual = output, float(residual)
-                except OSError as error:  # such as a full disk
-                    outcome.error = f"{output} could not be written ({error.strerror or error})."
+                except OSError as error:
+                    reason = error.strerror or error  # a full disk, a name that is too long
+                    outcome.error = f"{output} could not be written ({reason}): make room, or choose another folder."
                 except ValueError as error:
-                    outcome.error = str(error)
+                    outcome.error = _words(error)
             if result.interrupted:
                 yield from outcomes
                 raise KeyboardInterrupt
@@ -154,7 +160,28 @@ def _unused(stem: str, names: set[str]) -> str:
     return name
 
 
-def _inode(path: Path) -> tuple[int, int]:
-    """Which file this is, by whatever name or link."""
-    status = os.stat(path)
+def _exists(path: Path) -> bool:
+    """Whether anything has this name; an ``OSError`` if nothing can have it."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file this is, by whatever name or link; ``None`` if it is none, or cannot be one."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no system takes some names: too long, or not to be encoded
+        return None
     return status.st_dev, status.st_ino
+
+
+def _words(error: ValueError | OSError) -> str:
+    """What an error of one photo says; the system's own names neither the trouble nor a way out."""
+    if isinstance(error, UnicodeError):
+        return "its name cannot be written on this system: rename the photo."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename} cannot be used ({error.strerror}): rename the photo, or choose another folder."
+    return str(error)
