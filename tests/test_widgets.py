@@ -81,6 +81,34 @@ def test_nan_pixels_are_refused() -> None:
         BeforeAfter(torch.full((3, 8, 8), torch.nan), torch.rand(3, 8, 8), alt="a pair")
 
 
+def test_bytes_are_refused() -> None:
+    given = 255 * torch.rand(2, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"a picture ranges from .* pixels are in \[0, 1\]: divide bytes by 255"):
+        BeforeAfter(given[0], torch.rand(3, 8, 8), alt="a pair")
+    with pytest.raises(ValueError, match="truth ranges from"):
+        Playground({4: {"own": given}}, given, alt="two faces")
+    with pytest.raises(ValueError, match="'own' at scale 4 ranges from"):
+        Playground({4: {"own": given}}, given / 255, alt="two faces")
+    steps = run()
+    steps.faces.mul_(255)
+    with pytest.raises(ValueError, match="divide bytes by 255"):
+        LatentTrajectory({"a": steps}, alt="a path")
+
+
+def test_nothing_cannot_be_shown() -> None:
+    truth = torch.rand(2, 3, 16, 16)
+    for make in (
+        lambda: Playground({}, truth, alt="two faces"),
+        lambda: Playground({4: {"own": truth}}, truth, lowres={}, alt="two faces"),
+        lambda: LatentTrajectory({}, alt="a path"),
+        lambda: LatentTrajectory.from_result({}, PAINTER, alt="a path"),
+        lambda: LambdaExplorer({}, fidelity="x", realism="y", alt="a trade"),
+        lambda: NormHistogram({}),
+    ):
+        with pytest.raises(ValueError, match=r"nothing|expected one to"):
+            make()
+
+
 def test_position_stays_on_the_picture() -> None:
     widget = BeforeAfter(torch.rand(3, 8, 8), torch.rand(3, 8, 8), alt="a pair")
     widget.position = 1.0

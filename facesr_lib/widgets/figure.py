@@ -56,10 +56,18 @@ class Figure(anywidget.AnyWidget):
 
 
 def webp(image: Tensor, **options: Any) -> bytes:
-    """Encode one picture (3, H, W) as WebP; ``options`` are Pillow's."""
+    """Encode one picture (3, H, W) in [0, 1] as WebP; ``options`` are Pillow's."""
+    check_range("a picture", image)
     file = io.BytesIO()
     Image.fromarray(images.to_uint8(image[None])[0]).save(file, "WEBP", method=6, **options)
     return file.getvalue()
+
+
+def check_range(name: str, pictures: Tensor) -> None:
+    """Raise a ``ValueError`` if pixels are far outside [0, 1]: bytes would all be white."""
+    low, high = (float(bound) for bound in pictures.aminmax())
+    if low < -0.25 or high > 1.25:
+        raise ValueError(f"{name} ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]: divide bytes by 255.")
 
 
 def rounded(values: Tensor) -> Any:

@@ -158,6 +158,8 @@ class LatentTrajectory(Figure):
             If there is no such image, the codes' shapes do not fit, or a search diverged.
         """
         results = result if isinstance(result, Mapping) else {"search": result}
+        if not results:
+            raise ValueError("there is nothing to show: give at least one search's result.")
         codes: dict[str, Tensor] = {}  # (K, L, d) each
         for name, one in results.items():
             if not 0 <= image < len(one.loss):
@@ -196,7 +198,10 @@ class _PrincipalPlane:
     def __init__(self, points: Tensor):
         flat = points.flatten(1)  # (M, L * d)
         if len(flat) < 3:
-            raise ValueError(f"{len(flat)} recorded codes span no plane: search with a smaller record_every")
+            raise ValueError(
+                f"{len(flat)} recorded codes span no plane, for which it takes three: search for more steps, or with a "
+                "smaller record_every."
+            )
         self.mean = flat.mean(0)
         _, spread, directions = torch.linalg.svd(flat - self.mean, full_matrices=False)
         self.share = float(spread[:2].square().sum() / spread.square().sum().clamp_min(1e-12))

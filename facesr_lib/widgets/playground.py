@@ -11,7 +11,7 @@ from traitlets import Bytes, Enum, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import Downsample
-from facesr_lib.widgets.figure import Figure, rounded, script, webp
+from facesr_lib.widgets.figure import Figure, check_range, rounded, script, webp
 
 LARGEST = 256  # pixels per side that a picture has on the page
 PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
@@ -91,6 +91,8 @@ class Playground(Figure):
         guess = [name for name in names if name not in PLAIN] if guess is None else list(guess)
         if unknown := set(guess) - set(names):
             raise ValueError(f"the truth cannot hide among {sorted(unknown)}: the methods are {names}")
+        if lowres is not None and (missing := faces.keys() - lowres.keys()):
+            raise ValueError(f"lowres holds nothing at scale {', '.join(map(str, sorted(missing)))}.")
         tiles: list[Tensor] = []
         psnr, residual = [], []
         for scale, results in faces.items():
@@ -131,6 +133,7 @@ def _checked(name: str, pictures: Tensor, shape: torch.Size | None) -> Tensor:
         raise ValueError(f"{name} has shape {tuple(pictures.shape)}; give {wanted}")
     if not pictures.isfinite().all():
         raise ValueError(f"{name} has pixels that are NaN or infinite")
+    check_range(name, pictures)
     return pictures.clamp(0, 1)
 
 
