@@ -391,6 +391,13 @@ def test_the_command_refuses_what_cannot_be(face_folder, tmp_path, capsys, flags
     assert not (tmp_path / "run").exists()
 
 
+def test_an_impossible_budget_is_told_before_faces_are_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr("facesr_lib.data.prepared", lambda *_: pytest.fail("faces were prepared for nothing"))
+    for budget, message in (({"hours": float("nan")}, "got nan"), ({"steps": 0}, "got 0"), ({}, "give a budget")):
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path / "faces", tmp_path / "run", TINY, **budget)
+
+
 # --- what the appendix shows
 
 

@@ -92,8 +92,9 @@ def _prior(arguments: argparse.Namespace) -> None:
 
 def _flow(arguments: argparse.Namespace) -> None:
     from facesr_lib.prior import FacePrior
-    from facesr_lib.training import flow
+    from facesr_lib.training import flow, loop
 
+    loop.check_budget(arguments.hours, None)
     config = _config(flow.Config, arguments)
     prior = FacePrior.load(arguments.prior, arguments.device)
     report = flow.train(prior, arguments.out, config, hours=arguments.hours, resume=arguments.resume)

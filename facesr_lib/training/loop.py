@@ -160,10 +160,7 @@ def fit(
     OSError
         The disk is full; the last checkpoint is intact.
     """
-    if hours is None and steps is None:
-        raise ValueError("give a budget: hours, steps, or both.")
-    check("hours", 1 if hours is None else hours, above=0)
-    check("steps", 1 if steps is None else steps, int, at_least=1)
+    check_budget(hours, steps)
     folder, processes = Path(folder).expanduser(), trainee.processes
     leader = processes.rank == 0
     if resume:
@@ -199,6 +196,14 @@ def fit(
             saved = now if due else saved
     processes.sum(torch.zeros(1))  # none goes on before the files are there
     return Report(trainee.images_seen, done, time.monotonic() - start, stop.is_set())
+
+
+def check_budget(hours: float | None, steps: int | None) -> None:
+    """Raise a ``ValueError`` unless there is a budget, and a possible one: before long preparations, too."""
+    if hours is None and steps is None:
+        raise ValueError("give a budget: hours, steps, or both.")
+    check("hours", 1 if hours is None else hours, above=0)
+    check("steps", 1 if steps is None else steps, int, at_least=1)
 
 
 def _refuse_what_is_there(folder: Path) -> None:

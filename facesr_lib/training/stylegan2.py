@@ -291,6 +291,7 @@ def train(
     FileNotFoundError, ValueError, Diverged, OSError
         As `data.prepared`, `launch`, `PriorTraining` and `loop.fit`.
     """
+    loop.check_budget(hours, steps)
     budget = {"hours": hours, "steps": steps, "resume": resume, "progress": progress}
     return launch(_train, faces, folder, config, start, bf16, budget, device=device, count=devices)
 
