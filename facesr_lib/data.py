@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +44,10 @@ def faces(split: str = "train", resolution: int = 64, count: int | None = None) 
         Unknown split, a resolution that does not divide 256, more faces asked for than there are.
     """
     messages.choose(split, ("train", "test"), "split")
-    if resolution < 1 or FACE_SIDE % resolution:
+    if not isinstance(resolution, Integral) or resolution < 1 or FACE_SIDE % resolution:
         raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ….")
     pixels = prepared(assets.path(f"faces-{split}"), resolution, skip_damaged=False)
+    pixels = pixels[: assets.entry(f"faces-{split}").count]  # what `verify` counts, whatever else lies there
     return _to_images(pixels[: _at_most(count, len(pixels), f"split {split!r}")])
 
 
@@ -113,8 +114,7 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
         No picture in it can be read, or a resolution below 1.
     """
     path = Path(path).expanduser()
-    if resolution < 1:
-        raise ValueError(f"resolution must be at least 1 pixel, got {resolution}.")
+    messages.check("resolution", resolution, int, at_least=1)
     paths = pictures(path)
     states = [(p.relative_to(path), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
     key = files.digest(repr((states, len(paths))))[:16]
@@ -173,19 +173,13 @@ def pictures(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}: check the path.")
-    found = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = (name for name in folders if not name.startswith("."))
-        shown = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [p for p in shown if p.suffix.lower() in images.SUFFIXES]
-    named = {p: p.relative_to(path).with_suffix("").as_posix() for p in found}
-    return sorted(found, key=lambda p: ([int(n) for n in re.findall(r"\d+", named[p])], p))
+    return files.shown(path, images.SUFFIXES)
 
 
 def _at_most(count: int | None, there: int, source: str) -> int:
     """Return ``count`` if there are so many (None: all)."""
-    if count is not None and not 1 <= count <= there:
-        raise ValueError(f"asked for {count} faces, but {source} has 1 to {there} here.")
+    if count is not None and not (isinstance(count, Integral) and 1 <= count <= there):
+        raise ValueError(f"asked for {count!r} faces, but {source} has 1 to {there} here.")
     return there if count is None else count
 
 

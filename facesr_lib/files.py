@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """List what ends so in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg; none if it is no folder.
+
+    A download that was shut down leaves a hidden folder, and it is nobody's data.
+    """
+    suffixes, found = set(suffixes), []
+    for place, folders, names in os.walk(folder):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    found = [path for path in found if path.suffix.lower() in suffixes]
+    named = {path: path.relative_to(folder).with_suffix("").as_posix() for path in found}
+    return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", named[path])], path))
 
 
 def check_free(path: Path) -> None:

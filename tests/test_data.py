@@ -184,6 +184,31 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert levels(data.folder("~/faces", 4)) == [5]
 
 
+def test_what_is_counted_is_what_is_used(home):
+    hidden = home / "faces" / "test" / ".fetch-1" / "a.png"
+    hidden.parent.mkdir()
+    images.write(picture(5), hidden)  # a download that was shut down
+    (home / "faces" / "test" / "100.png").unlink()
+    assert assets.verify("faces-test") == "incomplete"
+    with pytest.raises(AssetMissing, match="incomplete"):
+        data.faces("test", 32)
+    images.write(picture(100), home / "faces" / "test" / "b.png")
+    (home / "faces" / "test" / "more").mkdir()
+    images.write(picture(101), home / "faces" / "test" / "more" / "101.png")
+    assert assets.verify("faces-test") == "unchecked"
+    assert len(data.faces("test", 32)) == 2
+
+
+def test_a_relative_data_folder_is_resolved_once(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(home.parent)
+    monkeypatch.setenv("FACESR_DATA", home.name)
+    first = data.faces("test", 32)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert assets.home() == home
+    assert torch.equal(data.faces("test", 32), first)
+
+
 def test_processes_may_prepare_one_folder_at_once(home):
     code = "from facesr_lib import data; print(data.prepared({!r}, 8).sum())".format(str(home / "faces" / "train"))
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
@@ -197,8 +222,9 @@ def test_folder_refuses(tmp_path):
         data.folder(tmp_path / "nothing", 32)
     with pytest.raises(ValueError, match="no picture in"):
         data.folder(tmp_path, 32)
-    with pytest.raises(ValueError, match="at least 1 pixel"):
-        data.folder(tmp_path, 0)
+    for odd in (0, 2.5, None):
+        with pytest.raises(ValueError, match=f"resolution must be a whole number, at least 1; got {odd}"):
+            data.folder(tmp_path, odd)
 
 
 def test_benchmark_images_keep_their_sizes(home):

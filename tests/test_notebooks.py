@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from facesr_lib import publishing
+from facesr_lib import assets, publishing
+
+EXECUTE = sys.modules["facesr_lib.publishing.execute"]  # the function of this name hides it
 
 
 @pytest.mark.notebook
@@ -103,9 +107,11 @@ def test_unknown_profile_and_chapter_are_named() -> None:
 
 
 @pytest.mark.parametrize("jobs", [0, -1])
-def test_no_jobs_is_refused(jobs) -> None:
-    with pytest.raises(ValueError, match=f"at least 1; got {jobs}"):
-        publishing.execute([], "smoke", jobs)
+def test_no_jobs_is_refused(jobs, monkeypatch) -> None:
+    monkeypatch.setattr("facesr_lib.publishing.scripts.fetch", lambda folder: pytest.fail("was fetched for nothing"))
+    for run in (lambda: publishing.execute([], "smoke", jobs), lambda: publishing.build("smoke", jobs)):
+        with pytest.raises(ValueError, match=f"jobs must be a whole number, at least 1; got {jobs}"):
+            run()
 
 
 def test_failure_does_not_stop_the_other_chapters(write_chapter, tmp_path) -> None:
@@ -124,6 +130,45 @@ def test_another_notebook_in_the_folder_of_results_is_never_replaced(write_chapt
     with pytest.raises(FileExistsError, match="is no executed chapter: move it away"):
         publishing.execute([chapter], "smoke", 1, out)
     assert (out / "chapter.ipynb").read_text() == "somebody's own"
+
+
+def test_a_damaged_result_of_ones_own_is_made_anew(write_chapter, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(EXECUTE, "repository", lambda: tmp_path)
+    chapter = write_chapter("profile = 'read'", "print('whole')")
+    kept = tmp_path / "_build" / "executed" / "smoke" / "chapter.ipynb"
+    kept.parent.mkdir(parents=True)
+    for damaged in ("", "{", "[]", '{"metadata": {}}'):
+        kept.write_text(damaged)
+        publishing.execute([chapter], "smoke", 1)
+        assert "whole" in kept.read_text()
+
+
+def test_two_builds_at_once_wait_for_each_other(write_chapter, tmp_path) -> None:
+    chapter = write_chapter("profile = 'read'", "import time\nprint('slept', time.sleep(1))")
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(lambda _: publishing.execute([chapter], "smoke", 1, tmp_path / "out"), range(2)))
+    assert [run.error for [run] in runs] == [None, None]
+    assert "slept" in (tmp_path / "out" / "chapter.ipynb").read_text()
+
+
+def test_a_chapter_sees_the_data_that_a_relative_path_names(write_chapter, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here" / "faces").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACESR_DATA", "here")
+    look = "from facesr_lib import assets\nprint(assets.home(), (assets.home() / 'faces').is_dir())"
+    [run] = publishing.execute([write_chapter("profile = 'read'", look)], "smoke", 1, tmp_path / "out")
+    assert f"{tmp_path / 'here'} True" in run.notebook.read_text()
+
+
+def test_what_is_found_is_part_of_the_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("FACESR_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = EXECUTE.surroundings("smoke")
+    assert EXECUTE.surroundings("smoke") == before
+    place = tmp_path / "facesr" / assets.entry("alexnet").path
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"weights")
+    assert EXECUTE.surroundings("smoke") != before
 
 
 def test_a_site_is_not_built_into_another_build_folder(tmp_path) -> None:

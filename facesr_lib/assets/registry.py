@@ -112,7 +112,13 @@ def cache() -> Path:
 
 def home() -> Path:
     """Return the folder that `fetch` fills: ``FACESR_DATA``, else the cache."""
-    return Path(os.environ["FACESR_DATA"]).expanduser() if os.environ.get("FACESR_DATA") else cache()
+    return _absolute(os.environ["FACESR_DATA"]) if os.environ.get("FACESR_DATA") else cache()
+
+
+@functools.cache
+def _absolute(folder: str) -> Path:
+    """Where a folder lay when it was first asked for, though the process may go elsewhere since."""
+    return Path(folder).expanduser().absolute()
 
 
 def path(name: str) -> Path:
@@ -211,7 +217,7 @@ def _find(item: Entry) -> tuple[Path, int]:
         if item.count is None:
             found = int(place.is_file())
         else:
-            found = min(item.count, sum(p.suffix.lower() in images.SUFFIXES for p in place.rglob("*")))
+            found = min(item.count, len(files.shown(place, images.SUFFIXES)))
         if found > best[1]:
             best = place, found
     return best

@@ -16,14 +16,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facesr_lib import assets
+from facesr_lib import assets, images
 from facesr_lib.devices import cores
-from facesr_lib.files import digest, replacing
-from facesr_lib.messages import choose
+from facesr_lib.files import digest, replacing, shown
+from facesr_lib.messages import check, choose
 
 PROFILES = ("smoke", "read", "paper")
 PACKAGES = (
@@ -141,23 +142,37 @@ def execute(
         If a chapter failed, after the others have ended. Each failure's cell, source and traceback are printed when it
         occurs and stand in the ``error`` of its run.
     """
-    choose(profile, PROFILES, "profile")
-    jobs = cores() if jobs is None else jobs
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1; got {jobs}.")
+    jobs = checked(profile, jobs)
     named = [path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))]
     todo = named or chapters()
     for chapter in todo:
         if not any("parameters" in cell["metadata"].get("tags", ()) for cell in _cells(chapter)):
             raise ValueError(f"{chapter.name} has no cell tagged `parameters`: papermill could not set its profile.")
 
-    out = out or repository() / "_build" / "executed" / profile
+    ours = repository() / "_build" / "executed" / profile
+    out = (out or ours).expanduser().absolute()
     out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        return _execute(todo, profile, jobs, out, kept_only_here=out == ours)
+
+
+def checked(profile: str, jobs: int | None) -> int:
+    """Return how many chapters run at a time; errors as `execute`."""
+    choose(profile, PROFILES, "profile")
+    jobs = cores() if jobs is None else jobs
+    check("jobs", jobs, int, at_least=1)
+    return jobs
+
+
+def _execute(todo: list[Path], profile: str, jobs: int, out: Path, *, kept_only_here: bool) -> list[Run]:
+    """Execute notebooks, all that is needed checked; nothing else lies in the folder if they are ``kept_only_here``."""
     around = surroundings(profile)
     keys = {chapter: digest(around, chapter) for chapter in todo}
-    waiting = [chapter for chapter in todo if _executed_key(out / chapter.name) != keys[chapter]]
+    waiting = [chapter for chapter in todo if _executed_key(out / chapter.name, kept_only_here) != keys[chapter]]
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // max(1, min(jobs, len(waiting))))))
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": threads, **os.environ, "OMP_NUM_THREADS": threads}
+    if os.environ.get("FACESR_DATA"):
+        environment["FACESR_DATA"] = str(assets.home())  # a chapter runs in another folder
     running: list[subprocess.Popen[bytes]] = []
 
     def one(chapter: Path) -> Run:
@@ -193,7 +208,7 @@ def _cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def surroundings(profile: str) -> str:
-    """Digest what any chapter could see beside its own source: the library (less `BUILDER`) and the data."""
+    """Digest what any chapter could see beside its own source: the library (less `BUILDER`), and the data found."""
     root = repository()
     parts: list[str | Path] = [profile, json.dumps(machine())]
     for folder in (root / "facesr_lib", root / "data"):
@@ -201,10 +216,13 @@ def surroundings(profile: str) -> str:
             inside = path.relative_to(root)
             if path.is_file() and "__pycache__" not in inside.parts and not set(BUILDER) & set(inside.parts):
                 parts += [inside.as_posix(), path]
-    if os.environ.get("FACESR_DATA"):  # gigabytes, perhaps: names and sizes stand for contents
-        data = assets.home()
-        files = sorted(path for path in data.rglob("*") if path.is_file())
-        parts += [f"{path.relative_to(data)} {path.stat().st_size}" for path in files]
+    for name in assets.names():  # gigabytes, perhaps: names and sizes stand for contents
+        with suppress(assets.AssetMissing):
+            place = assets.path(name)
+            files = [place] if place.is_file() else shown(place, images.SUFFIXES)
+            parts += [f"{name}: {path.relative_to(place)} {path.stat().st_size}" for path in files]
+            if place.with_suffix(".safetensors").is_file():  # what `facesr train flow` has put beside a checkpoint
+                parts.append(f"{name}: {place.with_suffix('.safetensors').stat().st_size}")
     return digest(*parts)
 
 
@@ -244,11 +262,33 @@ def _error(chapter: Path, partial: Path) -> str:
     return f"{chapter.name}: papermill ended without a result\n\n{partial.with_suffix('.log').read_text()[-4000:]}"
 
 
-def _executed_key(notebook: Path) -> str | None:
-    """Return the key that a chapter was executed under; ``None`` where it was not; never take another's file for it."""
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let other builds wait until this one is done with a folder."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another build works in {folder}: waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _executed_key(notebook: Path, ours: bool) -> str | None:
+    """Return the key that a chapter was executed under; ``None`` where it was not, or what is ``ours`` is damaged.
+
+    Elsewhere another's file is never taken for it.
+    """
     if not notebook.exists():
         return None
     try:
         return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]["key"]
     except (ValueError, KeyError, TypeError):
+        if ours:
+            return None
         raise FileExistsError(f"{notebook} is no executed chapter: move it away, or choose another folder.") from None

@@ -20,7 +20,7 @@ from PIL import Image
 
 from facesr_lib.files import replacing
 from facesr_lib.publishing import scripts
-from facesr_lib.publishing.execute import BookError, Run, execute, machine, repository, surroundings
+from facesr_lib.publishing.execute import BookError, Run, alone, checked, execute, machine, repository, surroundings
 from facesr_lib.tables import Table
 
 RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
@@ -50,8 +50,8 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
     FileExistsError
         If ``out`` holds a ``_build`` that this function did not make.
     """
-    root = repository()
-    out = out or root
+    jobs, root = checked(profile, jobs), repository()
+    out = (out or root).expanduser().absolute()
     source, ours = out / "_build" / "source", out / "_build" / ".facesr-book"
     if out != root and source.parent.exists() and not ours.exists():
         raise FileExistsError(f"{source.parent} was not made by `facesr book`: choose another folder.")
@@ -60,6 +60,12 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
 
     source.parent.mkdir(parents=True, exist_ok=True)
     ours.touch()
+    with alone(source.parent):
+        return _build(runs, profile, strict, out)
+
+
+def _build(runs: Sequence[Run], profile: str, strict: bool, out: Path) -> Path:
+    root, source = repository(), out / "_build" / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for run in runs:
