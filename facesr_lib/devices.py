@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -33,6 +34,7 @@ def undisturbed() -> Iterator[None]:
     """Give torch the state that it starts with, whatever the caller's, which is put back.
 
     That is: gradients, no inference mode, no autocast, float32 and the CPU for tensors of which nothing else is said.
+    Threads have a state each, but for the default type, which is the process's: the last to leave puts it back.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -42,10 +44,32 @@ def undisturbed() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if (default := torch.get_default_dtype()) != torch.float32:
-            stack.callback(torch.set_default_dtype, default)
-            torch.set_default_dtype(torch.float32)
+        stack.enter_context(_float32())
         yield
+
+
+_lock, _inside, _found = threading.Lock(), 0, torch.float32
+"""How many hold the default type at float32 just now, and which type the first of them found."""
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    global _inside, _found
+    with _lock:
+        found, first = torch.get_default_dtype(), _inside == 0
+        if first:
+            _found = found
+        _inside += 1
+        torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                torch.set_default_dtype(_found)
+            elif not first:  # within a search's callback, which may have set its own
+                torch.set_default_dtype(found)
 
 
 def keep_freed_memory() -> None:

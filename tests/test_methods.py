@@ -375,6 +375,27 @@ def test_eight_searches_at_once_on_one_prior_give_what_each_gives_alone(prior, l
                 assert_close(result.loss, first.loss, atol=1e-5, rtol=1e-4)
 
 
+def test_the_default_type_is_put_back_by_the_last_thread_that_needs_it(prior, lowres):
+    inside, leave = Barrier(2, timeout=60), Barrier(2, timeout=60)
+
+    def outlived(step, *_):
+        if step == 0:
+            inside.wait()
+
+    def outliving(step, *_):
+        if step == 0:
+            inside.wait()
+            leave.wait()
+
+    with default_dtype(torch.float64), ThreadPoolExecutor(2) as threads:
+        longer = threads.submit(search.rls, prior, lowres, OPERATOR, callback=outliving, **quiet)
+        search.rls(prior, lowres, OPERATOR, callback=outlived, **quiet)
+        assert torch.get_default_dtype() == torch.float32
+        leave.wait()
+        longer.result()
+        assert torch.get_default_dtype() == torch.float64
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_whatever_breaks_a_search_the_prior_is_intact(prior, lowres, error):
     weights = list(prior.generator.parameters())
