@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 PROFILES = ("smoke", "read", "paper")
-HELD_OUT = "held-out faces"
+HELD_OUT, SAMPLES = "held-out faces", "samples of the prior"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def open(profile: str, device: str = "auto", seed: int = 0, *, count: int = 16, 
     found = prior(profile, device, with_flow=with_flow)
     truth, origin = faces(found, count)
     print(f"{count} {origin}, {found.resolution}×{found.resolution} pixels, profile {profile}")
-    if origin == "samples of the prior":
+    if origin == SAMPLES:
         display(HTML(BANNER))
     return Chapter(profile, seed, found, truth, origin)
 
@@ -122,4 +122,4 @@ def faces(prior: FacePrior, count: int) -> tuple[Tensor, str]:
         if prior.resolution > data.FACE_SIDE or count <= data.TEST_FACES:
             found, origin = data.held_out(prior.resolution, count)
             return found.to(prior.device), origin
-    return prior.sample(count, seed=1_000)[0], "samples of the prior"
+    return prior.sample(count, seed=1_000)[0], SAMPLES

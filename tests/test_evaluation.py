@@ -475,7 +475,10 @@ def test_the_table_shows_ours_beside_the_papers():
     (row,) = report.table("dse-1", Results(ORIGIN, tuple(found))).rows
     assert row[:2] == ["8×", "PULSE"]
     assert row[2].startswith("18 [")
-    assert row[2].endswith("paper 22.54")
+    assert row[2].endswith("· paper 22.54")
+    samples = replace(ORIGIN, faces_from=chapter.SAMPLES)
+    (row,) = report.table("dse-1", Results(samples, tuple(found))).rows
+    assert row[2].endswith("· paper, on other faces: 22.54")
     (row,) = report.table("rls-1", Results(ORIGIN, tuple(found))).rows
     assert row[0] == "16× (paper: 64×)"
     assert "paper 0.0302643" in row  # KID is printed times 1000

@@ -34,6 +34,16 @@ def test_the_stored_gaussianisation_is_the_fit(prior):
     assert_close(prior.pulse_gaussian.mean, fitted.mean, atol=0.02, rtol=0)
 
 
+def test_the_shipped_flow_has_a_code_for_every_draw(prior):
+    if prior.flow.bounds is None:
+        pytest.skip("the shipped flow is of the earlier kind, without bounds")
+    v = torch.randn(2000, 128, generator=torch.Generator().manual_seed(0))
+    w = prior.flow.inverse(v)
+    assert w.isfinite().all()
+    assert_close(prior.flow.gaussianise(w), v, atol=1e-3, rtol=0)
+    assert ((w - prior.flow.mean) / prior.flow.std).abs().amax(1).quantile(0.99) < 20
+
+
 def test_samples_look_like_pictures_and_follow_their_seed(prior):
     faces, w = prior.sample(4, seed=3)
     assert faces.shape == (4, 3, 64, 64)

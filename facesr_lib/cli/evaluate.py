@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    from facesr_lib import devices, files
+    from facesr_lib import chapter, devices, files
     from facesr_lib.evaluation import records, report, run, sweep
     from facesr_lib.evaluation.papers import TABLES
     from facesr_lib.prior import FacePrior
@@ -51,6 +51,11 @@ def _table(arguments: argparse.Namespace) -> None:
     results = run.run(arguments.name, prior, map=spread, **budget)
     if arguments.out:
         records.write(arguments.out, results, overwrite=arguments.overwrite)
+    if results.origin.faces_from == chapter.SAMPLES:
+        print(
+            "The faces on which the book measures are not here. These are the prior's own samples, which are easier "
+            "for every search (`facesr assets fetch faces-test` brings the others).\n"
+        )
     print(f"{arguments.name}: {TABLES[arguments.name].about} ({results.origin.budget()})\n")
     print(report.table(arguments.name, results))
 

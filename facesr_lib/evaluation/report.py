@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from facesr_lib import chapter
 from facesr_lib.evaluation import claims
 from facesr_lib.evaluation.measures import METRICS
 from facesr_lib.evaluation.papers import TABLES
@@ -18,12 +19,14 @@ def table(name: str, results: Results) -> Table:
     Returns
     -------
     Table
-        One row per scale and method; a metric that neither measured is left out.
+        One row per scale and method; a metric that neither measured is left out. Where ours were measured on the
+        prior's own samples, which are easier, the paper's numbers say that they are of other faces.
     """
     choose(name, TABLES, "table")
     printed = {cell: n for paper in claims.papers().values() for cell, n in paper.printed.items() if cell[0] == name}
     records = [r for r in results.records if r.table == name]
     columns = list(dict.fromkeys([cell[3] for cell in printed] + [r.metric for r in records]))
+    others = ", on other faces:" if results.origin.faces_from == chapter.SAMPLES else ""
     rows = []
     for setting, paper, row in dict.fromkeys((r.setting, r.paper, r.row) for r in records):
         here = [r for r in records if (r.setting, r.paper, r.row) == (setting, paper, row)]
@@ -31,7 +34,7 @@ def table(name: str, results: Results) -> Table:
         for metric in columns:
             parts = [ours(by_face(here, metric))]
             if (number := printed.get((name, paper, row, metric))) is not None:
-                parts.append(f"paper {number / METRICS[metric].unit}")
+                parts.append(f"paper{others} {number / METRICS[metric].unit}")
             cells.append(" · ".join(filter(None, parts)))
         rows.append(cells)
     return Table(["scale", "method", *columns], rows)
