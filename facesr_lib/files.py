@@ -38,6 +38,10 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             check_free(path)
             path.touch(exist_ok=False)  # of two runs at once, one gets the name
         os.replace(temporary, path)
+    except OSError as error:  # the system names no file, or the temporary one
+        if error.errno and str(error.filename) in ("None", str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

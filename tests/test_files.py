@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and never over a bystander; contents are told apart."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -23,6 +24,17 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
             interrupted(name)
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_disk_that_is_full_is_told_with_the_files_own_name(tmp_path):
+    def full() -> None:
+        with files.replacing(tmp_path / "result.csv") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as the system says it of a file that is open
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*result\.csv'$"):
+        full()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_is_taken_stops_before_the_work(tmp_path):
