@@ -50,8 +50,8 @@ class Chapter:
         conditions : anything that is true or false
             What the sentence says. Where one fails, nothing is shown, unless the text must hold.
         always : bool
-            The sentence must hold on every machine; by default only in the profile "read" on held-out faces, for which
-            it was written.
+            The sentence must hold on every machine; by default only in the profile "read" with seed 0 on held-out
+            faces, for which it was written.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Chapter:
         said = text.format(**numbers)
         if all(bool(condition) for condition in conditions):
             return Markdown(said)
-        if always or (self.profile == "read" and self.origin == HELD_OUT):
+        if always or (self.profile == "read" and self.seed == 0 and self.origin == HELD_OUT):
             raise AssertionError(f"no longer true: {said}")
         return None
 

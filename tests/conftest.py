@@ -41,7 +41,7 @@ for variable, folder in {"FACESR_DATA": "data", "FACESR_ORACLES": "oracles"}.ite
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with what needs executed chapters: while they run on all cores the workers wait, and nothing trails."""
-    executed = {"chapter_errors", "bare_chapter_errors"}
+    executed = {"chapter_errors", "bare_chapter_errors", "other_seed_errors"}
     items.sort(key=lambda item: executed.isdisjoint(getattr(item, "fixturenames", ())))
 
 
@@ -92,12 +92,18 @@ def chapter_errors(run_folder: Path) -> dict[str, str | None]:
 
 @pytest.fixture(scope="session")
 def bare_chapter_errors(run_folder: Path) -> dict[str, str | None]:
-    """Execute every chapter as on a machine that has no data but what is shipped: its name -> what went wrong."""
+    """Execute every chapter with nothing but the shipped data, and another seed: its name -> what went wrong."""
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("FACESR_DATA", "XDG_CACHE_HOME"):
             patch.setenv(variable, str(run_folder / variable.lower()))
             (run_folder / variable.lower()).mkdir(exist_ok=True)
-        return _once(run_folder, "bare", lambda: _errors(out=run_folder / "executed"))
+        return _once(run_folder, "bare", lambda: _errors(out=run_folder / "executed", seed=1))
+
+
+@pytest.fixture(scope="session")
+def other_seed_errors(run_folder: Path) -> dict[str, str | None]:
+    """Execute every chapter with a seed that its text was not written with: its name -> what went wrong."""
+    return _once(run_folder, "seeds", lambda: _errors(out=run_folder / "seeds", seed=2))
 
 
 @pytest.fixture(scope="session")

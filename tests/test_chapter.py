@@ -91,9 +91,12 @@ def sentence(here: chapter.Chapter, *conditions: object, **options: object) -> s
     return None if shown is None else shown.data
 
 
-@pytest.mark.parametrize(("profile", "origin"), [("smoke", "held-out faces"), ("read", "samples of the prior")])
-def test_a_finding_is_shown_only_where_it_holds(profile, origin):
-    here = chapter.Chapter(profile, 0, FacePrior.load("faces-64"), torch.zeros(1, 3, 64, 64), origin)
+@pytest.mark.parametrize(
+    ("profile", "seed", "origin"),
+    [("smoke", 0, "held-out faces"), ("read", 0, "samples of the prior"), ("read", 1, "held-out faces")],
+)
+def test_a_finding_is_shown_only_where_it_holds(profile, seed, origin):
+    here = chapter.Chapter(profile, seed, FacePrior.load("faces-64"), torch.zeros(1, 3, 64, 64), origin)
     assert sentence(here, torch.tensor(True), 2 > 1) == "It gains 1.2 dB."
     assert sentence(here, True, torch.tensor(False)) is None
     with pytest.raises(AssertionError, match=r"no longer true: It gains 1\.2 dB\."):

@@ -28,6 +28,13 @@ def test_chapter_runs_without_the_faces(chapter: Path, bare_chapter_errors: dict
         pytest.fail(error, pytrace=False)
 
 
+@pytest.mark.notebook
+@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
+def test_chapter_runs_with_another_seed(chapter: Path, other_seed_errors: dict[str, str | None]) -> None:
+    if error := other_seed_errors[chapter.stem]:
+        pytest.fail(error, pytrace=False)
+
+
 @pytest.fixture
 def write_chapter(tmp_path: Path):
     """Write a notebook of the given code cells; the first is the parameters cell."""
@@ -163,12 +170,12 @@ def test_a_chapter_sees_the_data_that_a_relative_path_names(write_chapter, tmp_p
 def test_what_is_found_is_part_of_the_key(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("FACESR_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = EXECUTE.surroundings("smoke")
-    assert EXECUTE.surroundings("smoke") == before
+    before = EXECUTE.surroundings({"profile": "smoke"})
+    assert EXECUTE.surroundings({"profile": "smoke"}) == before
     place = tmp_path / "facesr" / assets.entry("alexnet").path
     place.parent.mkdir(parents=True)
     place.write_bytes(b"weights")
-    assert EXECUTE.surroundings("smoke") != before
+    assert EXECUTE.surroundings({"profile": "smoke"}) != before
 
 
 def test_a_site_is_not_built_into_another_build_folder(tmp_path) -> None:

@@ -113,7 +113,12 @@ def machine() -> dict[str, str]:
 
 
 def execute(
-    notebooks: Sequence[str | Path] = (), profile: str = "read", jobs: int | None = None, out: Path | None = None
+    notebooks: Sequence[str | Path] = (),
+    profile: str = "read",
+    jobs: int | None = None,
+    out: Path | None = None,
+    *,
+    seed: int = 0,
 ) -> list[Run]:
     """Execute chapters side by side with papermill; one whose key has not changed is not run again.
 
@@ -128,6 +133,8 @@ def execute(
         Chapters at a time, by default as many as cores, which they share out unless ``OMP_NUM_THREADS`` is set.
     out : Path, optional
         Folder of the results, by default ``_build/executed/<profile>``.
+    seed : int
+        Handed to the chapter as its parameter ``seed``; its text was written with 0.
 
     Returns
     -------
@@ -153,7 +160,7 @@ def execute(
     out = (out or ours).expanduser().absolute()
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        return _execute(todo, profile, jobs, out, kept_only_here=out == ours)
+        return _execute(todo, {"profile": profile, "seed": str(seed)}, jobs, out, kept_only_here=out == ours)
 
 
 def checked(profile: str, jobs: int | None) -> int:
@@ -164,9 +171,9 @@ def checked(profile: str, jobs: int | None) -> int:
     return jobs
 
 
-def _execute(todo: list[Path], profile: str, jobs: int, out: Path, *, kept_only_here: bool) -> list[Run]:
+def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path, *, kept_only_here: bool) -> list[Run]:
     """Execute notebooks, all that is needed checked; nothing else lies in the folder if they are ``kept_only_here``."""
-    around = surroundings(profile)
+    around = surroundings(parameters)
     keys = {chapter: digest(around, chapter) for chapter in todo}
     waiting = [chapter for chapter in todo if _executed_key(out / chapter.name, kept_only_here) != keys[chapter]]
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // max(1, min(jobs, len(waiting))))))
@@ -180,9 +187,9 @@ def _execute(todo: list[Path], profile: str, jobs: int, out: Path, *, kept_only_
         if chapter not in waiting:
             print(f"{place}: unchanged", flush=True)
             return Run(chapter, out / chapter.name)
-        print(f"{place}: running with profile={profile}", flush=True)
+        print(f"{place}: running with profile={parameters['profile']}", flush=True)
         start = time.monotonic()
-        process = _start(chapter, out, profile, environment)
+        process = _start(chapter, out, parameters, environment)
         running.append(process)
         run = _finish(chapter, out, process.wait(), keys[chapter])
         print(f"{place}: {'FAILED' if run.error else 'done'} after {time.monotonic() - start:.0f} s", flush=True)
@@ -207,10 +214,10 @@ def _cells(notebook: Path) -> list[dict[str, Any]]:
     return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
 
 
-def surroundings(profile: str) -> str:
-    """Digest what any chapter could see beside its own source: the library (less `BUILDER`), and the data found."""
+def surroundings(parameters: dict[str, str]) -> str:
+    """Digest what any chapter could see beside its own source: parameters, library (less `BUILDER`), data found."""
     root = repository()
-    parts: list[str | Path] = [profile, json.dumps(machine())]
+    parts: list[str | Path] = [json.dumps(parameters), json.dumps(machine())]
     for folder in (root / "facesr_lib", root / "data"):
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(root)
@@ -226,9 +233,12 @@ def surroundings(profile: str) -> str:
     return digest(*parts)
 
 
-def _start(chapter: Path, out: Path, profile: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    chapter: Path, out: Path, parameters: dict[str, str], environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
     output = out / f"{chapter.stem}.partial.ipynb"
-    command = [sys.executable, "-m", "papermill", str(chapter), str(output), "-p", "profile", profile]
+    command = [sys.executable, "-m", "papermill", str(chapter), str(output)]
+    command += [word for name, value in parameters.items() for word in ("-p", name, value)]
     command += ["--kernel", "python3", "--cwd", str(chapter.parent), "--no-progress-bar"]
     with output.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -155,7 +155,7 @@ def _benchmark() -> Table:
     """Run the quick benchmark, once per state of the library and machine."""
     from facesr_lib.benchmark import search
 
-    kept, key = repository() / "_build" / "benchmark.json", surroundings("benchmark")
+    kept, key = repository() / "_build" / "benchmark.json", surroundings({"profile": "benchmark"})
     if not kept.exists() or json.loads(kept.read_text())["key"] != key:
         print("benchmark: running", flush=True)
         with replacing(kept) as temporary:
