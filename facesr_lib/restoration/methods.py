@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Protocol, get_type_hints
@@ -18,7 +19,9 @@ from torch import Tensor
 from facesr_lib import assets, search
 from facesr_lib.degrade import Downsample, check_pixels
 from facesr_lib.messages import choose
+from facesr_lib.networks import rrdb
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import tiles
 
 Operator = Callable[[Tensor], Tensor]
 Seed = int | Sequence[int]
@@ -52,14 +55,23 @@ class Method:
         ``restore(prior, lowres, operator, *, seed, progress, **options)`` → `Restored`; its signature says the options,
         its docstring's first line what it does.
     needs : frozenset of {"prior", "flow", "discriminator", "vgg16", "weights"}
-        With its options at their defaults.
+        With its options at their defaults; "weights": of one of its ``weights``.
     unless : mapping
         Need → the option that takes its place when it is given.
+    weights : tuple of str
+        Registry entries of its network; the first that is on this machine serves.
+    scale : int, optional
+        The only one that it enlarges by.
+    pictures : bool
+        Whether it enlarges any picture of any size, and not faces of the prior's alone.
     """
 
     restore: Callable[..., Restored]
     needs: frozenset[str] = frozenset()
     unless: Mapping[str, str] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
+    scale: int | None = None
+    pictures: bool = False
 
     def __call__(
         self, lowres: Tensor, operator: Operator, *, prior: FacePrior | None = None, seed: Seed = 0, **options: Any
@@ -119,6 +131,50 @@ class _Enlarged:
     interrupted: bool = False
 
 
+def _esrgan(about: str, *weights: str) -> Method:
+    """Make a method of ESRGAN's generator with one of these weights."""
+
+    @torch.no_grad()
+    def enlarge(
+        prior: FacePrior | None,
+        lowres: Tensor,
+        operator: Operator,
+        *,
+        seed: Seed = 0,
+        tile: int = 128,
+        overlap: int = 16,
+        progress: bool = True,
+    ) -> Restored:
+        lowres = check_pixels(lowres).float()
+        network = _generator(_here(weights), str(lowres.device))
+        scale = getattr(operator, "scale", None)
+        if scale != network.scale:
+            raise ValueError(
+                f"{weights[0]} enlarges {network.scale}×, and {operator!r} is of scale {scale}: choose scale "
+                f"{network.scale}."
+            )
+        image = tiles.enlarge(network, lowres, scale, tile=tile, overlap=overlap, progress=progress)
+        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+    enlarge.__doc__ = about
+    return Method(enlarge, frozenset({"weights"}), weights=weights, scale=4, pictures=True)
+
+
+@cache
+def _generator(weights: str, device: str) -> rrdb.RRDBNet:
+    return rrdb.load(assets.checked(weights)).requires_grad_(False).to(device)
+
+
+def _here(weights: tuple[str, ...]) -> str:
+    """Return the first registry entry that is on this machine; ``AssetMissing``, the last one's, where none is."""
+    for name in weights[:-1]:
+        with suppress(assets.AssetMissing):
+            assets.path(name)
+            return name
+    assets.path(weights[-1])
+    return weights[-1]
+
+
 METHODS: dict[str, Method] = {
     "bicubic": Method(_interpolation("bicubic")),
     "bilinear": Method(_interpolation("bilinear")),
@@ -128,6 +184,12 @@ METHODS: dict[str, Method] = {
     "rls_plus": Method(search.rls_plus, frozenset({"prior", "flow"}), {"flow": "anchor"}),
     "brgm": Method(search.brgm, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
     "mganprior": Method(search.mganprior, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
+    "esrgan": _esrgan("Enlarge natural pictures 4×: perceptual and relativistic adversarial loss.", "esrgan"),
+    "lsrgan": _esrgan("Enlarge natural pictures 4×: ESRGAN beside a companion encoder.", "lsrgan"),
+    "clsrgan": _esrgan("Enlarge natural pictures 4×: the contextual loss and a companion encoder.", "clsrgan"),
+    "realesrgan": _esrgan(
+        "Enlarge poor photographs 4×: Real-ESRGAN's release, ESRGAN's full size.", "realesrgan", "realesrgan-release"
+    ),
 }
 """Name → method, as the command line, the tables and the benchmark know them."""
 
@@ -146,8 +208,18 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
     for need in sorted(method.needs):
         instead = method.unless.get(need, "")
         if instead not in given or given[instead] is method.options[instead]:
-            _require(need, name, prior or shipped_prior())
+            if need == "weights":
+                _require_weights(method, name)
+            else:
+                _require(need, name, prior or shipped_prior())
     return method
+
+
+def _require_weights(method: Method, name: str) -> None:
+    try:
+        _here(method.weights)
+    except assets.AssetMissing as error:
+        raise ValueError(f"{name} needs weights: {error}") from error
 
 
 def _require(need: str, name: str, prior: FacePrior) -> None:
