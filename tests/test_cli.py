@@ -130,6 +130,15 @@ def test_a_method_that_searches_no_face_runs_from_the_shell(restore, tmp_path, p
     assert (images.read(tmp_path / "out" / "0.png") - enlarged).abs().max() < 1 / 255
 
 
+def test_any_picture_is_enlarged_by_the_scale_of_its_method(tmp_path, capsys):
+    images.write(torch.rand(3, 10, 13, generator=torch.Generator().manual_seed(0)), tmp_path / "zebra.png")
+    command = ["restore", str(tmp_path / "zebra.png"), "--method", "clsrgan", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    assert images.read(tmp_path / "out" / "zebra.png").shape == (3, 40, 52)
+    assert cli.main([*command, "--scale", "2", "--overwrite"]) == 1
+    assert "choose scale 4" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_told_by_the_exit_code(restore, monkeypatch, capsys):
     def interrupted(prior, lowres, operator, *, steps: int = 1, seed: int = 0):
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch.testing import assert_close
 
 from facesr_lib import data, images, restoration, search
 from facesr_lib.degrade import Downsample
+from facesr_lib.networks.rrdb import RRDBNet
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
-from facesr_lib.restoration import METHODS, check
+from facesr_lib.restoration import METHODS, check, tiles
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,10 @@ def photos(prior, tmp_path):
 def run(prior, photos, out, **options):
     options = {"steps": 4, "progress": False} | options
     return list(restoration.restore(photos, out, prior, Downsample(4), **options))
+
+
+def enlarged(prior, photos, out, **options):
+    return list(restoration.restore(photos, out, prior, Downsample(4), method="lsrgan", progress=False, **options))
 
 
 def test_every_photo_gets_a_face_that_is_the_same_alone_and_in_a_batch(prior, photos, tmp_path):
@@ -192,6 +198,74 @@ def test_a_picture_that_no_face_explains_is_pointed_out(prior, photos, tmp_path)
     assert "does not explain" in run(prior, photos[:1], tmp_path / "out")[0].message
 
 
+# Pictures of any size
+
+
+def looks_far(picture):
+    """What a network does that sees all of its tile: darker or brighter everywhere by what is there."""
+    return torch.nn.functional.interpolate(picture, scale_factor=2) / 2 + picture.mean((2, 3), keepdim=True) / 2
+
+
+@pytest.mark.parametrize("tile", [7, 8, 40])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 9), (8, 25), (40, 15)])
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_tiles_together_are_the_picture(height, width, tile, overlap):
+    lowres = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    double = partial(torch.nn.functional.interpolate, scale_factor=2)
+    assert_close(tiles.enlarge(double, lowres, 2, tile=tile, overlap=overlap), double(lowres))
+
+
+def test_tiles_are_the_whole_where_the_network_looks_no_farther_than_they_overlap():
+    torch.manual_seed(0)
+    network, lowres = RRDBNet(1, 8, 4).eval(), torch.rand(1, 3, 50, 70)
+    with torch.no_grad():
+        network.conv_last.bias.fill_(0.5)
+        whole, cut = network(lowres), tiles.enlarge(network, lowres, 4, tile=24, overlap=0)
+        assert_close(tiles.enlarge(network, lowres, 4, tile=40, overlap=20), whole, atol=1e-4, rtol=0)
+    assert (cut - whole).abs().max() > 1e-3
+
+
+def test_tiles_of_a_network_that_looks_far_leave_no_seam():
+    lowres = torch.linspace(0, 1, 96).expand(1, 3, 64, 96)
+    cut, faded = (tiles.enlarge(looks_far, lowres, 2, tile=32, overlap=overlap) for overlap in (0, 16))
+    assert cut.diff(dim=3).abs().max() > 30 / 255
+    assert faded.diff(dim=3).abs().max() < 4 / 255  # the picture's own slope is 0.7 of a level
+
+
+@pytest.mark.parametrize(("options", "message"), [({"tile": 0}, "tile must be"), ({"overlap": 65}, "at most 64")])
+def test_impossible_tiles_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(4), **options)
+
+
+def test_pictures_of_any_size_are_enlarged_one_by_one(prior, tmp_path):
+    for name, (height, width) in {"a": (9, 14), "b": (20, 5)}.items():
+        images.write(torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)), tmp_path / f"{name}.png")
+    pictures = sorted(tmp_path.glob("*.png"))
+    outcomes = enlarged(prior, pictures, tmp_path / "out")
+    assert [tuple(images.read(outcome.output).shape[1:]) for outcome in outcomes] == [(36, 56), (80, 20)]
+
+
+def test_an_original_of_any_size_is_cropped_to_multiples_and_made_small(prior, tmp_path):
+    images.write(original := torch.rand(3, 34, 51, generator=torch.Generator().manual_seed(0)), tmp_path / "a.png")
+    images.write(torch.rand(3, 3, 9), tmp_path / "b.png")
+    first, second = enlarged(prior, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", degrade=True)
+    assert images.read(first.output).shape == original[:, :32, :48].shape
+    assert "3×9 pixels cannot be made 4 times smaller" in second.error
+
+
+def test_a_network_of_one_scale_says_which(prior):
+    with pytest.raises(ValueError, match=r"esrgan enlarges 4×.*scale 8: choose scale 4"):
+        METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(8))
+
+
+def test_a_method_without_its_weights_says_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"realesrgan needs weights:.*facesr assets fetch realesrgan-release"):
+        check("realesrgan")
+
+
 # The seam
 
 
@@ -201,6 +275,10 @@ def test_every_method_is_called_alike_and_says_what_it_leaves_open(name):
     lowres = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     quick = {"steps": 1, "perceptual": None, "rls_options": {"steps": 1}}
     options = {option: value for option, value in quick.items() if option in METHODS[name].options}
+    try:
+        check(name, options)
+    except ValueError as missing:
+        pytest.skip(str(missing))
     found = METHODS[name](lowres, operator, seed=0, progress=False, **options)
     assert found.image.shape == (2, 3, 64, 64)
     assert not found.interrupted

@@ -24,8 +24,8 @@ def enlarge(
     """Enlarge pictures by a convolutional network, a tile at a time.
 
     Each tile is seen with ``overlap`` more pixels on every side that has some. The outer half of these are only
-    surroundings; over the rest, and as much of the tile, it fades into its neighbour. So a network that looks far, and draws another
-    texture when it sees more, leaves no seam either.
+    surroundings; over the rest, and as much of the tile, it fades into its neighbour. So a network that looks far, and
+    draws another texture when it sees more, leaves no seam either.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def enlarge(
         )
         large = network(lowres[:, :, rows, columns]).clamp(0, 1)
         large *= down.to(large)[:, None] * across.to(large)
-        at = (slice(scale * axis.start, scale * axis.stop) for axis in (rows, columns))
-        image[(slice(None), slice(None), *at)] += large
+        top, left = scale * rows.start, scale * columns.start
+        image[:, :, top : top + len(down), left : left + len(across)] += large
     return image
 
 
