@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from facesr_lib import cli, images
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample
+from facesr_lib.metrics import pretrained
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS, Method
-from facesr_lib.training import flow, loop, stylegan2
+from facesr_lib.training import esrgan, flow, loop, stylegan2
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -182,6 +183,8 @@ def test_every_field_of_a_config_is_a_flag_that_the_help_explains(capsys):
     for name, config, about in (
         ("prior", stylegan2.Config, "Weight of the discriminator's gradient penalty"),
         ("flow", flow.Config, "Codes per step. (512)"),
+        ("esrgan-start", esrgan.Start, "G's size, as in"),
+        ("esrgan", esrgan.Config, "Whether L takes part: LSR and CLSR. (true)"),
     ):
         with pytest.raises(SystemExit):
             cli.main(["train", name, "--help"])
@@ -204,6 +207,25 @@ def test_training_takes_every_choice_from_the_shell(tmp_path, capsys):
     assert told | small | {"augment": -1.0} == told
     assert cli.main([*command, *flags, "--lr", "0.1", "--resume"]) == 1
     assert "lr is 0.002 there and 0.1 here" in capsys.readouterr().err
+
+
+def test_both_stages_of_esrgan_are_trained_from_the_shell(tmp_path, capsys):
+    if reason := pretrained.reason(pretrained.efficientnet_file):
+        pytest.skip(reason)
+    (tmp_path / "pictures").mkdir()
+    for i, picture in enumerate(torch.rand(2, 3, 36, 50, generator=torch.Generator().manual_seed(0))):
+        images.write(picture, tmp_path / "pictures" / f"{i}.png")
+    shared = ["--pictures", str(tmp_path / "pictures"), "--device", "cpu", "--patch", "32", "--batch", "2"]
+    start, run = str(tmp_path / "start"), str(tmp_path / "run")
+    small = ["--blocks", "1", "--channels", "4", "--growth", "4", "--encoder-width", "4", "--iterations", "2"]
+    assert cli.main(["train", "esrgan-start", "--out", start, *shared, *small]) == 0
+    assert "done after 4 patches" in capsys.readouterr().out
+    second = ["train", "esrgan", "--start", start, "--out", run, *shared, "--discriminator-width", "4"]
+    assert cli.main([*second, "--latent", "--contextual", "--iterations", "2"]) == 0
+    told = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["config"]
+    assert (told["latent"], told["contextual"]) == (True, True)
+    assert cli.main([*second, "--latent", "false", "--contextual", "--iterations", "2", "--resume"]) == 1
+    assert "latent is True there and False here" in capsys.readouterr().err
 
 
 def test_a_flag_of_another_type_is_refused(capsys, tmp_path):

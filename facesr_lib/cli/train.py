@@ -14,13 +14,13 @@ from facesr_lib.cli import values
 
 
 class ConfigParser(argparse.ArgumentParser):
-    """A parser that reads the flags of ``module.Config`` as well, once its command is called: torch is slow to load."""
+    """A parser that reads the flags of ``module.config`` as well, once its command is called: torch is slow to load."""
 
-    module = ""
+    module, config = "", "Config"
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """As every parser; the Config's fields become arguments."""
-        config = import_module(self.module).Config
+        config = getattr(import_module(self.module), self.config)
         hints, meanings = get_type_hints(config), _attributes(config)
         group = self.add_argument_group("every choice of the training")
         for field in fields(config):
@@ -29,6 +29,7 @@ class ConfigParser(argparse.ArgumentParser):
                 type=partial(values.value, hint=hints[field.name]),
                 default=field.default,
                 metavar=getattr(hints[field.name], "__name__", "value").upper(),
+                **({"nargs": "?", "const": True} if hints[field.name] is bool else {}),
                 help=f"{meanings[field.name]} ({values.text(field.default)})".lstrip().replace("%", "%%"),
             )
         return super().parse_known_args(*args, **kwargs)
@@ -62,9 +63,24 @@ def add(commands: Any) -> None:
     flow.add_argument("--device", default="auto")
     flow.set_defaults(run=_flow)
 
-    for network in (prior, flow):
+    first = networks.add_parser("esrgan-start", help="ESRGAN's first stage: generator and companion encoder, apart")
+    first.config = "Start"
+    first.set_defaults(run=_esrgan_start)
+
+    second = networks.add_parser("esrgan", help="ESRGAN and LSRGAN: the second stage, by --latent and --contextual")
+    second.add_argument("--start", type=values.path, required=True, metavar="DIR", help="folder of a first stage")
+    second.set_defaults(run=_esrgan)
+
+    for stage in (first, second):
+        stage.module = "facesr_lib.training.esrgan"
+        stage.add_argument("--pictures", type=values.path, metavar="DIR", help="folder of pictures (bsd200's)")
+        stage.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
+        stage.add_argument("--device", default="auto")
+
+    for network in (prior, flow, first, second):
         network.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the run")
-        network.add_argument("--hours", type=float, required=True)
+        whole = network in (first, second)
+        network.add_argument("--hours", type=float, required=not whole, help="all iterations if not given" * whole)
         network.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
@@ -101,3 +117,37 @@ def _flow(arguments: argparse.Namespace) -> None:
     prior.save(arguments.out / "prior.safetensors")
     ended = "interrupted" if report.interrupted else "done"
     print(f"{ended} after {report.images_seen} codes; {arguments.out / 'prior.safetensors'} is the prior with its flow")
+
+
+def _esrgan_start(arguments: argparse.Namespace) -> None:
+    from facesr_lib.training import esrgan
+
+    config = _config(esrgan.Start, arguments)
+    report = esrgan.pretrain(_pictures(arguments), arguments.out, config, **_on(arguments))
+    ended = "interrupted" if report.interrupted else "done"
+    print(
+        f"{ended} after {report.images_seen} patches; `facesr train esrgan --start {arguments.out}` goes on from here"
+    )
+
+
+def _esrgan(arguments: argparse.Namespace) -> None:
+    from facesr_lib.training import esrgan
+
+    config = _config(esrgan.Config, arguments)
+    report = esrgan.train(_pictures(arguments), arguments.out, config, arguments.start, **_on(arguments))
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} patches; {arguments.out / esrgan.GENERATOR} is the moving average")
+
+
+def _pictures(arguments: argparse.Namespace) -> Any:
+    from facesr_lib import assets
+    from facesr_lib.training.patches import read_pictures
+
+    return read_pictures(arguments.pictures or assets.path("bsd200"), arguments.patch)
+
+
+def _on(arguments: argparse.Namespace) -> dict[str, Any]:
+    from facesr_lib import devices
+
+    device = devices.pick_device(arguments.device)
+    return {"device": device, "bf16": arguments.bf16, "hours": arguments.hours, "resume": arguments.resume}
