@@ -24,12 +24,13 @@ class ConfigParser(argparse.ArgumentParser):
         hints, meanings = get_type_hints(config), _attributes(config)
         group = self.add_argument_group("every choice of the training")
         for field in fields(config):
+            switch: dict[str, Any] = {"nargs": "?", "const": True} if hints[field.name] is bool else {}
             group.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=partial(values.value, hint=hints[field.name]),
                 default=field.default,
                 metavar=getattr(hints[field.name], "__name__", "value").upper(),
-                **({"nargs": "?", "const": True} if hints[field.name] is bool else {}),
+                **switch,
                 help=f"{meanings[field.name]} ({values.text(field.default)})".lstrip().replace("%", "%%"),
             )
         return super().parse_known_args(*args, **kwargs)

@@ -123,7 +123,7 @@ def _check(entry: Mapping[str, Any], required: Iterable[str], optional: Iterable
 
 
 def _settings(table: str) -> list[str]:
-    return [f"{scale}x" for scale in TABLES[table].paper_scales]
+    return TABLES[table].paper_settings
 
 
 def _printed(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Cell, Decimal]]:

@@ -202,7 +202,9 @@ def _shipped() -> str:
 
 def _another_prior(measured: Results | None) -> str:
     """Tell results apart that are not the shipped prior's."""
-    return "measured with another prior" if measured and measured.origin.weights != _shipped() else ""
+    if measured is None or measured.origin.prior == "none":
+        return ""
+    return "" if measured.origin.weights == _shipped() else "measured with another prior"
 
 
 def _reason(metric: str) -> str:

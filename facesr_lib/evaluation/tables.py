@@ -34,6 +34,13 @@ class PaperTable:
     paper_scales: tuple[int, ...]  # at its faces' size
     rows: tuple[Row, ...]
     measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
+    pictures: tuple[str, ...] = ()  # benchmarks of `data.benchmark_images`, if it is not about faces: its settings,
+    elsewhere: tuple[str, ...] = ()  # and the paper's others, which are not to be had here
+
+    @property
+    def paper_settings(self) -> list[str]:
+        """What the paper's columns or blocks are called: scales, or sets of pictures."""
+        return [*self.pictures, *self.elsewhere] or [f"{scale}x" for scale in self.paper_scales]
 
     def settings(self, resolution: int) -> list[tuple[int, int]]:
         """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""
