@@ -13,7 +13,7 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from facesr_lib import chapter, files, metrics, restoration, search
+from facesr_lib import assets, chapter, data, files, metrics, restoration, search
 from facesr_lib.degrade import Downsample, GaussianNoise
 from facesr_lib.evaluation import measures, records, report, run
 from facesr_lib.evaluation.papers import TABLES
@@ -194,11 +194,56 @@ def test_effort_scales_every_stage(prior, monkeypatch, calls):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_names_methods_and_options_that_exist(name, prior):
-    units = run.units(name, prior, faces=1)
-    assert [(unit.scale, unit.paper) for unit in units][:: len(TABLES[name].rows)] == TABLES[name].settings(64)
+    try:
+        units = run.units(name, prior, faces=1)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    settings = TABLES[name].settings(64) * max(1, len(TABLES[name].pictures))
+    assert [(unit.scale, unit.paper) for unit in units][:: len(TABLES[name].rows)] == settings
     for unit in units:
         assert prior.resolution % unit.scale == 0
         assert pickle.loads(pickle.dumps(unit)) == unit
+
+
+def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypatch):
+    """Luminance without 4 pixels of border, of pictures as files would hold them, whole multiples of the scale."""
+    originals = torch.rand(2, 3, 40, 53, generator=torch.Generator().manual_seed(0))
+    benchmarks = {"set5": [originals[0], originals[1, :, :26]], "set14": list(originals)}
+    monkeypatch.setattr(data, "benchmark_images", benchmarks.get)
+    rows, sets = (Row("bicubic", "bicubic"), Row("ESR", "esrgan")), ("set5", "set14")
+    monkeypatch.setitem(
+        TABLES, "tiny", PaperTable("tiny", (4,), (4,), rows, measures.of_pictures, sets, ("elsewhere",))
+    )
+    found = run.run("tiny", prior, faces=1, progress=False)
+    assert found.origin.prior == "none"
+    assert found.origin.faces == 4
+    assert found.origin.budget() == "shipped networks, 4 pictures of set5, set14"
+    assert TABLES["tiny"].paper_settings == ["set5", "set14", "elsewhere"]
+
+    def value(setting, row, metric, picture):
+        [only] = [
+            r.value
+            for r in found.records
+            if (r.setting, r.paper, r.row, r.metric, r.face) == (setting, setting, row, metric, picture)
+        ]
+        return only
+
+    whole = originals[1, None, :, :24, :52]
+    z = (Downsample(4)(whole).clamp(0, 1) * 255).round() / 255
+    for row, method in (("bicubic", "bicubic"), ("ESR", "esrgan")):
+        large = METHODS[method](z, Downsample(4), progress=False).image
+        large = (large * 255).round() / 255
+        assert value("set5", row, "psnr", 1) == pytest.approx(
+            metrics.psnr(large, whole, y_channel=True, crop=4).item(), abs=1e-4
+        )
+        ours, theirs = ((metrics.luma(x) * 255).round().byte().numpy()[..., 4:-4, 4:-4] for x in (large, whole))
+        assert value("set5", row, "l1-wrapped", 1) == pytest.approx((ours - theirs).mean() / 255, rel=1e-4)  # bytes
+        off = abs(ours.astype(int) - theirs).mean() / 255
+        assert value("set5", row, "l1", 1) == pytest.approx(off, rel=1e-4)
+        each = [value("set5", row, "psnr", i) for i in (0, 1)]
+        assert value("set5", row, "psd", OF_ALL_FACES) == pytest.approx(abs(each[0] - each[1]) / 2, rel=1e-3)
+    monkeypatch.setattr(measures.metrics, "psnr", None)  # measured already
+    assert run.run("tiny", prior, faces=1, progress=False) == found
 
 
 def test_a_prior_without_what_a_row_needs_is_told_before_anything_runs(prior, calls, monkeypatch):
