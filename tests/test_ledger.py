@@ -243,6 +243,14 @@ def test_a_paper_that_contradicts_itself_is_not_reproduced_either_way(shift, rea
     assert verdict(divided, []).word == "not measured"
 
 
+def test_a_claim_that_no_difference_can_decide_is_undecided_with_its_numbers():
+    found = rows([25.0 + 0.1 * i for i in range(10)], [24.0 + 0.1 * i for i in range(10)])
+    assert verdict(PSNR, found).word == "reproduced"
+    judged = verdict(replace(PSNR, undecided="one training of each"), found)
+    assert (judged.word, judged.reason) == ("undecided", "one training of each")
+    assert judged.difference == pytest.approx(1.0)
+
+
 @given(
     st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=ledger.FEWEST, max_size=14),
     st.sampled_from([PSNR, LPIPS]),

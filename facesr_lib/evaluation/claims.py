@@ -37,6 +37,7 @@ class Claim:
     table: str = ""  # that tests it, or would; "" if none does
     chapter: str = ""  # that tests it or shows it small
     untested: str = ""  # why nothing here can test it
+    undecided: str = ""  # why no difference that is measured here can decide it
     metric: str = ""  # in `METRICS`; "", as both rows, where the test stands in a chapter
     better: str = ""
     worse: str = ""
@@ -147,7 +148,7 @@ def _printed(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Cell, Decima
 def _comparisons(paper: str, entry: Mapping[str, Any], printed: Mapping[Cell, Decimal]) -> Iterator[Claim]:
     """Check a claim and take it apart into its comparisons."""
     compared = ("table", "better", "worse", "by", "at")
-    _check(entry, ("id", "where", "says"), (*compared, "chapter", "untested", "differs", "readings"))
+    _check(entry, ("id", "where", "says"), (*compared, "chapter", "untested", "undecided", "differs", "readings"))
     if not any(entry.get(field) for field in ("table", "chapter", "untested")):
         raise ValueError("say what tests it (table or chapter) or why nothing does (untested).")
     if len(given := [field for field in compared if entry.get(field)]) not in (0, len(compared)):

@@ -61,7 +61,8 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     """Judge a claim by the differences between its two rows on the same faces, at the paper's setting.
 
     *Reproduced*: the whole 95 % bootstrap interval of the mean difference lies on the claimed side. *Not reproduced*:
-    it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces.
+    it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces; or the
+    claim's ``undecided`` says why it cannot decide.
     *Contradictory*: the paper's own numbers deny its words, so neither can be reproduced alone.
 
     Parameters
@@ -78,6 +79,8 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
         If a row holds a face twice.
     """
     judged = _of_the_words(claim, records, seed)
+    if claim.undecided and judged.interval:
+        judged = replace(judged, word="undecided", reason=claim.undecided)
     if not claim.contradicted or judged.ours is None:
         return judged
     sides = {"reproduced": "ours go with its words", "not reproduced": "ours go with its numbers"}
