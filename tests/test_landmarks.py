@@ -50,13 +50,13 @@ def test_our_file_is_read_and_others_are_refused(tmp_path):
         load(path)
     save_file(network.state_dict(), path)
     assert_close(load(path).conv.weight, network.conv.weight)
-    for state, message in (
-        ({"some": torch.zeros(1)}, "another network's"),
-        ({"conv.weight": torch.zeros(1)}, "damaged"),
-    ):
+    for state in ({"some": torch.zeros(1)}, {"conv.weight": torch.zeros(1)}):
         save_file(state, path)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="another architecture than DistilledFAN"):
             load(path)
+    path.write_bytes(path.read_bytes()[:9])
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        load(path)
 
 
 def test_the_distilled_network_has_the_papers_number_of_parameters():

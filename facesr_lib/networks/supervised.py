@@ -10,12 +10,11 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
+from facesr_lib.networks import checkpoints
 
 SCALE = 8
 POINTS = 68
@@ -289,15 +288,10 @@ def load(path: str | Path) -> Enlarger:
     ValueError
         It is damaged, or holds something else.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no network at {path}: check the path.")
+    state, about = checkpoints.read(path)
     try:
-        with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
-        name = messages.choose(facts.get("network"), NETWORKS, "supervised network")
-        network = NETWORKS[name](float(facts["width"]))
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        name = messages.choose(about.get("network"), NETWORKS, "supervised network")
+        network = NETWORKS[name](float(about["width"]))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no network that `facesr train supervised` wrote: {error}.") from error
-    return network.eval().requires_grad_(False)
+    return checkpoints.fill(network, state, path).requires_grad_(False)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import files
+from facesr_lib.networks import checkpoints
 from facesr_lib.networks.landmarks import DistilledFAN, draw
 from facesr_lib.training import loop
 from facesr_lib.training.augment import place, place_points, placements
@@ -125,9 +125,8 @@ class Distillation(loop.Training):
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""
-        state = {k: v.cpu().half().contiguous() for k, v in self.network.state_dict().items() if v.is_floating_point()}
-        with files.replacing(folder / NETWORK) as temporary:
-            save_file(state, temporary, {"images_seen": str(self.images_seen)})
+        about = {"images_seen": str(self.images_seen), "config": json.dumps(self.config)}
+        checkpoints.save(self.network, folder / NETWORK, about)
 
 
 def train(
