@@ -183,14 +183,14 @@ def test_impossible_operators_are_refused(make, message):
     ],
 )
 def test_a_wrong_size_is_met_with_the_pictures_size_and_the_ways_out(scale, height, width, message):
-    message = f"the picture is {height}×{width}; at scale {scale} a 64×64 prior explains {message}"
+    message = f"the picture is {height}×{width}; at scale {scale} faces of 64×64 explain {message}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check_lowres(Downsample(scale), torch.zeros(1, 3, height, width), 64)
 
 
 def test_an_operator_without_a_scale_is_met_in_the_same_words():
     with pytest.raises(
-        ValueError, match="picture is 8×8; through this operator a 64×64 prior explains pictures of 16×16"
+        ValueError, match="picture is 8×8; through this operator faces of 64×64 explain pictures of 16×16"
     ):
         check_lowres(lambda image: image[..., ::4, ::4], torch.zeros(1, 3, 8, 8), 64)
 

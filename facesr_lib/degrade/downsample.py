@@ -117,7 +117,7 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     require(callable(operator), f"an operator makes large pictures small when it is called; got {operator!r}.")
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
-    explains = f"the picture is {height}×{width}; {through} a {resolution}×{resolution} prior explains"
+    explains = f"the picture is {height}×{width}; {through} faces of {resolution}×{resolution} explain"
     better = (
         f"choose scale {resolution // side} for {side}×{side}, or "
         if side < resolution and resolution % side == 0

@@ -79,6 +79,10 @@ class ProgressiveGenerator(nn.Module):
         small = self.to_rgb[step - 2](before)
         return (1 - faded) * F.interpolate(small, scale_factor=2.0, mode="nearest") + faded * image
 
+    def enlarge(self, lowres: Tensor) -> Tensor:
+        """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
+        return (self(2 * lowres - 1) + 1) / 2
+
 
 class ProgressiveDiscriminator(nn.Module):
     """The critic D, the generator's mirror image; 8,065,537 parameters at full width.

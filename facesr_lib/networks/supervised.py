@@ -273,8 +273,14 @@ def _blocks(n: int, count: int) -> list[nn.Module]:
 NETWORKS: dict[str, type[Enlarger]] = {"vdsr": VDSR, "urdgn": URDGN, "fsrnet": FSRNet, "fsrgan": FSRNet}
 
 
-def load(path: str | Path) -> Enlarger:
+def load(path: str | Path, name: str | None = None) -> Enlarger:
     """Read a network as `training.supervised` writes it.
+
+    Parameters
+    ----------
+    path
+    name : str, optional
+        Which one it has to be, such as "vdsr".
 
     Returns
     -------
@@ -286,12 +292,14 @@ def load(path: str | Path) -> Enlarger:
     FileNotFoundError
         There is no such file.
     ValueError
-        It is damaged, or holds something else.
+        It is damaged, holds something else, or another network than ``name``.
     """
     state, about = checkpoints.read(path)
     try:
-        name = messages.choose(about.get("network"), NETWORKS, "supervised network")
-        network = NETWORKS[name](float(about["width"]))
+        held = messages.choose(about.get("network"), NETWORKS, "supervised network")
+        network = NETWORKS[held](float(about["width"]))
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no network that `facesr train supervised` wrote: {error}.") from error
+    if name not in (held, None):
+        raise ValueError(f"{path} holds {held}, not {name}: give another file, or choose {held}.")
     return checkpoints.fill(network, state, path).requires_grad_(False)

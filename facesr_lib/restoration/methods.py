@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 import torch
 from torch import Tensor
 
 from facesr_lib import assets, search
-from facesr_lib.degrade import Downsample, check_pixels
+from facesr_lib.degrade import Downsample, check_pixels, halvings
+from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
-from facesr_lib.networks import rrdb
+from facesr_lib.networks import progressive, rrdb, supervised
+from facesr_lib.networks.supervised import SCALE
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import tiles
 
@@ -64,6 +67,10 @@ class Method:
         The only one that it enlarges by.
     pictures : bool
         Whether it enlarges any picture of any size, and not faces of the prior's alone.
+    resolution : int, optional
+        Of the faces that it makes; default: the prior's.
+    operator : callable
+        Scale → how pictures are made small where nobody says how.
     """
 
     restore: Callable[..., Restored]
@@ -72,6 +79,8 @@ class Method:
     weights: tuple[str, ...] = ()
     scale: int | None = None
     pictures: bool = False
+    resolution: int | None = None
+    operator: Callable[[int], Operator] = Downsample
 
     def __call__(
         self, lowres: Tensor, operator: Operator, *, prior: FacePrior | None = None, seed: Seed = 0, **options: Any
@@ -175,6 +184,61 @@ def _here(weights: tuple[str, ...]) -> str:
     return weights[-1]
 
 
+FACE = 128
+"""Side of the faces that the networks for faces make, of pictures of an eighth."""
+
+
+def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
+    """Make a method of a network that enlarges faces 8×."""
+
+    @torch.no_grad()
+    def enlarge(
+        prior: FacePrior | None,
+        lowres: Tensor,
+        operator: Operator,
+        *,
+        seed: Seed = 0,
+        weights: str = name,
+        progress: bool = True,
+    ) -> Restored:
+        height, width = check_pixels(lowres).shape[2:]
+        scale = getattr(operator, "scale", None)
+        if scale != SCALE or (height, width) != (FACE // SCALE, FACE // SCALE):
+            small = f"{FACE // SCALE}×{FACE // SCALE}"
+            raise ValueError(
+                f"{name} makes faces of {FACE}×{FACE} of pictures of {small}; got {height}×{width} and an operator of "
+                f"scale {scale}: crop the picture square, resize it to {small} and choose scale {SCALE}, or choose "
+                "another method."
+            )
+        network = _face_network(name, weights, str(lowres.device))
+        image = network(lowres.float()).clamp(0, 1)
+        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+    enlarge.__doc__ = about
+    return Method(
+        enlarge,
+        frozenset({"weights"}),
+        {"weights": "weights"},
+        (name,) if shipped else (),
+        scale=SCALE,
+        resolution=FACE,
+        operator=lambda scale: halvings(3) if scale == SCALE else Downsample(scale),  # what they were trained on
+    )
+
+
+def _face_network(name: str, weights: str, device: str) -> Callable[[Tensor], Tensor]:
+    """A network for faces by its registry entry or path; errors as its `load`'s."""
+    path = assets.checked(weights) if weights in assets.names() else Path(weights).expanduser()
+    return _loaded(name, path, path.stat().st_mtime_ns if path.is_file() else 0, device)
+
+
+@cache
+def _loaded(name: str, path: Path, changed: int, device: str) -> Callable[[Tensor], Tensor]:
+    with undisturbed():
+        network = progressive.load(path) if name == "progressive" else supervised.load(path, name)
+        return network.to(device).enlarge
+
+
 METHODS: dict[str, Method] = {
     "bicubic": Method(_interpolation("bicubic")),
     "bilinear": Method(_interpolation("bilinear")),
@@ -189,6 +253,15 @@ METHODS: dict[str, Method] = {
     "clsrgan": _esrgan("Enlarge natural pictures 4×: the contextual loss and a companion encoder.", "clsrgan"),
     "realesrgan": _esrgan(
         "Enlarge poor photographs 4×: Real-ESRGAN's release, ESRGAN's full size.", "realesrgan", "realesrgan-release"
+    ),
+    "progressive": _of_faces(
+        "Enlarge a face, 16² → 128²: a network that grew in three steps, attentive to landmarks.", "progressive"
+    ),
+    "vdsr": _of_faces("Enlarge a face, 16² → 128²: twenty convolutions sharpen its luminance.", "vdsr"),
+    "urdgn": _of_faces("Enlarge a face, 16² → 128²: a small network that learnt against a critic.", "urdgn"),
+    "fsrnet": _of_faces("Enlarge a face, 16² → 128²: coarsely, then finely by its landmarks and parts.", "fsrnet"),
+    "fsrgan": _of_faces(
+        "Enlarge a face, 16² → 128²: FSRNet that learnt against a critic as well.", "fsrgan", shipped=False
     ),
 }
 """Name → method, as the command line, the tables and the benchmark know them."""
@@ -212,10 +285,17 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
                 _require_weights(method, name)
             else:
                 _require(need, name, prior or shipped_prior())
+    if "weights" in given:
+        _face_network(name, given["weights"], "cpu")
     return method
 
 
 def _require_weights(method: Method, name: str) -> None:
+    if not method.weights:
+        raise ValueError(
+            f"{name} needs weights, and none come with the library: train them (`facesr train supervised --help`), and "
+            "give the file that comes of it: --set weights=FILE."
+        )
     try:
         _here(method.weights)
     except assets.AssetMissing as error:
