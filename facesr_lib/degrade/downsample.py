@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,13 @@ def halvings(times: int) -> Chain:
     Source: the official code of Kim et al. 2019, which rounds to 8 bits between the steps; here nothing is rounded.
     """
     return Chain(*(Downsample(2, "bilinear") for _ in range(times)))
+
+
+def halved(scale: int) -> Chain:
+    """As `halvings`, until a picture is so many times smaller; a ``ValueError`` unless that is 2, 4, 8, …."""
+    power = isinstance(scale, Integral) and scale > 1 and int(scale).bit_count() == 1
+    require(power, f"halving makes pictures 2, 4, 8, … times smaller; got {scale!r}: choose one of these.")
+    return halvings(int(scale).bit_length() - 1)
 
 
 def check_pixels(lowres: Tensor) -> Tensor:

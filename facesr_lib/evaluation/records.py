@@ -44,12 +44,13 @@ class Origin:
     effort: float
     seed: int
     batch: int
+    networks: str = ""  # where there is no prior: how wide each network is, and how much it has seen
 
     def budget(self, measured: str = "") -> str:
         """Say it in words; ``measured`` stands for the faces where there are none."""
         faces = measured or f"{self.faces} {self.faces_from}"
         if self.prior == "none":
-            return f"shipped networks, {faces}"
+            return f"{self.networks or 'shipped networks'}, {faces}"
         return f"prior {self.prior}, {faces}, effort {self.effort:g}, seed {self.seed}"
 
 

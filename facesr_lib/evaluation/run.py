@@ -28,16 +28,17 @@ from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, read, write
 from facesr_lib.evaluation.tables import PaperTable, Row
 from facesr_lib.messages import check, choose
+from facesr_lib.networks import checkpoints
 from facesr_lib.prior import FacePrior
 
 LIBRARY = Path(__file__).parents[1]
 PICTURES = (
     *("degrade", "images.py", "losses/latent.py", "losses/perceptual.py", "losses/semantic.py", "networks/flow.py"),
     *("networks/perceptual.py", "networks/stylegan2", "prior", "randomness.py", "restoration/methods.py", "search"),
-    *("networks/rrdb.py", "restoration/tiles.py"),
-    "evaluation/run.py",
+    *("networks/checkpoints.py", "networks/progressive.py", "networks/rrdb.py", "networks/supervised.py"),
+    *("restoration/tiles.py", "evaluation/run.py"),
 )
-VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py")
+VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py", "networks/landmarks.py")
 """The sources that can change a row's pictures, and those that can change what is measured of them."""
 
 
@@ -117,7 +118,7 @@ def units(
     check("batch", batch, int, at_least=1)
     check("effort", effort, above=0)
     check("seed", seed, int, at_least=0)
-    if prior.resolution <= data.FACE_SIDE and faces > data.TEST_FACES:
+    if (table.resolution or prior.resolution) <= data.FACE_SIDE and faces > data.TEST_FACES:
         raise ValueError(f"there are {data.TEST_FACES} held-out faces; got faces = {faces}.")
     for stage in [stage for row in table.rows for stage in (row, row.start) if stage and stage.method]:
         restoration.check(stage.method, stage.options, prior)
@@ -126,7 +127,7 @@ def units(
         origin = _of_pictures(table, prior, seed)
         sets = [(*setting, pictures) for pictures in table.pictures for setting in settings]
     else:
-        origin = _open(prior, faces, float(effort), seed, batch)
+        origin = _open(table, prior, faces, float(effort), seed, batch)
         sets = [(*setting, "") for setting in settings]
     return [
         Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures)
@@ -215,20 +216,27 @@ _here: dict[Origin, tuple[FacePrior, Any]] = {}
 """The prior and the faces, (N, 3, R, R), that this process has open, or benchmark → its pictures, and what they are."""
 
 
-def _open(prior: FacePrior, faces: int, effort: float, seed: int, batch: int) -> Origin:
-    truth, faces_from = chapter.faces(prior, faces)
+def _open(table: PaperTable, prior: FacePrior, faces: int, effort: float, seed: int, batch: int) -> Origin:
+    if table.resolution:
+        truth, faces_from = data.held_out(table.resolution, faces)
+        truth, methods = truth.to(prior.device), dict.fromkeys(row.method for row in table.rows if row.method)
+        name, digest, precision = "none", weights_of(methods, table.networks), torch.float32
+    else:
+        truth, faces_from = chapter.faces(prior, faces)
+        name, digest, precision, methods = Path(prior.name).name, weights(prior), prior.precision, {}
     origin = Origin(
-        prior=Path(prior.name).name,
-        weights=weights(prior),
+        prior=name,
+        weights=digest,
         faces=faces,
         faces_from=faces_from,
         faces_digest=files.digest(truth)[:16],
         code=CODE,
-        device=f"{prior.device.type}, {str(prior.precision).removeprefix('torch.')}",
+        device=f"{prior.device.type}, {str(precision).removeprefix('torch.')}",
         metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
         effort=effort,
         seed=seed,
         batch=batch,
+        networks="; ".join(map(_trained, _registered(methods, table.networks))),
     )
     _here.clear()
     _here[origin] = prior, truth
@@ -265,10 +273,20 @@ def _of_pictures(table: PaperTable, prior: FacePrior, seed: int) -> Origin:
     return origin
 
 
-def weights_of(methods: Iterable[str]) -> str:
-    """Return the digest of the weights of methods that have some of their own: 16 hexadecimal digits."""
-    names = [name for method in methods for name in restoration.METHODS[method].weights]
-    return _digest((name, files.sha256(assets.path(name))) for name in sorted(names))
+def weights_of(methods: Iterable[str], networks: Iterable[str] = ()) -> str:
+    """Return the digest of the weights of methods that have some of their own, and of others: 16 hexadecimal digits."""
+    return _digest((name, files.sha256(assets.path(name))) for name in _registered(methods, networks))
+
+
+def _registered(methods: Iterable[str], networks: Iterable[str]) -> list[str]:
+    return sorted({*networks, *(name for method in methods for name in restoration.METHODS[method].weights)})
+
+
+def _trained(name: str) -> str:
+    """How wide a network is and how much it has seen, as its file says."""
+    _, about = checkpoints.read(assets.path(name))
+    width = f"width {float(about['width']):g}, " if "width" in about else ""
+    return f"{name}: {width}{int(about['images_seen']):,} images seen"
 
 
 def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
@@ -288,7 +306,7 @@ def _opened(unit: Unit) -> tuple[FacePrior, Any]:
         if unit.pictures:
             here = _of_pictures(TABLES[unit.table], prior, asked.seed)
         else:
-            here = _open(prior, asked.faces, asked.effort, asked.seed, asked.batch)
+            here = _open(TABLES[unit.table], prior, asked.faces, asked.effort, asked.seed, asked.batch)
         if differ := [name for name, value in vars(here).items() if value != getattr(asked, name)]:
             raise ValueError(
                 f"this process would not measure what it was asked for: {', '.join(differ)} differ. Give every process "
@@ -306,6 +324,7 @@ def _place(unit: Unit, row: Row, *more: object) -> Path:
         row,
         unit.scale,
         unit.pictures,
+        TABLES[unit.table].operator.__name__,
         of.weights,
         of.faces_digest,
         of.device,
@@ -326,7 +345,7 @@ def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) ->
         return _whole_pictures(load_file(path, device=str(prior.device)), truth, needed)
     stage = row.start and replace(row.start, corrupt=row.corrupt, before=row.before)
     start = stage and _restored(unit, stage, attempt, ["latent"])
-    operator = Downsample(unit.scale)
+    operator = TABLES[unit.table].operator(unit.scale)
     stages: list[Callable[[Tensor], Tensor]] = [operator]
     if row.corrupt is not None:
         stages.insert(0 if row.before else 1, row.corrupt)

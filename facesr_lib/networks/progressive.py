@@ -151,11 +151,11 @@ def load(path: str | Path) -> ProgressiveGenerator:
     """
     state, about = checkpoints.read(path)
     try:
-        generator = ProgressiveGenerator(float(about["width"]))
+        generator, step = ProgressiveGenerator(float(about["width"])), about["step"]
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no generator of progressive super-resolution: {error} (width).") from error
-    if about.get("step") != "3":
-        raise ValueError(f"{path} was trained up to step {about.get('step')} of 3: go on with its run (--resume).")
+        raise ValueError(f"{path} is no generator of progressive super-resolution: {error} (width, step).") from error
+    if step != "3":
+        raise ValueError(f"{path} was trained up to step {step} of 3: go on with its run (--resume).")
     return checkpoints.fill(generator, state, path).requires_grad_(False)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib import assets, search
-from facesr_lib.degrade import Downsample, check_pixels, halvings
+from facesr_lib.degrade import Downsample, check_pixels, halved
 from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
 from facesr_lib.networks import progressive, rrdb, supervised
@@ -222,7 +222,7 @@ def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
         (name,) if shipped else (),
         scale=SCALE,
         resolution=FACE,
-        operator=lambda scale: halvings(3) if scale == SCALE else Downsample(scale),  # what they were trained on
+        operator=halved,  # as they were trained
     )
 
 
