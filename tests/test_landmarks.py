@@ -130,6 +130,18 @@ def test_another_network_can_be_the_teacher():
     assert other.step()["hint"] > 1e-3
 
 
+def test_a_teacher_in_a_file_needs_no_landmarks(tmp_path):
+    pixels, _ = spots()
+    save_file(DistilledFAN().state_dict(), tmp_path / "teacher.safetensors")
+    teacher = training.hints(tmp_path / "teacher.safetensors")
+    trainee = training.Distillation(pixels, None, training.Config(batch=2), teacher)
+    image, points = trainee.faces()
+    assert_close(teacher(image, points), load(tmp_path / "teacher.safetensors")(image))
+    assert trainee.step()["hint"] > 0
+    with pytest.raises(ValueError, match="from landmarks or from a teacher"):
+        training.Distillation(pixels, None, training.Config())
+
+
 @pytest.mark.parametrize(
     ("shape", "points", "message"),
     [((40, 60, 60, 3), (40, 68, 2), "multiple of 64"), ((40, 64, 64, 3), (39, 68, 2), r"need landmarks \(40, 68, 2\)")],

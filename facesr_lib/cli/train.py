@@ -78,9 +78,31 @@ def add(commands: Any) -> None:
         stage.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
         stage.add_argument("--device", default="auto")
 
-    for network in (prior, flow, first, second):
+    landmarks = networks.add_parser("landmarks", help="a small landmark network, by hints")
+    landmarks.add_argument("--teacher", metavar="NETWORK", help="whose heatmaps are the hints (drawn landmarks)")
+    landmarks.set_defaults(run=_landmarks)
+
+    progressive = networks.add_parser("progressive", help="progressive face super-resolution")
+    progressive.add_argument("--fan", default="landmarks", metavar="NETWORK", help="landmark network (%(default)s)")
+    progressive.set_defaults(run=_progressive)
+
+    supervised = networks.add_parser("supervised", help="what it is compared with: VDSR, URDGN, FSRNet, FSRGAN")
+    supervised.add_argument("--network", required=True, metavar="NAME", help="vdsr, urdgn, fsrnet or fsrgan")
+    supervised.add_argument("--parsing", metavar="FILE", help="labels of the faces, for FSRNet and FSRGAN (ours)")
+    supervised.set_defaults(run=_supervised)
+
+    for network in (landmarks, progressive, supervised):
+        network.module = f"facesr_lib.training.{network.prog.split()[-1]}"
+        network.add_argument("--faces", default="faces-train", help="registry name or folder (%(default)s)")
+        network.add_argument("--device", default="auto")
+    for network in (landmarks, supervised):
+        network.add_argument("--landmarks", metavar="FILE", help="labels of the faces (ours)")
+    for network in (progressive, supervised):
+        network.add_argument("--bf16", action="store_true", help="networks in bfloat16")
+
+    for network in (prior, flow, landmarks, first, second, progressive, supervised):
         network.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the run")
-        whole = network in (first, second)
+        whole = network in (first, second, progressive, supervised)
         network.add_argument("--hours", type=float, required=not whole, help="all iterations if not given" * whole)
         network.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
@@ -152,3 +174,50 @@ def _on(arguments: argparse.Namespace) -> dict[str, Any]:
 
     device = devices.pick_device(arguments.device)
     return {"device": device, "bf16": arguments.bf16, "hours": arguments.hours, "resume": arguments.resume}
+
+
+def _landmarks(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets, data, devices
+    from facesr_lib.training import landmarks, loop
+
+    loop.check_budget(arguments.hours, None)
+    config, device = _config(landmarks.Config, arguments), devices.pick_device(arguments.device)
+    teacher = points = None
+    if arguments.teacher:
+        teacher = landmarks.hints(assets.locate(arguments.teacher), device)
+    else:
+        points = data.landmarks(arguments.faces, data.FACE_SIDE, arguments.landmarks)
+    pixels = data.prepared(assets.locate(arguments.faces), data.FACE_SIDE, skip_damaged=False)
+    budget = {"hours": arguments.hours, "resume": arguments.resume}
+    report = landmarks.train(pixels, points, arguments.out, config, teacher=teacher, device=device, **budget)
+    _ended(report, arguments.out / landmarks.NETWORK)
+
+
+def _progressive(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets
+    from facesr_lib.training import progressive
+
+    config, faces = _config(progressive.Config, arguments), assets.locate(arguments.faces)
+    report = progressive.train(faces, arguments.out, config, fan=arguments.fan, **_on(arguments))
+    _ended(report, arguments.out / progressive.NETWORK)
+
+
+def _supervised(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets, data
+    from facesr_lib.messages import choose
+    from facesr_lib.training import supervised
+
+    config, faces = _config(supervised.Config, arguments), arguments.faces
+    recipe = supervised.RECIPES[choose(arguments.network, supervised.RECIPES, "supervised network")]
+    side = data.FACE_SIDE if config.rotation or config.scale or config.shift else supervised.SIDE
+    priors: dict[str, Any] = {}
+    if recipe.priors:
+        priors["points"] = data.landmarks(faces, side, arguments.landmarks)
+        priors["labels"] = data.parsing(faces, side, arguments.parsing)
+    pixels = data.prepared(assets.locate(faces), side, skip_damaged=not recipe.priors)
+    report = supervised.train(arguments.network, pixels, arguments.out, config, **priors, **_on(arguments))
+    _ended(report, arguments.out / f"{arguments.network}.safetensors")
+
+
+def _ended(report: Any, file: Any) -> None:
+    print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} faces; {file} is the network")

@@ -352,7 +352,7 @@ def train(
     folder: str | Path,
     config: Config,
     *,
-    fan: str | Path | None = None,
+    fan: str | Path = "landmarks",
     watched: Tensor | None = None,
     hours: float | None = None,
     steps: int | None = None,
@@ -371,12 +371,13 @@ def train(
         Of the run: checkpoint, log, ``progressive.safetensors`` for `networks.progressive.load`, and of watched faces
         ``samples-<images>.png`` and ``moments.safetensors``.
     config : Config
-    fan : path, optional
-        The landmark network, as `networks.landmarks.load` reads it; default: the official one ("distilled-fan").
+    fan : str or path
+        The landmark network, as `networks.landmarks.load` reads it, or its registry name: the shipped one, or the
+        official "distilled-fan".
     watched : (K, 3, 128, 128), optional
         Faces in [0, 1] to be seen at `RECORDED` moments of the training.
     hours, steps, resume, progress
-        As in `loop.fit`; it also ends after ``config.iterations``.
+        As in `loop.fit`; it also ends after ``config.iterations``, which need no other budget.
     device : str
         "cpu", "cuda" or "auto".
     bf16 : bool
@@ -391,15 +392,17 @@ def train(
     name, features = block_features() if config.feature else ("none", None)
     network = None
     if config.heatmap or config.attention:
-        network = landmarks.load(assets.checked("distilled-fan") if fan is None else fan)
+        network = landmarks.load(assets.locate(fan))
     trainee = ProgressiveTraining(
         pixels,
         config,
         fan=network,
         features=features,
         watched=watched,
-        about={"features": name},
+        about={"features": name, "fan": "none" if network is None else Path(fan).name},
         device=device,
         bf16=bf16,
     )
+    if hours is None and steps is None:
+        steps = config.iterations
     return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)

@@ -373,7 +373,10 @@ def train(
 ) -> loop.Report:
     """Train a network of `RECIPES`: ``<name>.safetensors``, which `networks.supervised.load` reads.
 
-    Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too.
+    Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too; it ends after ``config.images``, which need no
+    other budget.
     """
+    if hours is None and steps is None:
+        steps = -(-config.images // config.batch)
     trainee = SupervisedTraining(name, pixels, config, points=points, labels=labels, device=device, bf16=bf16)
     return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
