@@ -185,7 +185,7 @@ def table(paper: str, folder: Path | None = None) -> Table:
         if not claim.metric:
             rows.append([claim.says, claim.where, "", "", "", word])
             continue
-        codes = TABLES[claim.table].measure is measures.gaussianity  # not pictures
+        codes = claim.table in TABLES and TABLES[claim.table].measure is measures.gaussianity  # not pictures
         at = claim.at if judged.setting in ("", claim.at) else f"{claim.at} (here {judged.setting})"
         place = [claim.where.split(",")[0], *([] if codes else [at.replace("x", "×")]), METRICS[claim.metric].label]
         budget = []
