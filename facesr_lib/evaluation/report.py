@@ -36,7 +36,9 @@ def table(name: str, results: Results) -> Table:
         cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×"))]
         cells.append(f"{row} ({trained[methods[row]]})" if methods.get(row) in trained else row)
         for metric in columns:
-            parts = [ours(by_face(here, metric))]
+            values = by_face(here, metric)
+            count = metric in METRICS and METRICS[metric].whole and bool(values)  # the same for every face
+            parts = [f"{min(values.values()):,.0f}" if count else ours(values)]
             if (number := printed.get((name, paper, row, metric))) is not None:
                 parts.append(f"paper{others} {number / METRICS[metric].unit}")
             cells.append(" · ".join(filter(None, parts)))
