@@ -84,6 +84,7 @@ def test_papers_numbers_are_on_the_claimed_side_but_where_we_know_of_it():
         "rls-regularisers": {("ms_ssim", "64x")},
         "rls-cross": {("lpips", "64x"), ("ms_ssim", "64x")},
         "lsrgan-deviation": {("psd", "set5")},
+        "progressive-urdgn": {("psnr", "unaligned")},
         "lsrgan-deviation-cesr": {("psd", "set5"), ("psd", "bsd100")},
         "lsrgan-mu-small": {("psnr", "set14"), ("ssim", "set14"), ("pi", "bsd100")},
     }
