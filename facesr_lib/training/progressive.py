@@ -327,21 +327,9 @@ def pair(faces: Tensor, step: int) -> tuple[Tensor, Tensor]:
 def moved(
     faces: Tensor, generator: Generator, *, rotation: float = 20.0, scale: float = 0.2, shift: float = 0.1
 ) -> Tensor:
-    """Faces as they are found in the wild: each turned, scaled, shifted or mirrored, then half the size.
+    """Faces as they are found in the wild, (N, 3, 2 S, 2 S) → (N, 3, S, S): put as `augment.placements` says.
 
     The paper's unaligned faces are cropped by boxes from CelebA and AFLW; these stand in for them.
-
-    Parameters
-    ----------
-    faces : (N, 3, 2 S, 2 S)
-    generator : torch.Generator
-        On the CPU.
-    rotation, scale, shift : float
-        As in `augment.placements`; where the picture ends it is reflected.
-
-    Returns
-    -------
-    (N, 3, S, S)
     """
     placement, _ = placements(len(faces), generator, rotation, scale, shift)
     return F.avg_pool2d(place(faces, placement.to(faces.device)), 2)
