@@ -1,9 +1,10 @@
-"""Pictures to work on: the faces, anybody's folder, the super-resolution benchmarks."""
+"""Pictures to work on, and what is known of them: the faces, anybody's folder, the super-resolution benchmarks."""
 
 from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
@@ -44,9 +45,7 @@ def faces(split: str = "train", resolution: int = 64, count: int | None = None) 
         Unknown split, a resolution that does not divide 256, more faces asked for than there are.
     """
     messages.choose(split, ("train", "test"), "split")
-    if not isinstance(resolution, Integral) or resolution < 1 or FACE_SIDE % resolution:
-        raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ….")
-    pixels = prepared(assets.path(f"faces-{split}"), resolution, skip_damaged=False)
+    pixels = prepared(assets.path(f"faces-{split}"), _divisor(resolution), skip_damaged=False)
     pixels = pixels[: assets.entry(f"faces-{split}").count]  # what `verify` counts, whatever else lies there
     return _to_images(pixels[: _at_most(count, len(pixels), f"split {split!r}")])
 
@@ -142,6 +141,94 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
             with files.replacing(cached) as temporary, temporary.open("wb") as file:
                 np.save(file, pixels)
     return pixels[:kept]
+
+
+def landmarks(faces: str | Path = "faces-train", resolution: int = 64, labels: str | Path | None = None) -> Tensor:
+    """Load the landmarks of every face of a folder, in the order of `prepared`.
+
+    Parameters
+    ----------
+    faces : str or Path
+        Registry name or folder.
+    resolution : int
+        In whose pixels the points are given; (0, 0) is the centre of the top-left one.
+    labels : str or Path, optional
+        An ``.npz`` file of two arrays: "names", the pictures' without suffix, and "labels", (M, 68, 2), x and y in
+        pixels of the pictures cropped square and resized to 256². Default: the shipped ones, of the registry's faces.
+
+    Returns
+    -------
+    (N, 68, 2)
+        In the order of iBUG's 68 points.
+
+    Raises
+    ------
+    AssetMissing, FileNotFoundError
+        Faces or labels are not on this machine.
+    ValueError
+        The labels are none of these faces', or no landmarks.
+    """
+    points, file = _labels("landmarks", faces, labels)
+    messages.check("resolution", resolution, int, at_least=1)
+    if points.shape[1:] != (68, 2) or not np.isfinite(points).all() or abs(points - FACE_SIDE / 2).max() > FACE_SIDE:
+        raise ValueError(
+            f"{file} holds no landmarks: they are (M, 68, 2), in pixels of {FACE_SIDE}²; got {points.shape}."
+        )
+    return (torch.from_numpy(points).float() + 0.5) * (resolution / FACE_SIDE) - 0.5
+
+
+def parsing(faces: str | Path = "faces-train", resolution: int = 256, labels: str | Path | None = None) -> np.ndarray:
+    """Load what each pixel of every face of a folder belongs to, in the order of `prepared`.
+
+    Parameters as `landmarks`'s, but "labels" are (M, 256, 256), uint8, and the resolution divides 256; errors too.
+
+    Returns
+    -------
+    (N, resolution, resolution)
+        uint8, an index into `networks.parsing.CLASSES`, or 255 where nobody knows; made small by the nearest pixel.
+    """
+    each = FACE_SIDE // _divisor(resolution)
+    maps, file = _labels("parsing", faces, labels)
+    if maps.shape[1:] != (FACE_SIDE, FACE_SIDE) or maps.dtype != np.uint8:
+        raise ValueError(
+            f"{file} holds no parsing: it is (M, {FACE_SIDE}, {FACE_SIDE}), uint8; got {maps.shape}, {maps.dtype}."
+        )
+    return np.ascontiguousarray(maps[:, each // 2 :: each, each // 2 :: each])
+
+
+def _labels(kind: str, faces: str | Path, labels: str | Path | None) -> tuple[np.ndarray, Path]:
+    """Labels of every face of a folder, and the file that they come from."""
+    folder = assets.locate(faces)
+    if labels is None:
+        if str(faces) not in ("faces-train", "faces-test"):
+            raise ValueError(
+                f"the faces in {faces} come without {kind}: give them, a file .npz that holds 'names' and 'labels'."
+            )
+        labels = f"labels-{kind}"
+    file = assets.locate(labels)
+    try:
+        with np.load(file) as held:
+            names, values = held["names"].tolist(), held["labels"]
+        index = {name: i for i, name in enumerate(names)}
+        if len(index) != len(values):
+            raise ValueError(f"{len(index)} names, {len(values)} labels")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file of labels {file}: check the path.") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} holds no labels ({error}): it is to be .npz, with 'names' and 'labels'.") from error
+    wanted = [p.relative_to(folder).with_suffix("").as_posix() for p in pictures(folder)]
+    if missing := [name for name in wanted if name not in index]:
+        raise ValueError(
+            f"{file} has no {kind} of {len(missing)} of the {len(wanted)} faces in {folder}, such as {missing[0]}: "
+            "give labels of these faces, or take the others away."
+        )
+    return values[[index[name] for name in wanted]], file
+
+
+def _divisor(resolution: int) -> int:
+    if not isinstance(resolution, Integral) or resolution < 1 or FACE_SIDE % resolution:
+        raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ….")
+    return int(resolution)
 
 
 def _to_images(pixels: np.ndarray) -> Tensor:

@@ -138,15 +138,32 @@ def test_faces_are_listed_one_by_one():
     assert first.urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
 
 
-@pytest.mark.parametrize("name", ["faces-64", "growing-32"])
+SHIPPED = sorted(path.stem for suffix in ("safetensors", "npz") for path in assets.SHIPPED.glob(f"*.{suffix}"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_what_is_shipped_is_what_it_should_be_and_has_a_card(home, name):
     assert assets.verify(name) == "ok"
     assert assets.path(name).parent == assets.SHIPPED
-    assert assets.entry(name).sha256 in (assets.SHIPPED / f"{name}.md").read_text(encoding="utf-8")
+    cards = [card.read_text(encoding="utf-8") for card in assets.SHIPPED.glob("*.md")]
+    assert sum(assets.entry(name).sha256 in card for card in cards) == 1
 
 
-def test_every_shipped_weight_has_an_entry():
-    assert {path.stem for path in assets.SHIPPED.glob("*.safetensors")} == {"faces-64", "growing-32"}
+def test_every_shipped_file_has_an_entry():
+    assert set(SHIPPED) <= set(assets.names())
+    assert {"faces-64", "growing-32", "labels-landmarks", "labels-parsing", "landmarks", "progressive"} <= set(SHIPPED)
+
+
+def test_a_thing_is_named_by_its_entry_or_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert assets.locate("faces-64") == assets.path("faces-64")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "faces-64").mkdir()  # nobody's data
+    assert assets.locate("mine") == Path("mine")
+    assert assets.locate("faces-64") == assets.path("faces-64")
+    assert assets.locate("some/faces-64") == Path("some/faces-64")
+    with pytest.raises(ValueError, match="did you mean faces-64"):
+        assets.locate("faces-46")
 
 
 def test_the_table_shows_every_entry(home):
@@ -159,7 +176,7 @@ def test_the_table_shows_every_entry(home):
 def test_unknown_names_get_near_matches():
     with pytest.raises(ValueError, match=r"'ffhq-1024': did you mean stylegan2-ffhq-1024\?"):
         assets.path("ffhq-1024")
-    with pytest.raises(ValueError, match=r"'qqq': choose one of faces-64, growing-32, faces"):
+    with pytest.raises(ValueError, match=r"'qqq': choose one of faces-64, growing-32, esrgan"):
         assets.fetch("qqq")
 
 

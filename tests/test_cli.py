@@ -1,5 +1,6 @@
 """The command line, as people and their terminals meet it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from dataclasses import fields
 from math import inf
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,10 +18,12 @@ from hypothesis import strategies as st
 from facesr_lib import cli, images
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample
+from facesr_lib.metrics import pretrained
+from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS, Method
-from facesr_lib.training import flow, loop, stylegan2
+from facesr_lib.training import esrgan, flow, landmarks, loop, progressive, stylegan2, supervised
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -130,6 +134,15 @@ def test_a_method_that_searches_no_face_runs_from_the_shell(restore, tmp_path, p
     assert (images.read(tmp_path / "out" / "0.png") - enlarged).abs().max() < 1 / 255
 
 
+def test_any_picture_is_enlarged_by_the_scale_of_its_method(tmp_path, capsys):
+    images.write(torch.rand(3, 10, 13, generator=torch.Generator().manual_seed(0)), tmp_path / "zebra.png")
+    command = ["restore", str(tmp_path / "zebra.png"), "--method", "clsrgan", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    assert images.read(tmp_path / "out" / "zebra.png").shape == (3, 40, 52)
+    assert cli.main([*command, "--scale", "2", "--overwrite"]) == 1
+    assert "choose scale 4" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_told_by_the_exit_code(restore, monkeypatch, capsys):
     def interrupted(prior, lowres, operator, *, steps: int = 1, seed: int = 0):
         raise KeyboardInterrupt
@@ -173,6 +186,11 @@ def test_every_field_of_a_config_is_a_flag_that_the_help_explains(capsys):
     for name, config, about in (
         ("prior", stylegan2.Config, "Weight of the discriminator's gradient penalty"),
         ("flow", flow.Config, "Codes per step. (512)"),
+        ("esrgan-start", esrgan.Start, "G's size, as in"),
+        ("esrgan", esrgan.Config, "Whether L takes part: LSR and CLSR. (true)"),
+        ("landmarks", landmarks.Config, "Width of the drawn heatmaps in pixels"),
+        ("progressive", progressive.Config, "Factor on the networks' channels. (1)"),
+        ("supervised", supervised.Config, "Learning rate, as a multiple of the paper's. (1)"),
     ):
         with pytest.raises(SystemExit):
             cli.main(["train", name, "--help"])
@@ -195,6 +213,99 @@ def test_training_takes_every_choice_from_the_shell(tmp_path, capsys):
     assert told | small | {"augment": -1.0} == told
     assert cli.main([*command, *flags, "--lr", "0.1", "--resume"]) == 1
     assert "lr is 0.002 there and 0.1 here" in capsys.readouterr().err
+
+
+def test_both_stages_of_esrgan_are_trained_from_the_shell(tmp_path, capsys):
+    if reason := pretrained.reason(pretrained.efficientnet_file):
+        pytest.skip(reason)
+    (tmp_path / "pictures").mkdir()
+    for i, picture in enumerate(torch.rand(2, 3, 36, 50, generator=torch.Generator().manual_seed(0))):
+        images.write(picture, tmp_path / "pictures" / f"{i}.png")
+    shared = ["--pictures", str(tmp_path / "pictures"), "--device", "cpu", "--patch", "32", "--batch", "2"]
+    start, run = str(tmp_path / "start"), str(tmp_path / "run")
+    small = ["--blocks", "1", "--channels", "4", "--growth", "4", "--encoder-width", "4", "--iterations", "2"]
+    assert cli.main(["train", "esrgan-start", "--out", start, *shared, *small]) == 0
+    assert "done after 4 patches" in capsys.readouterr().out
+    second = ["train", "esrgan", "--start", start, "--out", run, *shared, "--discriminator-width", "4"]
+    assert cli.main([*second, "--latent", "--contextual", "--iterations", "2"]) == 0
+    told = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["config"]
+    assert (told["latent"], told["contextual"]) == (True, True)
+    assert cli.main([*second, "--latent", "false", "--contextual", "--iterations", "2", "--resume"]) == 1
+    assert "latent is True there and False here" in capsys.readouterr().err
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A folder of four faces of 128², and files of what is known of them."""
+    (tmp_path / "faces").mkdir()
+    names = [f"{i}" for i in range(4)]
+    for name, picture in zip(
+        names, torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)), strict=True
+    ):
+        images.write(picture, tmp_path / "faces" / f"{name}.png")
+    known = {"landmarks": np.full((4, 68, 2), 99, np.float32), "parsing": np.ones((4, 256, 256), np.uint8)}
+    for kind, labels in known.items():
+        np.savez_compressed(tmp_path / f"{kind}.npz", names=np.array(names), labels=labels)
+    return tmp_path
+
+
+SMALL = {
+    "landmarks": ["--batch", "2", "--hours", "1e-9", "--landmarks", "landmarks.npz"],
+    "progressive": ["--width", "0.03125", "--iterations", "2", "--batch", "2", "--feature", "0"],
+    "supervised": ["--network", "vdsr", "--width", "0.05", "--images", "4", "--batch", "2"],
+    "supervised, with priors": [
+        *["--network", "fsrnet", "--width", "0.05", "--images", "4", "--batch", "2"],
+        *["--landmarks", "landmarks.npz", "--parsing", "parsing.npz"],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_networks_for_faces_are_trained_from_the_shell(name, labelled, capsys, monkeypatch):
+    monkeypatch.chdir(labelled)
+    network = name.partition(",")[0]
+    command = ["train", network, "--faces", "faces", "--out", "run", "--device", "cpu", *SMALL[name]]
+    assert cli.main(command) == 0
+    seen = 2 if network == "landmarks" else 4
+    assert f"done after {seen} faces; run/" in capsys.readouterr().out.replace(os.sep, "/")
+    [written] = (labelled / "run").glob("*.safetensors")
+    about = checkpoints.read(written)[1]
+    assert about["images_seen"] == str(seen)
+    assert json.loads(about["config"])["batch"] == 2
+    assert cli.main(command) == 1
+    assert "holds a run already: go on with it (--resume)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["landmarks", "--hours", "1"], "come without landmarks: give them"),
+        (["landmarks", "--hours", "0"], "hours must be"),
+        (["landmarks", "--hours", "1", "--landmarks", "parsing.npz"], "holds no landmarks"),
+        (["landmarks", "--hours", "1", "--teacher", "landmark"], "did you mean landmarks"),
+        (["landmarks", "--hours", "1", "--teacher", "parsing.npz"], "parsing.npz"),
+        (["landmarks", "--hours", "1", "--faces", "nowhere/at-all"], "come without landmarks"),
+        (["progressive", "--faces", "nowhere/at-all"], "no folder nowhere"),
+        (["progressive", "--fan", "vdsr", "--feature", "0"], "another architecture than DistilledFAN"),
+        (["progressive", "--width", "0"], "width must be"),
+        (["supervised", "--network", "fsrnett"], "did you mean fsrnet"),
+        (["supervised", "--network", "fsrnet"], "come without landmarks"),
+        (["supervised", "--network", "fsrgan", "--landmarks", "landmarks.npz"], "come without parsing"),
+    ],
+)
+def test_trainings_that_cannot_be_are_told_before_anything_is_written(command, message, labelled, capsys, monkeypatch):
+    monkeypatch.chdir(labelled)
+    given = [] if "--faces" in command else ["--faces", "faces"]
+    assert cli.main(["train", *command, *given, "--out", "run", "--device", "cpu"]) == 1
+    assert message in capsys.readouterr().err
+    assert not (labelled / "run").exists()
+
+
+def test_a_network_teaches_without_landmarks(labelled, capsys, monkeypatch):
+    monkeypatch.chdir(labelled)
+    command = ["train", "landmarks", "--faces", "faces", "--teacher", "landmarks", "--hours", "1e-9", "--batch", "2"]
+    assert cli.main([*command, "--out", "run", "--device", "cpu"]) == 0
+    assert "done after 2 faces" in capsys.readouterr().out
 
 
 def test_a_flag_of_another_type_is_refused(capsys, tmp_path):

@@ -238,3 +238,83 @@ def test_benchmark_images_keep_their_sizes(home):
     assert second.shape == (3, 30, 8)
     with pytest.raises(ValueError, match=r"there is no benchmark 'set15': did you mean set5 or set14"):
         data.benchmark_images("set15")
+
+
+# What is known of the faces
+
+
+def labelled(path, values, names=("3", "10", "2")):
+    np.savez_compressed(path, names=np.array(names), labels=values)
+    return path
+
+
+@pytest.fixture
+def three(tmp_path):
+    (tmp_path / "three").mkdir()
+    for i in (2, 3, 10):
+        images.write(picture(i), tmp_path / "three" / f"{i}.png")
+    return tmp_path / "three"
+
+
+def test_landmarks_follow_the_faces_by_name_and_the_pixels_by_size(three, tmp_path):
+    points = np.zeros((3, 68, 2), np.float32)
+    points[:, :, 0], points[:, :, 1] = np.array([30, 100, 20])[:, None], np.arange(68)
+    found = data.landmarks(three, 256, labelled(tmp_path / "l.npz", points))
+    assert found.shape == (3, 68, 2)
+    assert found[:, 0, 0].tolist() == [20, 30, 100]  # 2, 3, 10
+    small = data.landmarks(three, 64, tmp_path / "l.npz")
+    torch.testing.assert_close(small[0, :, 1] * 4 + 1.5, torch.arange(68.0))  # of four pixels the middle is their one's
+
+
+def test_parsing_follows_the_faces_and_is_made_small_by_the_nearest_pixel(three, tmp_path):
+    maps = np.zeros((3, 256, 256), np.uint8) + np.array([3, 10, 2], np.uint8)[:, None, None]
+    maps[0, 2::4, 2::4] = 255
+    found = data.parsing(three, 64, labelled(tmp_path / "l.npz", maps))
+    assert (found.shape, found.dtype) == ((3, 64, 64), np.uint8)
+    assert [set(np.unique(face)) for face in found] == [{2}, {255}, {10}]
+
+
+def test_the_shipped_labels_are_of_the_faces_and_agree():
+    """A pupil, which is the middle of an eye's six points, lies on an eye, unless that is closed or behind glass."""
+    try:
+        points, maps = (read("faces-test", 256) for read in (data.landmarks, data.parsing))
+    except AssetMissing as missing:
+        pytest.skip(str(missing))
+    assert (len(points), len(maps)) == (50, 50)
+    for first, eye in ((36, 5), (42, 4)):
+        x, y = points[:, first : first + 6].mean(1).round().long().T
+        seen = maps[np.arange(50), y.numpy(), x.numpy()]
+        assert (seen == eye).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("read", "values", "names", "message"),
+    [
+        (data.landmarks, np.zeros((3, 68, 2)), ("3", "9", "2"), r"no landmarks of 1 of the 3 faces in .*, such as 10:"),
+        (data.landmarks, np.zeros((3, 5, 2)), ("3", "10", "2"), r"holds no landmarks: they are \(M, 68, 2\)"),
+        (data.landmarks, np.full((3, 68, 2), 900.0), ("3", "10", "2"), r"in pixels of 256²"),
+        (data.landmarks, np.full((3, 68, 2), np.nan), ("3", "10", "2"), r"holds no landmarks"),
+        (data.landmarks, np.zeros((2, 68, 2)), ("3", "10", "2"), r"holds no labels \(3 names, 2 labels\)"),
+        (data.parsing, np.zeros((3, 128, 128), np.uint8), ("3", "10", "2"), r"holds no parsing.*\(3, 128, 128\)"),
+        (data.parsing, np.zeros((3, 256, 256)), ("3", "10", "2"), r"uint8; got .*float64"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(three, tmp_path, read, values, names, message):
+    with pytest.raises(ValueError, match=message):
+        read(three, 64, labelled(tmp_path / "l.npz", values, names))
+
+
+def test_faces_of_ones_own_come_without_labels(three, tmp_path):
+    with pytest.raises(ValueError, match="come without landmarks: give them"):
+        data.landmarks(three)
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        data.landmarks(three, labels=tmp_path / "none.npz")
+    for content in (b"", b"no such thing"):
+        (tmp_path / "l.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"holds no labels.*'names' and 'labels'"):
+            data.landmarks(three, labels=tmp_path / "l.npz")
+    np.save(tmp_path / "l.npy", np.zeros((3, 68, 2)))
+    with pytest.raises(ValueError, match="holds no labels"):
+        data.landmarks(three, labels=tmp_path / "l.npy")
+    with pytest.raises(ValueError, match="does not divide 256"):
+        data.parsing("faces-test", 100)

@@ -13,7 +13,16 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from facesr_lib import degrade
-from facesr_lib.degrade import Chain, Downsample, GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper, check_lowres
+from facesr_lib.degrade import (
+    Chain,
+    Downsample,
+    GaussianBlur,
+    GaussianNoise,
+    MotionBlur,
+    SaltAndPepper,
+    check_lowres,
+    halved,
+)
 
 KERNELS = st.sampled_from(degrade.KERNELS)
 SCALES = st.sampled_from([1, 2, 3, 4, 8])
@@ -183,14 +192,14 @@ def test_impossible_operators_are_refused(make, message):
     ],
 )
 def test_a_wrong_size_is_met_with_the_pictures_size_and_the_ways_out(scale, height, width, message):
-    message = f"the picture is {height}×{width}; at scale {scale} a 64×64 prior explains {message}"
+    message = f"the picture is {height}×{width}; at scale {scale} faces of 64×64 explain {message}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check_lowres(Downsample(scale), torch.zeros(1, 3, height, width), 64)
 
 
 def test_an_operator_without_a_scale_is_met_in_the_same_words():
     with pytest.raises(
-        ValueError, match="picture is 8×8; through this operator a 64×64 prior explains pictures of 16×16"
+        ValueError, match="picture is 8×8; through this operator faces of 64×64 explain pictures of 16×16"
     ):
         check_lowres(lambda image: image[..., ::4, ::4], torch.zeros(1, 3, 8, 8), 64)
 
@@ -259,3 +268,20 @@ def test_what_the_operator_makes_of_an_image_is_never_refused(scale, row, column
     assert operator(worst)[0, :, row, column].min() > 1.07
     check_lowres(operator, operator(worst), side)
     check_lowres(operator, operator(1 - worst), side)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_halving_until_a_scale_is_halving_as_often(scale):
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    operator = halved(scale)
+    assert operator.scale == scale
+    half, small = Downsample(2, "bilinear"), image
+    while small.shape[2] > 16 // scale:
+        small = half(small)
+    torch.testing.assert_close(operator(image), small)
+
+
+@pytest.mark.parametrize("scale", [1, 3, 12, 0, -2, 2.0])
+def test_what_no_halving_reaches_is_refused(scale):
+    with pytest.raises(ValueError, match="2, 4, 8, … times smaller"):
+        halved(scale)

@@ -13,13 +13,14 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from facesr_lib import chapter, files, metrics, restoration, search
-from facesr_lib.degrade import Downsample, GaussianNoise
+from facesr_lib import assets, chapter, data, files, metrics, restoration, search
+from facesr_lib.degrade import Downsample, GaussianNoise, halved, halvings
 from facesr_lib.evaluation import measures, records, report, run
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval, read, write
 from facesr_lib.evaluation.tables import PaperTable, Row
+from facesr_lib.networks import landmarks
 from facesr_lib.prior import FacePrior
 
 PULSE = Row("PULSE", "pulse", {"steps": 4})
@@ -194,11 +195,125 @@ def test_effort_scales_every_stage(prior, monkeypatch, calls):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_names_methods_and_options_that_exist(name, prior):
-    units = run.units(name, prior, faces=1)
-    assert [(unit.scale, unit.paper) for unit in units][:: len(TABLES[name].rows)] == TABLES[name].settings(64)
+    try:
+        units = run.units(name, prior, faces=1)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    settings = TABLES[name].settings(64) * max(1, len(TABLES[name].pictures))
+    assert [(unit.scale, unit.paper) for unit in units][:: len(TABLES[name].rows)] == settings
     for unit in units:
         assert prior.resolution % unit.scale == 0
         assert pickle.loads(pickle.dumps(unit)) == unit
+
+
+def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypatch):
+    """Luminance without 4 pixels of border, of pictures as files would hold them, whole multiples of the scale."""
+    originals = torch.rand(2, 3, 40, 53, generator=torch.Generator().manual_seed(0))
+    benchmarks = {"set5": [originals[0], originals[1, :, :26]], "set14": list(originals)}
+    monkeypatch.setattr(data, "benchmark_images", benchmarks.get)
+    rows, sets = (Row("bicubic", "bicubic"), Row("ESR", "esrgan")), ("set5", "set14")
+    monkeypatch.setitem(
+        TABLES, "tiny", PaperTable("tiny", (4,), (4,), rows, measures.of_pictures, sets, ("elsewhere",))
+    )
+    found = run.run("tiny", prior, faces=1, progress=False)
+    assert found.origin.prior == "none"
+    assert found.origin.faces == 4
+    assert found.origin.budget() == "shipped networks, 4 pictures of set5, set14"
+    assert TABLES["tiny"].paper_settings == ["set5", "set14", "elsewhere"]
+
+    def value(setting, row, metric, picture):
+        [only] = [
+            r.value
+            for r in found.records
+            if (r.setting, r.paper, r.row, r.metric, r.face) == (setting, setting, row, metric, picture)
+        ]
+        return only
+
+    whole = originals[1, None, :, :24, :52]
+    z = (Downsample(4)(whole).clamp(0, 1) * 255).round() / 255
+    for row, method in (("bicubic", "bicubic"), ("ESR", "esrgan")):
+        large = METHODS[method](z, Downsample(4), progress=False).image
+        large = (large * 255).round() / 255
+        assert value("set5", row, "psnr", 1) == pytest.approx(
+            metrics.psnr(large, whole, y_channel=True, crop=4).item(), abs=1e-4
+        )
+        ours, theirs = ((metrics.luma(x) * 255).round().byte().numpy()[..., 4:-4, 4:-4] for x in (large, whole))
+        assert value("set5", row, "l1-wrapped", 1) == pytest.approx((ours - theirs).mean() / 255, rel=1e-4)  # bytes
+        off = abs(ours.astype(int) - theirs).mean() / 255
+        assert value("set5", row, "l1", 1) == pytest.approx(off, rel=1e-4)
+        each = [value("set5", row, "psnr", i) for i in (0, 1)]
+        assert value("set5", row, "psd", OF_ALL_FACES) == pytest.approx(abs(each[0] - each[1]) / 2, rel=1e-3)
+    monkeypatch.setattr(measures.metrics, "psnr", None)  # measured already
+    assert run.run("tiny", prior, faces=1, progress=False) == found
+
+
+@pytest.fixture
+def held_out():
+    try:
+        return data.faces("test", 128, 3)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+
+
+def test_a_table_of_networks_has_faces_of_its_own_and_needs_no_prior(prior, held_out, monkeypatch):
+    rows = Row("bicubic", "bicubic"), Row("a network", "vdsr")
+    shared = {"resolution": 128, "operator": halved}
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", (8,), (8,), rows, measures.reported, **shared))
+    found = run.run("tiny", prior, faces=3, batch=2, progress=False)
+    lowres = halvings(3)(held_out)
+    for row, method in (("bicubic", "bicubic"), ("a network", "vdsr")):
+        image = METHODS[method](lowres, halvings(3)).image
+        assert_close(values(found.records, row, "psnr"), metrics.psnr(image, held_out), atol=1e-3, rtol=0)
+    assert (found.origin.prior, found.origin.weights) == ("none", run.weights_of(["vdsr"]))
+    assert found.origin.weights != run.weights_of(["vdsr"], ["landmarks"])
+    assert found.origin.networks == "vdsr: width 1, 107,536 images seen"
+    assert found.origin.budget() == "vdsr: width 1, 107,536 images seen, 3 held-out faces"
+    assert [row[1] for row in report.table("tiny", found).rows] == [
+        "bicubic",
+        "a network (width 1, 107,536 images seen)",
+    ]
+    assert run.run("tiny", prior, faces=3, batch=2, progress=False) == found
+
+
+def test_the_progressive_papers_psnr_is_of_batches(monkeypatch):
+    truth = torch.rand(18, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = (truth + torch.linspace(0.01, 0.3, 18)[:, None, None, None]).clamp(0, 1)
+    here = dict.fromkeys(metrics.available(), "not now") | {"psnr": None}
+    monkeypatch.setattr(metrics, "available", lambda: here)
+    found = list(measures.reported(lambda _: {"image": image, "residual": torch.zeros(18)}, truth))
+    batches = torch.tensor([value for _, name, value in found if name == "psnr-of-batches"])
+    own = torch.tensor([value for _, name, value in found if name == "psnr"])
+    for batch in (slice(0, 16), slice(16, 18)):
+        expected = -10 * (image[batch] - truth[batch]).square().mean().log10()
+        assert_close(batches[batch], expected.expand(len(own[batch])))
+    assert batches[:16].mean() < own[:16].mean()
+
+
+def test_a_landmark_network_is_measured_by_its_parameters_and_its_distance_from_labels(held_out):
+    def restored(_):
+        return {"image": held_out, "residual": torch.zeros(3)}
+
+    found = list(measures.attention(restored, held_out, {}))
+
+    def of(metric):
+        return torch.tensor([value for _, name, value in found if name == metric])
+
+    assert of("parameters").tolist() == [321_412] * 3
+    network = landmarks.load(assets.path("landmarks"))
+    for side in (64, 128):
+        small = torch.nn.functional.avg_pool2d(held_out, 128 // side)
+        away = landmarks.peaks(network(small)) - data.landmarks("faces-test", side)[:3]
+        assert_close(of(f"nme_{side}"), away.square().sum(2).sqrt().mean(1) / side, atol=1e-4, rtol=0)
+    assert (of("nme_64") < of("nme_128")).all()
+    assert of("psnr-of-batches").isinf().all()
+    fan = list(measures.attention(restored, held_out, {"network": "fan"}))
+    assert {(name, value) for _, name, value in fan} == {("parameters", 23_820_176)}
+
+
+def test_a_count_is_shown_as_one():
+    found = [Record("progressive-1", "8x", "8x", "FAN", face, "parameters", 23_820_176) for face in range(3)]
+    (row,) = report.table("progressive-1", Results(replace(ORIGIN, prior="none"), tuple(found))).rows
+    assert row[2] == "23,820,176 · paper 23820176"
 
 
 def test_a_prior_without_what_a_row_needs_is_told_before_anything_runs(prior, calls, monkeypatch):
@@ -383,7 +498,8 @@ def test_code_that_can_change_a_number_is_told_from_code_that_cannot(tmp_path):
         assert change(library / name) == first, name
     after = change(library / "metrics/sets.py")
     assert (after[0], after[1] != first[1]) == (first[0], True)
-    for name in ("search/engine.py", "networks/flow.py", "degrade/downsample.py", "randomness.py", "images.py"):
+    pictures = ("search/engine.py", "networks/flow.py", "networks/progressive.py", "networks/supervised.py")
+    for name in (*pictures, "degrade/downsample.py", "randomness.py", "images.py"):
         before = pictures_and_all()
         assert all(one != other for one, other in zip(change(library / name), before, strict=True)), name
 

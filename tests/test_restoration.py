@@ -5,16 +5,20 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from facesr_lib import data, images, restoration, search
-from facesr_lib.degrade import Downsample
+from facesr_lib.assets import AssetMissing
+from facesr_lib.degrade import Downsample, halvings
+from facesr_lib.networks import checkpoints, supervised
+from facesr_lib.networks.rrdb import RRDBNet
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
-from facesr_lib.restoration import METHODS, check
+from facesr_lib.restoration import METHODS, check, tiles
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,10 @@ def photos(prior, tmp_path):
 def run(prior, photos, out, **options):
     options = {"steps": 4, "progress": False} | options
     return list(restoration.restore(photos, out, prior, Downsample(4), **options))
+
+
+def enlarged(prior, photos, out, **options):
+    return list(restoration.restore(photos, out, prior, Downsample(4), method="lsrgan", progress=False, **options))
 
 
 def test_every_photo_gets_a_face_that_is_the_same_alone_and_in_a_batch(prior, photos, tmp_path):
@@ -192,17 +200,175 @@ def test_a_picture_that_no_face_explains_is_pointed_out(prior, photos, tmp_path)
     assert "does not explain" in run(prior, photos[:1], tmp_path / "out")[0].message
 
 
+# Pictures of any size
+
+
+def looks_far(picture):
+    """What a network does that sees all of its tile: darker or brighter everywhere by what is there."""
+    return torch.nn.functional.interpolate(picture, scale_factor=2) / 2 + picture.mean((2, 3), keepdim=True) / 2
+
+
+@pytest.mark.parametrize("tile", [7, 8, 40])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 9), (8, 25), (40, 15)])
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_tiles_together_are_the_picture(height, width, tile, overlap):
+    lowres = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    double = partial(torch.nn.functional.interpolate, scale_factor=2)
+    assert_close(tiles.enlarge(double, lowres, 2, tile=tile, overlap=overlap), double(lowres))
+
+
+def test_tiles_are_the_whole_where_the_network_looks_no_farther_than_they_overlap():
+    torch.manual_seed(0)
+    network, lowres = RRDBNet(1, 8, 4).eval(), torch.rand(1, 3, 50, 70)
+    with torch.no_grad():
+        network.conv_last.bias.fill_(0.5)
+        whole, cut = network(lowres), tiles.enlarge(network, lowres, 4, tile=24, overlap=0)
+        assert_close(tiles.enlarge(network, lowres, 4, tile=40, overlap=20), whole, atol=1e-4, rtol=0)
+    assert (cut - whole).abs().max() > 1e-3
+
+
+def test_tiles_of_a_network_that_looks_far_leave_no_seam():
+    lowres = torch.linspace(0, 1, 96).expand(1, 3, 64, 96)
+    cut, faded = (tiles.enlarge(looks_far, lowres, 2, tile=32, overlap=overlap) for overlap in (0, 16))
+    assert cut.diff(dim=3).abs().max() > 30 / 255
+    assert faded.diff(dim=3).abs().max() < 4 / 255  # the picture's own slope is 0.7 of a level
+
+
+@pytest.mark.parametrize(("options", "message"), [({"tile": 0}, "tile must be"), ({"overlap": 65}, "at most 64")])
+def test_impossible_tiles_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(4), **options)
+
+
+def test_pictures_of_any_size_are_enlarged_one_by_one(prior, tmp_path):
+    for name, (height, width) in {"a": (9, 14), "b": (20, 5)}.items():
+        images.write(torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)), tmp_path / f"{name}.png")
+    pictures = sorted(tmp_path.glob("*.png"))
+    outcomes = enlarged(prior, pictures, tmp_path / "out")
+    assert [tuple(images.read(outcome.output).shape[1:]) for outcome in outcomes] == [(36, 56), (80, 20)]
+
+
+def test_an_original_of_any_size_is_cropped_to_multiples_and_made_small(prior, tmp_path):
+    images.write(original := torch.rand(3, 34, 51, generator=torch.Generator().manual_seed(0)), tmp_path / "a.png")
+    images.write(torch.rand(3, 3, 9), tmp_path / "b.png")
+    first, second = enlarged(prior, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", degrade=True)
+    assert images.read(first.output).shape == original[:, :32, :48].shape
+    assert "3×9 pixels cannot be made 4 times smaller" in second.error
+
+
+def test_a_network_of_one_scale_says_which(prior):
+    with pytest.raises(ValueError, match=r"esrgan enlarges 4×.*scale 8: choose scale 4"):
+        METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(8))
+
+
+def test_a_method_without_its_weights_says_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"realesrgan needs weights:.*facesr assets fetch realesrgan-release"):
+        check("realesrgan")
+
+
+# Networks for faces
+
+OF_FACES = ["progressive", "vdsr", "urdgn", "fsrnet"]
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    try:
+        return data.faces("test", 128, 8)
+    except AssetMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize("name", OF_FACES)
+def test_a_shipped_network_restores_faces_of_strangers(name, held_out):
+    lowres = halvings(3)(held_out)
+    found = METHODS[name](lowres, halvings(3))
+    away = (found.image[:, None] - held_out).square().mean((2, 3, 4))  # (N, N)
+    assert torch.equal(away.argmin(1), torch.arange(8))
+    assert away.diag().max() < 0.02  # 17 dB
+    assert_close(METHODS[name](lowres[3:4], halvings(3)).image, found.image[3:4], atol=1e-4, rtol=0)
+
+
+def test_a_face_is_made_small_as_its_network_has_learnt(prior, held_out, tmp_path):
+    """Eight times smaller at once, bicubically, is another picture, on which it is worse."""
+    images.write(held_out[0], tmp_path / "face.png")
+    operator = METHODS["vdsr"].operator(8)
+    (outcome,) = restoration.restore(
+        [tmp_path / "face.png"], tmp_path / "out", prior, operator, method="vdsr", degrade=True
+    )
+    restored = images.read(outcome.output)
+    assert restored.shape == (3, 128, 128)  # though the prior makes faces of 16²
+    assert_close(restored, METHODS["vdsr"](halvings(3)(held_out[:1]), operator).image[0], atol=3 / 255, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "operator", "came"),
+    [
+        (20, 20, Downsample(8), r"got 20×20 and an operator of scale 8"),
+        (16, 12, Downsample(8), r"got 16×12"),
+        (16, 16, Downsample(4), r"got 16×16 and an operator of scale 4: .*choose scale 8, or choose another method"),
+        (16, 16, lambda image: image, r"got 16×16 and an operator of scale None"),
+    ],
+)
+@pytest.mark.parametrize("name", OF_FACES)
+def test_a_network_for_faces_says_what_it_takes(name, height, width, operator, came):
+    with pytest.raises(ValueError, match=rf"{name} makes faces of 128×128 of pictures of 16×16; {came}"):
+        METHODS[name](torch.rand(1, 3, height, width), operator)
+
+
+def test_photos_of_another_size_are_told_what_to_do(prior, tmp_path):
+    for name, shape in {"a": (3, 100, 100), "b": (3, 16, 12), "c": (3, 16, 16)}.items():
+        images.write(torch.rand(shape, generator=torch.Generator().manual_seed(0)), tmp_path / f"{name}.png")
+    a, b, c = restoration.restore(
+        sorted(tmp_path.glob("*.png")), tmp_path / "out", prior, Downsample(8), method="progressive"
+    )
+    assert "100×100; at scale 8 faces of 128×128 explain pictures of 16×16: crop it square and resize" in a.error
+    assert "16×12" in b.error
+    assert images.read(c.output).shape == (3, 128, 128)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["c.png"]
+
+
+def test_a_network_of_ones_own_takes_the_shipped_ones_place(tmp_path):
+    torch.manual_seed(0)
+    for name in ("vdsr", "fsrgan"):
+        network = supervised.NETWORKS[name](0.1).eval()
+        checkpoints.save(network, tmp_path / f"{name}.safetensors", {"network": name, "width": "0.1"})
+    lowres = torch.rand(1, 3, 16, 16)
+    given = {"weights": str(tmp_path / "fsrgan.safetensors")}
+    with torch.no_grad():
+        expected = network.enlarge(lowres).clamp(0, 1)
+    assert check("fsrgan", given) is METHODS["fsrgan"]
+    assert_close(METHODS["fsrgan"](lowres, halvings(3), **given).image, expected, atol=2e-2, rtol=0)
+    checkpoints.save(supervised.FSRNet(0.2), tmp_path / "fsrgan.safetensors", {"network": "fsrgan", "width": "0.2"})
+    assert not torch.equal(METHODS["fsrgan"](lowres, halvings(3), **given).image, expected)  # as it is now
+    with pytest.raises(ValueError, match="none come with the library: train them"):
+        check("fsrgan")
+    with pytest.raises(ValueError, match="holds vdsr, not fsrgan"):
+        check("fsrgan", {"weights": str(tmp_path / "vdsr.safetensors")})
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        check("fsrgan", {"weights": str(tmp_path / "none.safetensors")})
+    with pytest.raises(ValueError, match="no generator of progressive"):
+        check("progressive", given)
+
+
 # The seam
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_called_alike_and_says_what_it_leaves_open(name):
-    operator = Downsample(4)  # of the shipped prior, which each loads where it needs one
+    scale = METHODS[name].scale or 4  # of the shipped prior, which each loads where it needs one
+    operator = METHODS[name].operator(scale)
     lowres = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     quick = {"steps": 1, "perceptual": None, "rls_options": {"steps": 1}}
     options = {option: value for option, value in quick.items() if option in METHODS[name].options}
+    try:
+        check(name, options)
+    except ValueError as missing:
+        pytest.skip(str(missing))
     found = METHODS[name](lowres, operator, seed=0, progress=False, **options)
-    assert found.image.shape == (2, 3, 64, 64)
+    assert found.image.shape == (2, 3, 16 * scale, 16 * scale)
     assert not found.interrupted
     assert_close(found.residual, (operator(found.image) - lowres).square().mean((1, 2, 3)).sqrt())
 
@@ -301,7 +467,7 @@ def test_only_a_picture_as_large_as_the_results_is_asked_whether_it_is_an_origin
     assert "Is it a high-resolution original? Then say so: --degrade." in large.error
     images.write(torch.zeros(3, 5, 5), odd := tmp_path / "odd.png")
     (odd_one,) = run(prior, [odd], tmp_path / "out2")
-    assert "explains pictures of 4×4" in odd_one.error
+    assert "explain pictures of 4×4" in odd_one.error
     assert "--degrade" not in odd_one.error + small.error
 
 

@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         save_file(tensors, tmp_path / "other.safetensors")
         return tmp_path / "other.safetensors"
 
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+    with pytest.raises(FileNotFoundError, match="no network at"):
         rrdb.load(tmp_path / "nothing.safetensors")
     with pytest.raises(ValueError, match=r"holds no RRDBNet: .* \(there is fc\.weight\)"):
         rrdb.load(file(**{"fc.weight": torch.zeros(2, 2)}))

@@ -289,8 +289,17 @@ def test_what_does_not_fit_is_refused(change, message, faces):
 def test_files_of_something_else_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="check the path"):
         networks.load(tmp_path / "none.safetensors")
-    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {"network": "vdsr", "width": "1.0"})
     (tmp_path / "y.safetensors").write_bytes(b"no such thing")
-    for name in "xy":
-        with pytest.raises(ValueError, match="holds no network that"):
-            networks.load(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        networks.load(tmp_path / "y.safetensors")
+    path, narrow = tmp_path / "x.safetensors", networks.VDSR(0.1).state_dict()
+    for state, about, message in (
+        (narrow, {}, "holds no network that `facesr train supervised` wrote"),
+        (narrow, {"network": "vdsrr", "width": "0.1"}, "did you mean vdsr"),
+        (narrow, {"network": "vdsr"}, "holds no network that"),
+        (narrow, {"network": "vdsr", "width": "0.5"}, "another architecture than VDSR"),
+        ({"x": torch.zeros(1)}, {"network": "vdsr", "width": "0.1"}, "another architecture than VDSR"),
+    ):
+        save_file(state, path, about)
+        with pytest.raises(ValueError, match=message):
+            networks.load(path)

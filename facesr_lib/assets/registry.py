@@ -144,6 +144,13 @@ def path(name: str) -> Path:
     )
 
 
+def locate(name: str | Path) -> Path:
+    """Where something lies that is named by its path, or as a registry entry; errors as `path`'s."""
+    place = Path(name).expanduser()
+    plain = place.name == str(name) and not place.suffix and not place.is_file()
+    return path(str(name)) if plain and (str(name) in entries() or not place.exists()) else place
+
+
 def checked(name: str) -> Path:
     """As `path`, and the contents are those that the registry knows; ``AssetMissing`` if not."""
     place = path(name)

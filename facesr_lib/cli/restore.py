@@ -12,13 +12,13 @@ from facesr_lib.cli import values
 
 def add(commands: Any) -> None:
     """Add the commands and their flags."""
-    restore = commands.add_parser("restore", help="restore aligned faces")
+    restore = commands.add_parser("restore", help="restore aligned faces, or enlarge any picture")
     restore.add_argument("photos", nargs="+", type=values.path, metavar="PHOTO", help="low-resolution faces")
     restore.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the results")
     restore.add_argument("--overwrite", action="store_true", help="replace earlier results, though never a photo")
     restore.add_argument("--method", default="pulse", help="`facesr methods` lists them (%(default)s)")
-    restore.add_argument("--scale", type=int, default=8, help="how much smaller the photos are (%(default)s)")
-    restore.add_argument("--kernel", default="bicubic", help="how they were made small (%(default)s)")
+    restore.add_argument("--scale", type=int, help="how much smaller the photos are (the method's own, else 8)")
+    restore.add_argument("--kernel", help="how they were made small (what the method is for, mostly bicubic)")
     restore.add_argument("--degrade", action="store_true", help="photos are high-resolution: make them small first")
     restore.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
     restore.add_argument("--steps", type=int, help="short for --set steps=; default: the method's own")
@@ -41,7 +41,8 @@ def _restore(arguments: argparse.Namespace) -> int:
     from facesr_lib.messages import choose
     from facesr_lib.prior import FacePrior
 
-    types = restoration.METHODS[choose(arguments.method, restoration.METHODS, "method")].types
+    method = restoration.METHODS[choose(arguments.method, restoration.METHODS, "method")]
+    types, scale = method.types, arguments.scale if arguments.scale is not None else method.scale or 8
     options = {name: number for name in ("steps", "restarts") if (number := getattr(arguments, name)) is not None}
     for assignment in arguments.set:
         name, equals, text = assignment.partition("=")
@@ -58,7 +59,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         arguments.photos,
         arguments.out,
         FacePrior.load(arguments.prior, arguments.device),
-        Downsample(arguments.scale, arguments.kernel),
+        Downsample(scale, arguments.kernel) if arguments.kernel else method.operator(scale),
         method=arguments.method,
         degrade=arguments.degrade,
         overwrite=arguments.overwrite,

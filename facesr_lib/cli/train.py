@@ -14,21 +14,23 @@ from facesr_lib.cli import values
 
 
 class ConfigParser(argparse.ArgumentParser):
-    """A parser that reads the flags of ``module.Config`` as well, once its command is called: torch is slow to load."""
+    """A parser that reads the flags of ``module.config`` as well, once its command is called: torch is slow to load."""
 
-    module = ""
+    module, config = "", "Config"
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """As every parser; the Config's fields become arguments."""
-        config = import_module(self.module).Config
+        config = getattr(import_module(self.module), self.config)
         hints, meanings = get_type_hints(config), _attributes(config)
         group = self.add_argument_group("every choice of the training")
         for field in fields(config):
+            switch: dict[str, Any] = {"nargs": "?", "const": True} if hints[field.name] is bool else {}
             group.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=partial(values.value, hint=hints[field.name]),
                 default=field.default,
                 metavar=getattr(hints[field.name], "__name__", "value").upper(),
+                **switch,
                 help=f"{meanings[field.name]} ({values.text(field.default)})".lstrip().replace("%", "%%"),
             )
         return super().parse_known_args(*args, **kwargs)
@@ -62,9 +64,46 @@ def add(commands: Any) -> None:
     flow.add_argument("--device", default="auto")
     flow.set_defaults(run=_flow)
 
-    for network in (prior, flow):
+    first = networks.add_parser("esrgan-start", help="ESRGAN's first stage: generator and companion encoder, apart")
+    first.config = "Start"
+    first.set_defaults(run=_esrgan_start)
+
+    second = networks.add_parser("esrgan", help="ESRGAN and LSRGAN: the second stage, by --latent and --contextual")
+    second.add_argument("--start", type=values.path, required=True, metavar="DIR", help="folder of a first stage")
+    second.set_defaults(run=_esrgan)
+
+    for stage in (first, second):
+        stage.module = "facesr_lib.training.esrgan"
+        stage.add_argument("--pictures", type=values.path, metavar="DIR", help="folder of pictures (bsd200's)")
+        stage.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
+        stage.add_argument("--device", default="auto")
+
+    landmarks = networks.add_parser("landmarks", help="a small landmark network, by hints")
+    landmarks.add_argument("--teacher", metavar="NETWORK", help="whose heatmaps are the hints (drawn landmarks)")
+    landmarks.set_defaults(run=_landmarks)
+
+    progressive = networks.add_parser("progressive", help="progressive face super-resolution")
+    progressive.add_argument("--fan", default="landmarks", metavar="NETWORK", help="landmark network (%(default)s)")
+    progressive.set_defaults(run=_progressive)
+
+    supervised = networks.add_parser("supervised", help="what it is compared with: VDSR, URDGN, FSRNet, FSRGAN")
+    supervised.add_argument("--network", required=True, metavar="NAME", help="vdsr, urdgn, fsrnet or fsrgan")
+    supervised.add_argument("--parsing", metavar="FILE", help="labels of the faces, for FSRNet and FSRGAN (ours)")
+    supervised.set_defaults(run=_supervised)
+
+    for network in (landmarks, progressive, supervised):
+        network.module = f"facesr_lib.training.{network.prog.split()[-1]}"
+        network.add_argument("--faces", default="faces-train", help="registry name or folder (%(default)s)")
+        network.add_argument("--device", default="auto")
+    for network in (landmarks, supervised):
+        network.add_argument("--landmarks", metavar="FILE", help="labels of the faces (ours)")
+    for network in (progressive, supervised):
+        network.add_argument("--bf16", action="store_true", help="networks in bfloat16")
+
+    for network in (prior, flow, landmarks, first, second, progressive, supervised):
         network.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the run")
-        network.add_argument("--hours", type=float, required=True)
+        whole = network in (first, second, progressive, supervised)
+        network.add_argument("--hours", type=float, required=not whole, help="all iterations if not given" * whole)
         network.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
@@ -101,3 +140,84 @@ def _flow(arguments: argparse.Namespace) -> None:
     prior.save(arguments.out / "prior.safetensors")
     ended = "interrupted" if report.interrupted else "done"
     print(f"{ended} after {report.images_seen} codes; {arguments.out / 'prior.safetensors'} is the prior with its flow")
+
+
+def _esrgan_start(arguments: argparse.Namespace) -> None:
+    from facesr_lib.training import esrgan
+
+    config = _config(esrgan.Start, arguments)
+    report = esrgan.pretrain(_pictures(arguments), arguments.out, config, **_on(arguments))
+    ended = "interrupted" if report.interrupted else "done"
+    print(
+        f"{ended} after {report.images_seen} patches; `facesr train esrgan --start {arguments.out}` goes on from here"
+    )
+
+
+def _esrgan(arguments: argparse.Namespace) -> None:
+    from facesr_lib.training import esrgan
+
+    config = _config(esrgan.Config, arguments)
+    report = esrgan.train(_pictures(arguments), arguments.out, config, arguments.start, **_on(arguments))
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} patches; {arguments.out / esrgan.GENERATOR} is the moving average")
+
+
+def _pictures(arguments: argparse.Namespace) -> Any:
+    from facesr_lib import assets
+    from facesr_lib.training.patches import read_pictures
+
+    return read_pictures(arguments.pictures or assets.path("bsd200"), arguments.patch)
+
+
+def _on(arguments: argparse.Namespace) -> dict[str, Any]:
+    from facesr_lib import devices
+
+    device = devices.pick_device(arguments.device)
+    return {"device": device, "bf16": arguments.bf16, "hours": arguments.hours, "resume": arguments.resume}
+
+
+def _landmarks(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets, data, devices
+    from facesr_lib.training import landmarks, loop
+
+    loop.check_budget(arguments.hours, None)
+    config, device = _config(landmarks.Config, arguments), devices.pick_device(arguments.device)
+    teacher = points = None
+    if arguments.teacher:
+        teacher = landmarks.hints(assets.locate(arguments.teacher), device)
+    else:
+        points = data.landmarks(arguments.faces, data.FACE_SIDE, arguments.landmarks)
+    pixels = data.prepared(assets.locate(arguments.faces), data.FACE_SIDE, skip_damaged=False)
+    budget = {"hours": arguments.hours, "resume": arguments.resume}
+    report = landmarks.train(pixels, points, arguments.out, config, teacher=teacher, device=device, **budget)
+    _ended(report, arguments.out / landmarks.NETWORK)
+
+
+def _progressive(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets
+    from facesr_lib.training import progressive
+
+    config, faces = _config(progressive.Config, arguments), assets.locate(arguments.faces)
+    report = progressive.train(faces, arguments.out, config, fan=arguments.fan, **_on(arguments))
+    _ended(report, arguments.out / progressive.NETWORK)
+
+
+def _supervised(arguments: argparse.Namespace) -> None:
+    from facesr_lib import assets, data
+    from facesr_lib.messages import choose
+    from facesr_lib.training import supervised
+
+    config, faces = _config(supervised.Config, arguments), arguments.faces
+    recipe = supervised.RECIPES[choose(arguments.network, supervised.RECIPES, "supervised network")]
+    side = data.FACE_SIDE if config.rotation or config.scale or config.shift else supervised.SIDE
+    priors: dict[str, Any] = {}
+    if recipe.priors:
+        priors["points"] = data.landmarks(faces, side, arguments.landmarks)
+        priors["labels"] = data.parsing(faces, side, arguments.parsing)
+    pixels = data.prepared(assets.locate(faces), side, skip_damaged=not recipe.priors)
+    report = supervised.train(arguments.network, pixels, arguments.out, config, **priors, **_on(arguments))
+    _ended(report, arguments.out / f"{arguments.network}.safetensors")
+
+
+def _ended(report: Any, file: Any) -> None:
+    print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} faces; {file} is the network")

@@ -9,6 +9,7 @@ from facesr_lib.degrade.downsample import (
     check_gradient,
     check_lowres,
     check_pixels,
+    halved,
     halvings,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "check_gradient",
     "check_lowres",
     "check_pixels",
+    "halved",
     "halvings",
 ]

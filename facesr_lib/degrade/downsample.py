@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,13 @@ def halvings(times: int) -> Chain:
     return Chain(*(Downsample(2, "bilinear") for _ in range(times)))
 
 
+def halved(scale: int) -> Chain:
+    """As `halvings`, until a picture is so many times smaller; a ``ValueError`` unless that is 2, 4, 8, …."""
+    power = isinstance(scale, Integral) and scale > 1 and int(scale).bit_count() == 1
+    require(power, f"halving makes pictures 2, 4, 8, … times smaller; got {scale!r}: choose one of these.")
+    return halvings(int(scale).bit_length() - 1)
+
+
 def check_pixels(lowres: Tensor) -> Tensor:
     """Check that a low-resolution batch holds pictures, of whatever size; errors as `check_lowres`."""
     require(images.check_batch(lowres).numel() > 0, f"expected at least one picture; got {tuple(lowres.shape)}.")
@@ -117,7 +124,7 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     require(callable(operator), f"an operator makes large pictures small when it is called; got {operator!r}.")
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
-    explains = f"the picture is {height}×{width}; {through} a {resolution}×{resolution} prior explains"
+    explains = f"the picture is {height}×{width}; {through} faces of {resolution}×{resolution} explain"
     better = (
         f"choose scale {resolution // side} for {side}×{side}, or "
         if side < resolution and resolution % side == 0

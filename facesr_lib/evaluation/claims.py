@@ -37,6 +37,7 @@ class Claim:
     table: str = ""  # that tests it, or would; "" if none does
     chapter: str = ""  # that tests it or shows it small
     untested: str = ""  # why nothing here can test it
+    undecided: str = ""  # why no difference that is measured here can decide it
     metric: str = ""  # in `METRICS`; "", as both rows, where the test stands in a chapter
     better: str = ""
     worse: str = ""
@@ -122,48 +123,55 @@ def _check(entry: Mapping[str, Any], required: Iterable[str], optional: Iterable
         raise ValueError(f"it lacks {', '.join(missing)}: add what is missing.")
 
 
-def _settings(table: str) -> list[str]:
-    return [f"{scale}x" for scale in TABLES[table].paper_scales]
-
-
 def _printed(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Cell, Decimal]]:
     """Read a printed table."""
-    _check(entry, ("metrics", "printed"), ("absent",))
-    choose(name, TABLES, "table")
+    _check(entry, ("metrics", "printed"), ("absent", "unmeasured"))
     columns = [choose(metric, METRICS, "metric") for metric in entry["metrics"]]
-    labels = [*(row.label for row in TABLES[name].rows), *entry.get("absent", ())]
+    labels, settings = list(entry.get("absent", ())), list(entry["printed"])
+    if not entry.get("unmeasured"):
+        labels += [row.label for row in TABLES[choose(name, TABLES, "table")].rows]
+        settings = TABLES[name].paper_settings
     for setting, rows in entry["printed"].items():
-        choose(setting, _settings(name), "setting")
+        choose(setting, settings, "setting")
         for row, numbers in rows.items():
             choose(row, labels, "row")
-            if len(numbers) != len(columns) or not all(isinstance(number, Decimal) for number in numbers):
+            if len(numbers) != len(columns) or not all(map(_is_printed, columns, numbers)):
                 raise ValueError(
                     f"{row!r} at {setting} needs a number for each of {', '.join(columns)}, with all its digits, such "
-                    f"as 0.50; it has {', '.join(map(str, numbers))}."
+                    f'as 0.50, or "" where none is printed; it has {", ".join(map(str, numbers))}.'
                 )
-            yield from (((name, setting, row, metric), n) for metric, n in zip(columns, numbers, strict=True))
+            found = zip(columns, numbers, strict=True)
+            yield from (((name, setting, row, metric), Decimal(n)) for metric, n in found if n != "")
+
+
+def _is_printed(metric: str, number: object) -> bool:
+    return isinstance(number, int if METRICS[metric].whole else Decimal) or number == ""
 
 
 def _comparisons(paper: str, entry: Mapping[str, Any], printed: Mapping[Cell, Decimal]) -> Iterator[Claim]:
     """Check a claim and take it apart into its comparisons."""
     compared = ("table", "better", "worse", "by", "at")
-    _check(entry, ("id", "where", "says"), (*compared, "chapter", "untested", "differs", "readings"))
+    _check(entry, ("id", "where", "says"), (*compared, "chapter", "untested", "undecided", "differs", "readings"))
     if not any(entry.get(field) for field in ("table", "chapter", "untested")):
         raise ValueError("say what tests it (table or chapter) or why nothing does (untested).")
     if len(given := [field for field in compared if entry.get(field)]) not in (0, len(compared)):
         raise ValueError(f"{', '.join(compared)} belong together; it has {', '.join(given)} only.")
+    untold = {cell[0]: cell for cell in printed if cell[0] not in TABLES}
+    if entry.get("table") in untold and not entry.get("untested"):
+        raise ValueError(f"nothing measures {entry['table']}: say why the claim is not tested (untested).")
     shared = {field: value for field, value in entry.items() if field not in ("by", "at")} | {"paper": paper}
     if not given:
         yield Claim(**shared)
         return
-    table = choose(entry["table"], TABLES, "table")
+    table = choose(entry["table"], [*TABLES, *untold], "table")
+    settings = TABLES[table].paper_settings if table in TABLES else {cell[1] for cell in printed if cell[0] == table}
     if not entry.get("untested"):
         for row in (entry["better"], entry["worse"]):
             choose(row, [row.label for row in TABLES[table].rows], "row")
     numbers = entry["where"].startswith("table") or any(cell[0] == table for cell in printed)
     for at in entry["at"]:
         for metric in entry["by"]:
-            place = choose(at, _settings(table), "setting"), choose(metric, METRICS, "metric")
+            place = choose(at, settings, "setting"), choose(metric, METRICS, "metric")
             better, worse = ((table, place[0], entry[side], place[1]) for side in ("better", "worse"))
             theirs = (_number(printed, better), _number(printed, worse)) if numbers else None
             yield Claim(**shared, at=at, metric=metric, theirs=theirs)

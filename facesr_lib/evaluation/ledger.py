@@ -61,7 +61,8 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     """Judge a claim by the differences between its two rows on the same faces, at the paper's setting.
 
     *Reproduced*: the whole 95 % bootstrap interval of the mean difference lies on the claimed side. *Not reproduced*:
-    it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces.
+    it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces; or the
+    claim's ``undecided`` says why it cannot decide.
     *Contradictory*: the paper's own numbers deny its words, so neither can be reproduced alone.
 
     Parameters
@@ -78,6 +79,8 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
         If a row holds a face twice.
     """
     judged = _of_the_words(claim, records, seed)
+    if claim.undecided and judged.interval:
+        judged = replace(judged, word="undecided", reason=claim.undecided)
     if not claim.contradicted or judged.ours is None:
         return judged
     sides = {"reproduced": "ours go with its words", "not reproduced": "ours go with its numbers"}
@@ -182,7 +185,7 @@ def table(paper: str, folder: Path | None = None) -> Table:
         if not claim.metric:
             rows.append([claim.says, claim.where, "", "", "", word])
             continue
-        codes = TABLES[claim.table].measure is measures.gaussianity  # not pictures
+        codes = claim.table in TABLES and TABLES[claim.table].measure is measures.gaussianity  # not pictures
         at = claim.at if judged.setting in ("", claim.at) else f"{claim.at} (here {judged.setting})"
         place = [claim.where.split(",")[0], *([] if codes else [at.replace("x", "×")]), METRICS[claim.metric].label]
         budget = []
@@ -202,7 +205,9 @@ def _shipped() -> str:
 
 def _another_prior(measured: Results | None) -> str:
     """Tell results apart that are not the shipped prior's."""
-    return "measured with another prior" if measured and measured.origin.weights != _shipped() else ""
+    if measured is None or measured.origin.prior == "none":
+        return ""
+    return "" if measured.origin.weights == _shipped() else "measured with another prior"
 
 
 def _reason(metric: str) -> str:

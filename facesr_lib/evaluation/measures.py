@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import pstdev
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facesr_lib import metrics
+from facesr_lib import assets, data, metrics
 from facesr_lib.evaluation.prior import gaussianisation
 from facesr_lib.evaluation.records import OF_ALL_FACES
+from facesr_lib.networks import landmarks
 from facesr_lib.prior import FacePrior
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is read: is more better, its label, and what its values are multiplied by under that label."""
+    """How a metric is read: is more better, its label, what its values are multiplied by under it, is it a count."""
 
     more_is_better: bool
     label: str
     unit: int = 1
+    whole: bool = False
 
 
 METRICS = {
@@ -30,6 +33,9 @@ METRICS = {
     "ms_ssim": Metric(True, "MS-SSIM"),
     "lpips": Metric(False, "LPIPS"),
     "niqe": Metric(False, "NIQE"),
+    "pi": Metric(False, "PI"),
+    "psd": Metric(False, "standard deviation of PSNR"),
+    "l1": Metric(False, "L1 of Y"),
     "fid": Metric(False, "FID"),
     "kid": Metric(False, "KID ×10³", 1000),
     "id": Metric(True, "ID"),
@@ -39,6 +45,10 @@ METRICS = {
     "seconds": Metric(False, "seconds per face"),
     "ks": Metric(False, "Kolmogorov–Smirnov distance"),
     "wasserstein": Metric(False, "Wasserstein distance"),
+    "parameters": Metric(False, "parameters", whole=True),
+    "nme_64": Metric(False, "NME at 64², %", 100),
+    "nme_128": Metric(False, "NME at 128², %", 100),
+    "mos": Metric(True, "MOS"),
 }
 """The papers' metrics, and what their words and figures are translated into."""
 
@@ -49,6 +59,9 @@ STAND_INS = {
 }
 """What is read where results hold no value under the metric's own name, and what is said of it."""
 
+
+CROP = 4
+"""Border pixels that the papers on natural pictures leave out at 4×."""
 
 Values = Iterator[tuple[int, str, float]]
 """Face, metric, value."""
@@ -79,6 +92,62 @@ def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
             for name, column in metrics.pseudo_values(real, fake, network).items():
                 yield OF_ALL_FACES, name + suffix, whole[name].item()
                 yield from ((face, name + suffix, value) for face, value in enumerate(column.tolist()))
+
+
+def of_pictures(restored: Restored, truth: Sequence[Tensor], **_: Any) -> Values:
+    """Enlarged pictures, as files, against the originals (1, 3, H, W): luminance, 4 pixels cropped (Wang et al. 2018).
+
+    "psd" is the standard deviation of PSNR over the set, with a pseudo-value for each picture; "l1-wrapped" the mean
+    difference of two luminances whose bytes are subtracted as bytes, where 3 − 5 is 254.
+    """
+    of_each: list[float] = []
+    naturalness = metrics.available()["niqe"] is None
+    for picture, (image, original) in enumerate(zip(restored(0)["image"], truth, strict=True)):
+        rounded = (image * 255).round() / 255
+        of_each.append(metrics.psnr(rounded, original, y_channel=True, crop=CROP).item())
+        yield picture, "psnr", of_each[-1]
+        yield picture, "ssim", metrics.ssim(rounded, original, y_channel=True, crop=CROP).item()
+        ours, theirs = ((metrics.luma(x) * 255).round()[..., CROP:-CROP, CROP:-CROP] for x in (rounded, original))
+        yield picture, "l1", (ours - theirs).abs().mean().item() / 255
+        yield picture, "l1-wrapped", (ours - theirs).remainder(256).mean().item() / 255
+        if naturalness:
+            yield picture, "niqe", metrics.niqe(rounded, crop=CROP).item()
+    whole, n = pstdev(of_each), len(of_each)
+    yield OF_ALL_FACES, "psd", whole
+    for picture in range(n):
+        yield picture, "psd", n * whole - (n - 1) * pstdev(of_each[:picture] + of_each[picture + 1 :])
+
+
+def reported(restored: Restored, truth: Tensor, **_: Any) -> Values:
+    """As `quality`, and the PSNR of each face's batch of 16, of its mean squared error, as in the progressive paper.
+
+    That is never more than the mean of the faces' own.
+    """
+    yield from quality(restored, truth)
+    errors = (restored(0)["image"] - truth).square().mean((1, 2, 3)).split(16)
+    batches = torch.cat([(-10 * error.mean().log10()).expand(len(error)) for error in errors])
+    yield from ((face, "psnr-of-batches", value) for face, value in enumerate(batches.tolist()))
+
+
+@torch.no_grad()
+def attention(restored: Restored, truth: Tensor, options: Mapping[str, Any], **_: Any) -> Values:
+    """As `reported`, and of the landmark network its parameters and its distance from labels, as a share of the side.
+
+    ``options["network"]``: "landmarks", or "fan", of which nothing is known but its layers.
+    """
+    ours = options.get("network", "landmarks") == "landmarks"
+    network = landmarks.load(assets.path("landmarks")) if ours else landmarks.FAN()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    yield from ((face, "parameters", parameters) for face in range(len(truth)))
+    if not ours:
+        return
+    for side in (64, 128):
+        small = torch.nn.functional.avg_pool2d(truth, truth.shape[2] // side).cpu()
+        points = torch.cat([landmarks.peaks(network(part)) for part in small.split(10)])
+        away = points - data.landmarks("faces-test", side)[: len(truth)]
+        nme = away.norm(dim=2).mean(1) / side
+        yield from ((face, f"nme_{side}", value) for face, value in enumerate(nme.tolist()))
+    yield from reported(restored, truth)
 
 
 def seconds(restored: Restored, **_: Any) -> Values:

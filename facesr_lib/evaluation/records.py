@@ -33,8 +33,8 @@ class Record:
 class Origin:
     """What results were measured with; digests are the first 16 digits of SHA-256."""
 
-    prior: str
-    weights: str  # digest of its networks
+    prior: str  # "none" where networks with weights of their own were measured
+    weights: str  # digest of its networks, or of theirs
     faces: int
     faces_from: str  # such as "held-out faces"
     faces_digest: str
@@ -44,10 +44,13 @@ class Origin:
     effort: float
     seed: int
     batch: int
+    networks: str = ""  # where there is no prior: how wide each network is, and how much it has seen
 
     def budget(self, measured: str = "") -> str:
         """Say it in words; ``measured`` stands for the faces where there are none."""
         faces = measured or f"{self.faces} {self.faces_from}"
+        if self.prior == "none":
+            return f"{self.networks or 'shipped networks'}, {faces}"
         return f"prior {self.prior}, {faces}, effort {self.effort:g}, seed {self.seed}"
 
 

@@ -19,7 +19,8 @@ def table(name: str, results: Results) -> Table:
     Returns
     -------
     Table
-        One row per scale and method; a metric that neither measured is left out. Where ours were measured on the
+        One row per scale and method, with the method's width and budget where it is a network; a metric that neither
+        measured is left out. Where ours were measured on the
         prior's own samples, which are easier, the paper's numbers say that they are of other faces.
     """
     choose(name, TABLES, "table")
@@ -27,12 +28,17 @@ def table(name: str, results: Results) -> Table:
     records = [r for r in results.records if r.table == name]
     columns = list(dict.fromkeys([cell[3] for cell in printed] + [r.metric for r in records]))
     others = ", on other faces:" if results.origin.faces_from == chapter.SAMPLES else ""
+    trained = dict(part.split(": ", 1) for part in results.origin.networks.split("; ") if part)
+    methods = {row.label: row.method for row in TABLES[name].rows}
     rows = []
     for setting, paper, row in dict.fromkeys((r.setting, r.paper, r.row) for r in records):
         here = [r for r in records if (r.setting, r.paper, r.row) == (setting, paper, row)]
-        cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×")), row]
+        cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×"))]
+        cells.append(f"{row} ({trained[methods[row]]})" if methods.get(row) in trained else row)
         for metric in columns:
-            parts = [ours(by_face(here, metric))]
+            values = by_face(here, metric)
+            count = metric in METRICS and METRICS[metric].whole and bool(values)  # the same for every face
+            parts = [f"{min(values.values()):,.0f}" if count else ours(values)]
             if (number := printed.get((name, paper, row, metric))) is not None:
                 parts.append(f"paper{others} {number / METRICS[metric].unit}")
             cells.append(" · ".join(filter(None, parts)))

@@ -26,17 +26,19 @@ from facesr_lib.degrade import Chain, Downsample
 from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, read, write
-from facesr_lib.evaluation.tables import Row
+from facesr_lib.evaluation.tables import PaperTable, Row
 from facesr_lib.messages import check, choose
+from facesr_lib.networks import checkpoints
 from facesr_lib.prior import FacePrior
 
 LIBRARY = Path(__file__).parents[1]
 PICTURES = (
     *("degrade", "images.py", "losses/latent.py", "losses/perceptual.py", "losses/semantic.py", "networks/flow.py"),
     *("networks/perceptual.py", "networks/stylegan2", "prior", "randomness.py", "restoration/methods.py", "search"),
-    "evaluation/run.py",
+    *("networks/checkpoints.py", "networks/progressive.py", "networks/rrdb.py", "networks/supervised.py"),
+    *("restoration/tiles.py", "evaluation/run.py"),
 )
-VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py")
+VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py", "networks/landmarks.py")
 """The sources that can change a row's pictures, and those that can change what is measured of them."""
 
 
@@ -53,6 +55,12 @@ class Unit:
     device: str  # where to,
     origin: Origin  # and what it must find
     progress: bool
+    pictures: str = ""  # a benchmark, where it is not about faces
+
+    @property
+    def setting(self) -> str:
+        """What records call it."""
+        return self.pictures or f"{self.scale}x"
 
 
 def run(
@@ -93,7 +101,7 @@ def units(
         In `TABLES`.
     prior : FacePrior
     faces, batch : int
-        How many faces, and how many are searched at once.
+        How many faces, and how many are searched at once; benchmarks are always whole, and one by one.
     effort : float
         Multiplies every method's number of steps.
     seed : int
@@ -110,14 +118,20 @@ def units(
     check("batch", batch, int, at_least=1)
     check("effort", effort, above=0)
     check("seed", seed, int, at_least=0)
-    if prior.resolution <= data.FACE_SIDE and faces > data.TEST_FACES:
+    if (table.resolution or prior.resolution) <= data.FACE_SIDE and faces > data.TEST_FACES:
         raise ValueError(f"there are {data.TEST_FACES} held-out faces; got faces = {faces}.")
     for stage in [stage for row in table.rows for stage in (row, row.start) if stage and stage.method]:
         restoration.check(stage.method, stage.options, prior)
-    origin = _open(prior, faces, float(effort), seed, batch)
+    settings, device = table.settings(prior.resolution), str(prior.device)
+    if table.pictures:
+        origin = _of_pictures(table, prior, seed)
+        sets = [(*setting, pictures) for pictures in table.pictures for setting in settings]
+    else:
+        origin = _open(table, prior, faces, float(effort), seed, batch)
+        sets = [(*setting, "") for setting in settings]
     return [
-        Unit(name, row, scale, paper, table.measure, prior.name, str(prior.device), origin, progress)
-        for scale, paper in table.settings(prior.resolution)
+        Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures)
+        for scale, paper, pictures in sets
         for row in table.rows
     ]
 
@@ -132,15 +146,15 @@ def measure(unit: Unit) -> list[Record]:
     KeyboardInterrupt
         After Ctrl-C, which leaves nothing of the row but its finished stages.
     """
-    setting, paper = f"{unit.scale}x", f"{unit.paper}x"
+    setting, paper = unit.setting, unit.pictures or f"{unit.paper}x"
     prior, truth = _opened(unit)
+    restored: Callable[..., Any] = partial(_enlarged if unit.pictures else _restored, unit, unit.row)
     path = _place(unit, unit.row, unit.measure.__name__, unit.origin.code, unit.origin.metrics).with_suffix(".csv")
     with suppress(OSError, ValueError):  # not there, or damaged
-        kept = _whole_row(read(path).records, unit)  # perhaps another table's, which has the same row
+        kept = _whole_row(read(path).records, unit, len(truth))  # perhaps another table's, which has the same row
         return [replace(r, table=unit.table, setting=setting, paper=paper, row=unit.row.label) for r in kept]
     if unit.progress:
         print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
-    restored = partial(_restored, unit, unit.row)
     found = [
         Record(unit.table, setting, paper, unit.row.label, face, metric, float(f"{value:.6g}"))
         for face, metric, value in unit.measure(
@@ -152,13 +166,13 @@ def measure(unit: Unit) -> list[Record]:
     return found
 
 
-def _whole_row(records: tuple[Record, ...], unit: Unit) -> tuple[Record, ...]:
+def _whole_row(records: tuple[Record, ...], unit: Unit, pictures: int) -> tuple[Record, ...]:
     """Return a row's records; a ``ValueError`` unless there are some, and every metric has a value for each face."""
     faces: dict[str, set[int]] = {r.metric: set() for r in records}
     for r in records:
         faces[r.metric].add(r.face)
     count = 1 + max((r.face for r in records), default=OF_ALL_FACES)
-    expected = count if unit.measure is measures.gaussianity else unit.origin.faces  # that one counts draws
+    expected = count if unit.measure is measures.gaussianity else pictures  # that one counts draws
     if not faces or count != expected or any(found - {OF_ALL_FACES} != set(range(count)) for found in faces.values()):
         raise ValueError("values are missing")
     return records
@@ -198,49 +212,128 @@ def _digest(named: Iterable[tuple[str, str | Tensor]]) -> str:
 
 CODE, CODE_OF_PICTURES = code(), code(PICTURES)
 """Read when this is imported: what is changed on disk while it runs has no part in what it measures."""
-_here: dict[Origin, tuple[FacePrior, Tensor]] = {}
-"""The prior and the faces, (N, 3, R, R), that this process has open, and what they are."""
+_here: dict[Origin, tuple[FacePrior, Any]] = {}
+"""The prior and the faces, (N, 3, R, R), that this process has open, or benchmark → its pictures, and what they are."""
 
 
-def _open(prior: FacePrior, faces: int, effort: float, seed: int, batch: int) -> Origin:
-    truth, faces_from = chapter.faces(prior, faces)
+def _open(table: PaperTable, prior: FacePrior, faces: int, effort: float, seed: int, batch: int) -> Origin:
+    if table.resolution:
+        truth, faces_from = data.held_out(table.resolution, faces)
+        truth, methods = truth.to(prior.device), dict.fromkeys(row.method for row in table.rows if row.method)
+        name, digest, precision = "none", weights_of(methods, table.networks), torch.float32
+    else:
+        truth, faces_from = chapter.faces(prior, faces)
+        name, digest, precision, methods = Path(prior.name).name, weights(prior), prior.precision, {}
     origin = Origin(
-        prior=Path(prior.name).name,
-        weights=weights(prior),
+        prior=name,
+        weights=digest,
         faces=faces,
         faces_from=faces_from,
         faces_digest=files.digest(truth)[:16],
         code=CODE,
-        device=f"{prior.device.type}, {str(prior.precision).removeprefix('torch.')}",
+        device=f"{prior.device.type}, {str(precision).removeprefix('torch.')}",
         metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
         effort=effort,
         seed=seed,
         batch=batch,
+        networks="; ".join(map(_trained, _registered(methods, table.networks))),
     )
     _here.clear()
     _here[origin] = prior, truth
     return origin
 
 
-def _opened(unit: Unit) -> tuple[FacePrior, Tensor]:
-    """Return the prior and the faces that a unit was made with."""
+def _of_pictures(table: PaperTable, prior: FacePrior, seed: int) -> Origin:
+    """Open a table's benchmarks, each picture cropped to whole multiples of the scale."""
+    scale = table.scales[0]
+    sets = {
+        name: [
+            image[None, :, : image.shape[1] // scale * scale, : image.shape[2] // scale * scale].to(prior.device)
+            for image in data.benchmark_images(name)
+        ]
+        for name in table.pictures
+    }
+    every = [image for pictures in sets.values() for image in pictures]
+    methods = dict.fromkeys(row.method for row in table.rows)
+    origin = Origin(
+        prior="none",
+        weights=weights_of(methods),
+        faces=len(every),
+        faces_from=f"pictures of {', '.join(sets)}",
+        faces_digest=files.digest(*every)[:16],
+        code=CODE,
+        device=f"{prior.device.type}, float32",
+        metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
+        effort=1.0,
+        seed=seed,
+        batch=1,
+    )
+    _here.clear()
+    _here[origin] = prior, sets
+    return origin
+
+
+def weights_of(methods: Iterable[str], networks: Iterable[str] = ()) -> str:
+    """Return the digest of the weights of methods that have some of their own, and of others: 16 hexadecimal digits."""
+    return _digest((name, files.sha256(assets.path(name))) for name in _registered(methods, networks))
+
+
+def _registered(methods: Iterable[str], networks: Iterable[str]) -> list[str]:
+    return sorted({*networks, *(name for method in methods for name in restoration.METHODS[method].weights)})
+
+
+def _trained(name: str) -> str:
+    """How wide a network is and how much it has seen, as its file says."""
+    _, about = checkpoints.read(assets.path(name))
+    width = f"width {float(about['width']):g}, " if "width" in about else ""
+    return f"{name}: {width}{int(about['images_seen']):,} images seen"
+
+
+def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
+    """What a row's method makes of a benchmark's pictures, each (1, 3, H, W) alone; they are made anew every time."""
+    operator, method = Downsample(unit.scale), restoration.METHODS[row.method]
+    prior, truth = _opened(unit)
+    small = ((operator(image).clamp(0, 1) * 255).round() / 255 for image in truth)  # as files would be
+    seed = unit.origin.seed + attempt
+    return {"image": [method(z, operator, prior=prior, seed=seed, progress=False, **row.options).image for z in small]}
+
+
+def _opened(unit: Unit) -> tuple[FacePrior, Any]:
+    """Return the prior and the faces, or the benchmark's pictures, that a unit was made with."""
     asked = unit.origin
     if asked not in _here:
         prior = FacePrior.load(unit.prior, unit.device)
-        here = _open(prior, asked.faces, asked.effort, asked.seed, asked.batch)
+        if unit.pictures:
+            here = _of_pictures(TABLES[unit.table], prior, asked.seed)
+        else:
+            here = _open(TABLES[unit.table], prior, asked.faces, asked.effort, asked.seed, asked.batch)
         if differ := [name for name, value in vars(here).items() if value != getattr(asked, name)]:
             raise ValueError(
                 f"this process would not measure what it was asked for: {', '.join(differ)} differ. Give every process "
                 "the same checkpoint, faces, packages and version of the library."
             )
-    return _here[asked]
+    prior, truth = _here[asked]
+    return prior, truth[unit.pictures] if unit.pictures else truth
 
 
 def _place(unit: Unit, row: Row, *more: object) -> Path:
     """Say where something of a row is kept: keyed by all that can change it."""
     of = unit.origin
     batch = of.batch if unit.measure is measures.seconds else None
-    key = (row, unit.scale, of.weights, of.faces_digest, of.device, of.effort, of.seed, batch, CODE_OF_PICTURES, *more)
+    key = (
+        row,
+        unit.scale,
+        unit.pictures,
+        TABLES[unit.table].operator.__name__,
+        of.weights,
+        of.faces_digest,
+        of.device,
+        of.effort,
+        of.seed,
+        batch,
+        CODE_OF_PICTURES,
+        *more,
+    )
     return assets.cache() / "results" / files.digest(repr(key))[:32]
 
 
@@ -252,7 +345,7 @@ def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) ->
         return _whole_pictures(load_file(path, device=str(prior.device)), truth, needed)
     stage = row.start and replace(row.start, corrupt=row.corrupt, before=row.before)
     start = stage and _restored(unit, stage, attempt, ["latent"])
-    operator = Downsample(unit.scale)
+    operator = TABLES[unit.table].operator(unit.scale)
     stages: list[Callable[[Tensor], Tensor]] = [operator]
     if row.corrupt is not None:
         stages.insert(0 if row.before else 1, row.corrupt)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from facesr_lib.degrade import Downsample
 from facesr_lib.evaluation import measures
 
 PAPER_RESOLUTION = 1024
@@ -34,6 +35,16 @@ class PaperTable:
     paper_scales: tuple[int, ...]  # at its faces' size
     rows: tuple[Row, ...]
     measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
+    pictures: tuple[str, ...] = ()  # benchmarks of `data.benchmark_images`, if it is not about faces: its settings,
+    elsewhere: tuple[str, ...] = ()  # and the paper's others, which are not to be had here
+    resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
+    networks: tuple[str, ...] = ()  # registry entries that its measure needs, besides its methods'
+    operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample  # of a scale: how faces are made small
+
+    @property
+    def paper_settings(self) -> list[str]:
+        """What the paper's columns or blocks are called: scales, or sets of pictures."""
+        return [*(self.pictures or [f"{scale}x" for scale in self.paper_scales]), *self.elsewhere]
 
     def settings(self, resolution: int) -> list[tuple[int, int]]:
         """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""

@@ -31,9 +31,9 @@ def contextual_loss(x: Tensor, y: Tensor, *, h: float = 0.5, epsilon: float = 1e
 
     Notes
     -----
-    Source: Mechrez et al. 2018; LSRGAN (Zhong & Zhou 2020) eq. 11, whose d is a *similarity* by its formula, which
-    would reward the least alike; its h is not stated. Its exponent 1 − d'/h differs from (1 − d')/h by a factor that
-    A's denominator cancels. Derived in chapter 9.
+    Source: Mechrez et al. 2018; LSRGAN (Zhong & Zhou 2020) eq. 11, whose d is a *similarity* by its formula, with which
+    the loss of a picture with itself is not 0; its h is not stated. Its exponent 1 − d'/h differs from (1 − d')/h by a
+    factor that A's denominator cancels. Derived in chapter 9.
     """
     reference = y.mean((0, 2, 3), keepdim=True)  # r
     x, y = (normalize((features - reference).flatten(2), dim=1) for features in (x, y))  # (N, C, P)

@@ -40,7 +40,8 @@ def available() -> dict[str, str | None]:
     """Metric → ``None`` if it can run on this machine, else the reason why not.
 
     "id" stands for `identity` and `identity_distance`. Set metrics are listed with Inception's features under their own
-    names, and with EfficientNet-Lite0's as ``fid-efficientnet-lite0`` and so on (see `embed`).
+    names, and with EfficientNet-Lite0's as ``fid-efficientnet-lite0`` and so on (see `embed`). "pi", the perceptual
+    index (10 − NRQM + NIQE) / 2, is named only to say why it is not here.
     """
     of_sets = ("fid", "kid", "precision_recall")
     efficientnet = pretrained.reason(pretrained.efficientnet_file)
@@ -50,6 +51,7 @@ def available() -> dict[str, str | None]:
             "lpips": pretrained.reason(lambda: perceptual.lpips_file("alex")),
             "id": pretrained.reason(recognition.model_files),
             "niqe": pretrained.reason(naturalness.pristine),
+            "pi": "NRQM's regression forests, the half of PI that is not NIQE, are not to be had as a package.",
         }
         | dict.fromkeys(of_sets, pretrained.reason(pretrained.inception_file))
         | {f"{name}-efficientnet-lite0": efficientnet for name in of_sets}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib.assets import unpickling
+from facesr_lib.networks import checkpoints
 
 POINTS = 68
 
@@ -136,18 +135,9 @@ def load(path: str | Path) -> DistilledFAN:
         It is damaged, another network's, or wants to run something.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no landmark network at {path}: check the path.")
-    network = DistilledFAN()
-    try:
-        ours = path.suffix == ".safetensors"
-        state = load_file(path) if ours else unpickling.state_dict(unpickling.load(path))
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or another network's: {error}") from error
-    if unexpected or not all(name.endswith("num_batches_tracked") for name in missing):
-        raise ValueError(f"{path} is another network's: its names are {', '.join(sorted(state)[:3])}, ….")
-    return network.eval().requires_grad_(False)
+    ours = path.suffix == ".safetensors" or not path.is_file()
+    state = checkpoints.read(path)[0] if ours else unpickling.state_dict(unpickling.load(path))
+    return checkpoints.fill(DistilledFAN(), state, path).requires_grad_(False)
 
 
 def peaks(heatmaps: Tensor) -> Tensor:

@@ -10,11 +10,9 @@ from math import log2
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from facesr_lib import files
+from facesr_lib.networks import checkpoints
 
 UNDECIDED = 255
 """Stands in label maps where nobody knows."""
@@ -146,13 +144,7 @@ class ParsingNetwork(nn.Module):
 
 def save(network: ParsingNetwork, path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write a network with its sizes, under the official names: weights in half precision, vectors in single."""
-    tensors = {
-        name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
-        for name, value in network.state_dict().items()
-        if value.is_floating_point()
-    }
-    with files.replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, dict(metadata) | {"sizes": json.dumps(network.sizes)})
+    checkpoints.save(network, path, dict(metadata) | {"sizes": json.dumps(network.sizes)})
 
 
 @torch.inference_mode(False)
@@ -166,20 +158,9 @@ def load(path: str | Path) -> ParsingNetwork:
     ValueError
         If it is damaged, or holds no parsing network.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no parsing network at {path}: check the path.")
+    state, about = checkpoints.read(path)
     try:
-        with safe_open(path, "pt") as file:
-            network = ParsingNetwork(**json.loads((file.metadata() or {})["sizes"]))
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}): download or copy it again.") from error
+        network = ParsingNetwork(**json.loads(about["sizes"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no parsing network: its metadata should give the sizes ({error}).") from error
-    counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
-    try:
-        network.load_state_dict(state | counters)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds another network than it says: {error}.") from error
-    return network.eval()
+    return checkpoints.fill(network, state, path)

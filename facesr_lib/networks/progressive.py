@@ -10,9 +10,10 @@ from math import sqrt
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from facesr_lib.networks import checkpoints
 
 CHANNELS = (512, 256, 128, 64)
 """At 16², 32², 64² and 128², at full width."""
@@ -77,6 +78,10 @@ class ProgressiveGenerator(nn.Module):
         # (1 − α) f(G^{N−1}(I)) + α G^N(I), f nearest neighbour
         small = self.to_rgb[step - 2](before)
         return (1 - faded) * F.interpolate(small, scale_factor=2.0, mode="nearest") + faded * image
+
+    def enlarge(self, lowres: Tensor) -> Tensor:
+        """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
+        return (self(2 * lowres - 1) + 1) / 2
 
 
 class ProgressiveDiscriminator(nn.Module):
@@ -144,25 +149,14 @@ def load(path: str | Path) -> ProgressiveGenerator:
     ValueError
         It is damaged, another network's, or was written before the training had reached the last step.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
+    state, about = checkpoints.read(path)
     try:
-        with safe_open(path, "pt") as file:
-            about, names = file.metadata() or {}, file.keys()
-            state = {name: file.get_tensor(name).float() for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no checkpoint ({error}): restore or train it again.") from error
-    try:
-        generator = ProgressiveGenerator(float(about["width"]))
-        missing, unexpected = generator.load_state_dict(state, strict=False)
-        if unexpected or not all(name.endswith("num_batches_tracked") for name in missing):
-            raise ValueError(f"its names are {', '.join(sorted(state)[:3])}, …")
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no generator of progressive super-resolution: {error}.") from error
-    if about.get("step") != "3":
-        raise ValueError(f"{path} was trained up to step {about.get('step')} of 3: go on with its run (--resume).")
-    return generator.eval().requires_grad_(False)
+        generator, step = ProgressiveGenerator(float(about["width"])), about["step"]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no generator of progressive super-resolution: {error} (width, step).") from error
+    if step != "3":
+        raise ValueError(f"{path} was trained up to step {step} of 3: go on with its run (--resume).")
+    return checkpoints.fill(generator, state, path).requires_grad_(False)
 
 
 class ResidualBlock(nn.Module):

@@ -6,19 +6,16 @@ import re
 from itertools import pairwise
 from math import log2
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import assets
 from facesr_lib.assets import unpickling
+from facesr_lib.networks import checkpoints
 from facesr_lib.networks.perceptual import imagenet_input
-
-Network = TypeVar("Network", bound=nn.Module)
 
 RESIDUAL = 0.2  # how much of a block's answer is added to what came in
 
@@ -232,7 +229,7 @@ def load(path: str | Path) -> RRDBNet:
     growth = state.get("RRDB_trunk.0.RDB1.conv1.bias", torch.empty(1)).numel()
     blocks = len({name.split(".")[1] for name in state if name.startswith("RRDB_trunk.")})
     doublings = sum(bool(re.fullmatch(r"upconv\d+\.weight", name)) for name in state)
-    return _filled(RRDBNet(blocks, channels, growth, 2**doublings), state, path)
+    return checkpoints.fill(RRDBNet(blocks, channels, growth, 2**doublings), state, path)
 
 
 @torch.inference_mode(False)
@@ -242,19 +239,14 @@ def load_encoder(path: str | Path) -> CompanionEncoder:
     if "upconv.bias" not in state:
         names = ", ".join(list(state)[:3]) or "nothing"
         raise ValueError(f"{path} holds no companion encoder: no tensor is named upconv.bias (there is {names}).")
-    return _filled(CompanionEncoder(state["upconv.bias"].numel()), state, path)
+    return checkpoints.fill(CompanionEncoder(state["upconv.bias"].numel()), state, path)
 
 
 def _tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if path.suffix.lower() != ".safetensors":
         return unpickling.state_dict(unpickling.load(path))
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}): download or copy it again.") from error
+    return checkpoints.read(path)[0]
 
 
 def _original(name: str) -> str:
@@ -267,12 +259,3 @@ def _original(name: str) -> str:
     ):
         name = re.sub(theirs, ours, name)
     return name
-
-
-def _filled(network: Network, state: dict[str, Tensor], path: str | Path) -> Network:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        kind = type(network).__name__
-        raise ValueError(f"{path} is of another architecture than {kind}: {error}.") from error
-    return network.eval()

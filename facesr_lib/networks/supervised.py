@@ -10,12 +10,11 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
+from facesr_lib.networks import checkpoints
 
 SCALE = 8
 POINTS = 68
@@ -274,8 +273,14 @@ def _blocks(n: int, count: int) -> list[nn.Module]:
 NETWORKS: dict[str, type[Enlarger]] = {"vdsr": VDSR, "urdgn": URDGN, "fsrnet": FSRNet, "fsrgan": FSRNet}
 
 
-def load(path: str | Path) -> Enlarger:
+def load(path: str | Path, name: str | None = None) -> Enlarger:
     """Read a network as `training.supervised` writes it.
+
+    Parameters
+    ----------
+    path
+    name : str, optional
+        Which one it has to be, such as "vdsr".
 
     Returns
     -------
@@ -287,17 +292,14 @@ def load(path: str | Path) -> Enlarger:
     FileNotFoundError
         There is no such file.
     ValueError
-        It is damaged, or holds something else.
+        It is damaged, holds something else, or another network than ``name``.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no network at {path}: check the path.")
+    state, about = checkpoints.read(path)
     try:
-        with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
-        name = messages.choose(facts.get("network"), NETWORKS, "supervised network")
-        network = NETWORKS[name](float(facts["width"]))
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        held = messages.choose(about.get("network"), NETWORKS, "supervised network")
+        network = NETWORKS[held](float(about["width"]))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no network that `facesr train supervised` wrote: {error}.") from error
-    return network.eval().requires_grad_(False)
+    if name not in (held, None):
+        raise ValueError(f"{path} holds {held}, not {name}: give another file, or choose {held}.")
+    return checkpoints.fill(network, state, path).requires_grad_(False)

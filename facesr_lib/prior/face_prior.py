@@ -83,9 +83,7 @@ class FacePrior:
         """
         if "://" in str(name):
             raise ValueError(f"{name} is an address: fetch the file, and give its path.")
-        path = Path(name).expanduser()
-        if not path.suffix and not path.is_file() and path.name == str(name):
-            path = assets.path(str(name))
+        path = assets.locate(name)
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
         statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
         if statistics.is_file():

@@ -41,7 +41,7 @@ class Outcome:
         """One line for a terminal."""
         if self.output is None:
             return f"{self.photo}: {self.error}"
-        doubt = "  (the prior does not explain this picture well)" if self.residual > 25 else ""
+        doubt = "  (the result does not explain this picture well)" if self.residual > 25 else ""
         return f"{self.photo} → {self.output}  off by {self.residual:.1f} grey levels{doubt}"
 
 
@@ -58,13 +58,15 @@ def restore(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[Outcome]:
-    """Restore aligned faces, one picture a face.
+    """Restore aligned faces, one picture a face, or enlarge pictures by a method that takes any.
 
     Parameters
     ----------
     photos : iterable of paths
         Low-resolution faces of the size that ``operator`` gives; with ``degrade``, faces of any size, which are cropped
-        square, resized to the prior's resolution and made small first.
+        square, resized to the resolution of the method or else the prior, and made small first. Where the method takes
+        any picture (`Method.pictures`) they are of any size; with ``degrade`` cropped at most to multiples of the
+        scale.
     out : path
         Folder of the results, ``<name>.png``; made if it does not exist.
     prior, operator
@@ -107,12 +109,14 @@ def restore(
     todo = [Outcome(Path(photo).expanduser()) for photo in photos]
     originals = {_inode(outcome.photo) for outcome in todo} - {None}
     names: set[str] = set()
+    batch = 1 if find.pictures else batch  # they differ in size
+    resolution = find.resolution or prior.resolution
     for first in range(0, len(todo), batch):
         outcomes = todo[first : first + batch]
         ready: list[tuple[Outcome, Path, Tensor]] = []
         for outcome in outcomes:
             try:
-                lowres = _lowres(outcome.photo, prior, operator, degrade)
+                lowres = (_any_picture if find.pictures else _lowres)(outcome.photo, resolution, operator, degrade)
                 output = out / f"{_unused(outcome.photo.stem, names)}.png"
                 if _inode(output) in originals:
                     raise ValueError(f"the result would replace the photo {output}: choose another folder.")
@@ -140,16 +144,27 @@ def restore(
         yield from outcomes
 
 
-def _lowres(photo: Path, prior: FacePrior, operator: Callable[[Tensor], Tensor], degrade: bool) -> Tensor:
+def _lowres(photo: Path, resolution: int, operator: Callable[[Tensor], Tensor], degrade: bool) -> Tensor:
     image = images.read(photo)
     if degrade:
-        return operator(data.square(image, prior.resolution)).clamp(0, 1)
+        return operator(data.square(image, resolution)).clamp(0, 1)
     try:
-        return check_lowres(operator, image[None], prior.resolution)
+        return check_lowres(operator, image[None], resolution)
     except ValueError as error:
-        large = min(image.shape[1:]) >= prior.resolution
+        large = min(image.shape[1:]) >= resolution
         hint = " Is it a high-resolution original? Then say so: --degrade." if large else ""
         raise ValueError(f"{error}{hint}") from error
+
+
+def _any_picture(photo: Path, resolution: int, operator: Callable[[Tensor], Tensor], degrade: bool) -> Tensor:
+    image = images.read(photo)[None]
+    if not degrade:
+        return image
+    scale = getattr(operator, "scale", 1)
+    height, width = (side // scale * scale for side in image.shape[2:])
+    if not height or not width:
+        raise ValueError(f"{image.shape[2]}×{image.shape[3]} pixels cannot be made {scale} times smaller.")
+    return operator(image[:, :, :height, :width]).clamp(0, 1)
 
 
 def _unused(stem: str, names: set[str]) -> str:

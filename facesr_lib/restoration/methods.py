@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 import torch
 from torch import Tensor
 
 from facesr_lib import assets, search
-from facesr_lib.degrade import Downsample, check_pixels
+from facesr_lib.degrade import Downsample, check_pixels, halved
+from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
+from facesr_lib.networks import progressive, rrdb, supervised
+from facesr_lib.networks.supervised import SCALE
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import tiles
 
 Operator = Callable[[Tensor], Tensor]
 Seed = int | Sequence[int]
@@ -52,14 +58,29 @@ class Method:
         ``restore(prior, lowres, operator, *, seed, progress, **options)`` → `Restored`; its signature says the options,
         its docstring's first line what it does.
     needs : frozenset of {"prior", "flow", "discriminator", "vgg16", "weights"}
-        With its options at their defaults.
+        With its options at their defaults; "weights": of one of its ``weights``.
     unless : mapping
         Need → the option that takes its place when it is given.
+    weights : tuple of str
+        Registry entries of its network; the first that is on this machine serves.
+    scale : int, optional
+        The only one that it enlarges by.
+    pictures : bool
+        Whether it enlarges any picture of any size, and not faces of the prior's alone.
+    resolution : int, optional
+        Of the faces that it makes; default: the prior's.
+    operator : callable
+        Scale → how pictures are made small where nobody says how.
     """
 
     restore: Callable[..., Restored]
     needs: frozenset[str] = frozenset()
     unless: Mapping[str, str] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
+    scale: int | None = None
+    pictures: bool = False
+    resolution: int | None = None
+    operator: Callable[[int], Operator] = Downsample
 
     def __call__(
         self, lowres: Tensor, operator: Operator, *, prior: FacePrior | None = None, seed: Seed = 0, **options: Any
@@ -119,6 +140,105 @@ class _Enlarged:
     interrupted: bool = False
 
 
+def _esrgan(about: str, *weights: str) -> Method:
+    """Make a method of ESRGAN's generator with one of these weights."""
+
+    @torch.no_grad()
+    def enlarge(
+        prior: FacePrior | None,
+        lowres: Tensor,
+        operator: Operator,
+        *,
+        seed: Seed = 0,
+        tile: int = 128,
+        overlap: int = 16,
+        progress: bool = True,
+    ) -> Restored:
+        lowres = check_pixels(lowres).float()
+        network = _generator(_here(weights), str(lowres.device))
+        scale = getattr(operator, "scale", None)
+        if scale != network.scale:
+            raise ValueError(
+                f"{weights[0]} enlarges {network.scale}×, and {operator!r} is of scale {scale}: choose scale "
+                f"{network.scale}."
+            )
+        image = tiles.enlarge(network, lowres, scale, tile=tile, overlap=overlap, progress=progress)
+        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+    enlarge.__doc__ = about
+    return Method(enlarge, frozenset({"weights"}), weights=weights, scale=4, pictures=True)
+
+
+@cache
+def _generator(weights: str, device: str) -> rrdb.RRDBNet:
+    return rrdb.load(assets.checked(weights)).requires_grad_(False).to(device)
+
+
+def _here(weights: tuple[str, ...]) -> str:
+    """Return the first registry entry that is on this machine; ``AssetMissing``, the last one's, where none is."""
+    for name in weights[:-1]:
+        with suppress(assets.AssetMissing):
+            assets.path(name)
+            return name
+    assets.path(weights[-1])
+    return weights[-1]
+
+
+FACE = 128
+"""Side of the faces that the networks for faces make, of pictures of an eighth."""
+
+
+def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
+    """Make a method of a network that enlarges faces 8×."""
+
+    @torch.no_grad()
+    def enlarge(
+        prior: FacePrior | None,
+        lowres: Tensor,
+        operator: Operator,
+        *,
+        seed: Seed = 0,
+        weights: str = name,
+        progress: bool = True,
+    ) -> Restored:
+        height, width = check_pixels(lowres).shape[2:]
+        scale = getattr(operator, "scale", None)
+        if scale != SCALE or (height, width) != (FACE // SCALE, FACE // SCALE):
+            small = f"{FACE // SCALE}×{FACE // SCALE}"
+            raise ValueError(
+                f"{name} makes faces of {FACE}×{FACE} of pictures of {small}; got {height}×{width} and an operator of "
+                f"scale {scale}: crop the picture square, resize it to {small} and choose scale {SCALE}, or choose "
+                "another method."
+            )
+        network = _face_network(name, weights, str(lowres.device))
+        image = network(lowres.float()).clamp(0, 1)
+        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+    enlarge.__doc__ = about
+    return Method(
+        enlarge,
+        frozenset({"weights"}),
+        {"weights": "weights"},
+        (name,) if shipped else (),
+        scale=SCALE,
+        resolution=FACE,
+        operator=halved,  # as they were trained
+    )
+
+
+def _face_network(name: str, weights: str, device: str) -> Callable[[Tensor], Tensor]:
+    """A network for faces by its registry entry or path; errors as its `load`'s."""
+    path = assets.checked(weights) if weights in assets.names() else Path(weights).expanduser()
+    return _loaded(name, path, path.stat().st_mtime_ns if path.is_file() else 0, device)
+
+
+@cache
+def _loaded(name: str, path: Path, changed: int, device: str) -> Callable[[Tensor], Tensor]:
+    with undisturbed():
+        network = progressive.load(path) if name == "progressive" else supervised.load(path, name)
+        return network.to(device).enlarge
+
+
 METHODS: dict[str, Method] = {
     "bicubic": Method(_interpolation("bicubic")),
     "bilinear": Method(_interpolation("bilinear")),
@@ -128,6 +248,21 @@ METHODS: dict[str, Method] = {
     "rls_plus": Method(search.rls_plus, frozenset({"prior", "flow"}), {"flow": "anchor"}),
     "brgm": Method(search.brgm, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
     "mganprior": Method(search.mganprior, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
+    "esrgan": _esrgan("Enlarge natural pictures 4×: perceptual and relativistic adversarial loss.", "esrgan"),
+    "lsrgan": _esrgan("Enlarge natural pictures 4×: ESRGAN beside a companion encoder.", "lsrgan"),
+    "clsrgan": _esrgan("Enlarge natural pictures 4×: the contextual loss and a companion encoder.", "clsrgan"),
+    "realesrgan": _esrgan(
+        "Enlarge poor photographs 4×: Real-ESRGAN's release, ESRGAN's full size.", "realesrgan", "realesrgan-release"
+    ),
+    "progressive": _of_faces(
+        "Enlarge a face, 16² → 128²: a network that grew in three steps, attentive to landmarks.", "progressive"
+    ),
+    "vdsr": _of_faces("Enlarge a face, 16² → 128²: twenty convolutions sharpen its luminance.", "vdsr"),
+    "urdgn": _of_faces("Enlarge a face, 16² → 128²: a small network that learnt against a critic.", "urdgn"),
+    "fsrnet": _of_faces("Enlarge a face, 16² → 128²: coarsely, then finely by its landmarks and parts.", "fsrnet"),
+    "fsrgan": _of_faces(
+        "Enlarge a face, 16² → 128²: FSRNet that learnt against a critic as well.", "fsrgan", shipped=False
+    ),
 }
 """Name → method, as the command line, the tables and the benchmark know them."""
 
@@ -146,8 +281,25 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
     for need in sorted(method.needs):
         instead = method.unless.get(need, "")
         if instead not in given or given[instead] is method.options[instead]:
-            _require(need, name, prior or shipped_prior())
+            if need == "weights":
+                _require_weights(method, name)
+            else:
+                _require(need, name, prior or shipped_prior())
+    if "weights" in given:
+        _face_network(name, given["weights"], "cpu")
     return method
+
+
+def _require_weights(method: Method, name: str) -> None:
+    if not method.weights:
+        raise ValueError(
+            f"{name} needs weights, and none come with the library: train them (`facesr train supervised --help`), and "
+            "give the file that comes of it: --set weights=FILE."
+        )
+    try:
+        _here(method.weights)
+    except assets.AssetMissing as error:
+        raise ValueError(f"{name} needs weights: {error}") from error
 
 
 def _require(need: str, name: str, prior: FacePrior) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import files
-from facesr_lib.networks.landmarks import DistilledFAN, draw
+from facesr_lib.networks import checkpoints
+from facesr_lib.networks.landmarks import DistilledFAN, draw, load
 from facesr_lib.training import loop
 from facesr_lib.training.augment import place, place_points, placements
 from facesr_lib.training.config import Checked, within
@@ -67,8 +67,8 @@ class Distillation(loop.Training):
     ----------
     pixels : (M, S, S, 3)
         Faces, uint8, S a multiple of 64 (`data.prepared`).
-    points : (M, 68, 2)
-        Their landmarks in pixels.
+    points : (M, 68, 2), optional
+        Their landmarks in pixels (`data.landmarks`); needed unless a teacher does without.
     config : Config
     teacher : Teacher, optional
         What the heatmaps are to be; default: the points, drawn.
@@ -81,11 +81,19 @@ class Distillation(loop.Training):
     """
 
     def __init__(
-        self, pixels: np.ndarray, points: Tensor, config: Config, teacher: Teacher | None = None, device: str = "cpu"
+        self,
+        pixels: np.ndarray,
+        points: Tensor | None,
+        config: Config,
+        teacher: Teacher | None = None,
+        device: str = "cpu",
     ):
         side = pixels.shape[1]
         if pixels.shape[1:] != (side, side, 3) or side % SIDE:
             raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
+        if points is None and teacher is None:
+            raise ValueError("hints come from landmarks or from a teacher: give one of them.")
+        points = torch.zeros(len(pixels), 68, 2) if points is None else points
         if points.shape != (len(pixels), 68, 2):
             raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
         self._c, self._pixels = config, pixels
@@ -125,14 +133,19 @@ class Distillation(loop.Training):
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""
-        state = {k: v.cpu().half().contiguous() for k, v in self.network.state_dict().items() if v.is_floating_point()}
-        with files.replacing(folder / NETWORK) as temporary:
-            save_file(state, temporary, {"images_seen": str(self.images_seen)})
+        about = {"images_seen": str(self.images_seen), "config": json.dumps(self.config)}
+        checkpoints.save(self.network, folder / NETWORK, about)
+
+
+def hints(path: str | Path, device: str = "cpu") -> Teacher:
+    """Make a teacher of a landmark network that `networks.landmarks.load` reads; errors as its."""
+    network = load(path).to(device)
+    return lambda image, _: network(image)
 
 
 def train(
     pixels: np.ndarray,
-    points: Tensor,
+    points: Tensor | None,
     folder: str | Path,
     config: Config,
     *,

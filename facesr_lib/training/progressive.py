@@ -9,7 +9,6 @@ import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import pi
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from facesr_lib import assets, data, files, images
-from facesr_lib.degrade import Downsample
+from facesr_lib.degrade import halvings
 from facesr_lib.losses import (
     attention_loss,
     block_features,
@@ -31,10 +30,11 @@ from facesr_lib.losses import (
     wasserstein_critic_loss,
 )
 from facesr_lib.losses.features import Maps
-from facesr_lib.networks import landmarks
+from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial, adam, follow
+from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes
@@ -48,7 +48,6 @@ WEIGHTS = {  # of the losses at each step, as in the authors' first release; the
     2: {"pixel": 10.0, "adversarial": 1.0, "feature": 1e-2, "attention": 500.0, "heatmap": 50.0},
     3: {"pixel": 10.0, "adversarial": 0.1, "feature": 1e-3, "attention": 50.0, "heatmap": 50.0},
 }
-HALF = Downsample(2, "bilinear")
 RECORDED = 32
 """Moments of a training at which the watched faces are kept."""
 
@@ -236,10 +235,11 @@ class ProgressiveTraining(Adversarial):
     def faces(self) -> Tensor:
         """A batch of training faces (N, 3, 128, 128) in [0, 1], each mirrored with probability one half."""
         index = torch.randint(len(self._faces), (self.share,), generator=self.random)
-        mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
         faces = self._faces[index.to(self.processes.device)].float() / 255
-        faces = torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
-        return moved(faces, self.random) if self._c.unaligned else faces
+        if self._c.unaligned:
+            return moved(faces, self.random)
+        mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
+        return torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
 
     def _precision(self) -> Any:
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16)
@@ -297,9 +297,7 @@ class ProgressiveTraining(Adversarial):
             "config": json.dumps(self.config),
         }
         network = self.network()
-        state = {k: v.cpu().half().contiguous() for k, v in network.state_dict().items() if v.is_floating_point()}
-        with files.replacing(folder / NETWORK) as temporary:
-            save_file(state, temporary, about | self._about)
+        checkpoints.save(network, folder / NETWORK, about | self._about)
         if not len(self._watched):
             return
         with files.replacing(folder / MOMENTS) as temporary:
@@ -319,9 +317,9 @@ def pair(faces: Tensor, step: int) -> tuple[Tensor, Tensor]:
 
     (N, 3, 128, 128) in [0, 1] → x (N, 3, 16, 16) and y (N, 3, S, S) in [−1, 1], S = 32, 64 or 128.
     """
-    pyramid = [2 * faces - 1]  # 128², 64², 32², 16²
+    pyramid, half = [2 * faces - 1], halvings(1)  # 128², 64², 32², 16²
     for _ in range(3):
-        pyramid.append(HALF(pyramid[-1]))
+        pyramid.append(half(pyramid[-1]))
     place = torch.channels_last
     return pyramid[3].contiguous(memory_format=place), pyramid[3 - step].contiguous(memory_format=place)
 
@@ -329,30 +327,12 @@ def pair(faces: Tensor, step: int) -> tuple[Tensor, Tensor]:
 def moved(
     faces: Tensor, generator: Generator, *, rotation: float = 20.0, scale: float = 0.2, shift: float = 0.1
 ) -> Tensor:
-    """Faces as they are found in the wild: each turned, made larger or smaller, and shifted, then half the size.
+    """Faces as they are found in the wild, (N, 3, 2 S, 2 S) → (N, 3, S, S): put as `augment.placements` says.
 
     The paper's unaligned faces are cropped by boxes from CelebA and AFLW; these stand in for them.
-
-    Parameters
-    ----------
-    faces : (N, 3, 2 S, 2 S)
-    generator : torch.Generator
-        On the CPU.
-    rotation, scale, shift : float
-        At most so many degrees, this share of the size, and this share of the side; where the picture ends it is
-        reflected.
-
-    Returns
-    -------
-    (N, 3, S, S)
     """
-    turn, size, right, down = (2 * torch.rand(4, len(faces), generator=generator) - 1).to(faces.device)
-    angle, size = turn * (rotation * pi / 180), 1 + size * scale
-    cos, sin = angle.cos() / size, angle.sin() / size
-    # from places in the new picture to places in the old one, both in [−1, 1]
-    matrix = torch.stack([cos, -sin, 2 * shift * right, sin, cos, 2 * shift * down], 1).view(-1, 2, 3)
-    grid = F.affine_grid(matrix, list(faces.shape), align_corners=False)
-    return F.avg_pool2d(F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False), 2)
+    placement, _ = placements(len(faces), generator, rotation, scale, shift)
+    return F.avg_pool2d(place(faces, placement.to(faces.device)), 2)
 
 
 def train(
@@ -360,7 +340,7 @@ def train(
     folder: str | Path,
     config: Config,
     *,
-    fan: str | Path | None = None,
+    fan: str | Path = "landmarks",
     watched: Tensor | None = None,
     hours: float | None = None,
     steps: int | None = None,
@@ -379,12 +359,13 @@ def train(
         Of the run: checkpoint, log, ``progressive.safetensors`` for `networks.progressive.load`, and of watched faces
         ``samples-<images>.png`` and ``moments.safetensors``.
     config : Config
-    fan : path, optional
-        The landmark network, as `networks.landmarks.load` reads it; default: the official one ("distilled-fan").
+    fan : str or path
+        The landmark network, as `networks.landmarks.load` reads it, or its registry name: the shipped one, or the
+        official "distilled-fan".
     watched : (K, 3, 128, 128), optional
         Faces in [0, 1] to be seen at `RECORDED` moments of the training.
     hours, steps, resume, progress
-        As in `loop.fit`; it also ends after ``config.iterations``.
+        As in `loop.fit`; it also ends after ``config.iterations``, which need no other budget.
     device : str
         "cpu", "cuda" or "auto".
     bf16 : bool
@@ -399,15 +380,17 @@ def train(
     name, features = block_features() if config.feature else ("none", None)
     network = None
     if config.heatmap or config.attention:
-        network = landmarks.load(assets.checked("distilled-fan") if fan is None else fan)
+        network = landmarks.load(assets.locate(fan))
     trainee = ProgressiveTraining(
         pixels,
         config,
         fan=network,
         features=features,
         watched=watched,
-        about={"features": name},
+        about={"features": name, "fan": "none" if network is None else Path(fan).name},
         device=device,
         bf16=bf16,
     )
+    if hours is None and steps is None:
+        steps = config.iterations
     return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Optimizer, RMSprop
 
-from facesr_lib import degrade, files, images, messages
+from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
+from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial
@@ -343,13 +343,9 @@ class SupervisedTraining(Adversarial):
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, and what it makes of eight faces: ``samples-<images>.png``."""
-        facts = {"network": self._name, "width": str(self._c.width), "images_seen": str(self.images_seen)}
-        state = {
-            name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-            for name, value in self.network.state_dict().items()
-        }
-        with files.replacing(folder / f"{self._name}.safetensors") as temporary:
-            save_file(state, temporary, facts | {"config": json.dumps(self.config)})
+        about = {"network": self._name, "width": str(self._c.width), "images_seen": str(self.images_seen)}
+        about["config"] = json.dumps(self.config)
+        checkpoints.save(self.network, folder / f"{self._name}.safetensors", about)
         true = self._pixels[:8].float() / 255
         true = F.avg_pool2d(true, true.shape[2] // SIDE)
         small = self._smaller(true)
@@ -377,7 +373,10 @@ def train(
 ) -> loop.Report:
     """Train a network of `RECIPES`: ``<name>.safetensors``, which `networks.supervised.load` reads.
 
-    Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too.
+    Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too; it ends after ``config.images``, which need no
+    other budget.
     """
+    if hours is None and steps is None:
+        steps = -(-config.images // config.batch)
     trainee = SupervisedTraining(name, pixels, config, points=points, labels=labels, device=device, bf16=bf16)
     return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)

@@ -1,0 +1,65 @@
+"""Trained networks as files: half precision, under the networks' own names, with what is to be known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from facesr_lib import files
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None:
+    """Write a network, whole or not at all: vectors in single precision, all else in half; counters are left out."""
+    state = {
+        name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
+        for name, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+    with files.replacing(Path(path)) as temporary:
+        save_file(state, temporary, dict(about))
+
+
+@torch.inference_mode(False)
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save` wrote: the tensors, in float32 on the CPU, and what was said of the network.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is damaged, or no ``.safetensors``.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no network at {path}: check the path.")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name).float() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): download, copy or train it again.") from error
+
+
+@torch.inference_mode(False)
+def fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> Network:
+    """Give a network its tensors, but for its counters, and return it in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        The tensors are another network's; the message names the file.
+    """
+    counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
+    try:
+        network.load_state_dict(counters | dict(state))
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another architecture than {type(network).__name__}: {error}.") from error
+    return network.eval()

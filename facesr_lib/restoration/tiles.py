@@ -1,0 +1,77 @@
+"""Pictures of any size through a network, tile by tile: memory is the tile's, however large the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from facesr_lib.messages import check
+
+
+def enlarge(
+    network: Callable[[Tensor], Tensor],
+    lowres: Tensor,
+    scale: int,
+    *,
+    tile: int = 128,
+    overlap: int = 16,
+    progress: bool = False,
+) -> Tensor:
+    """Enlarge pictures by a convolutional network, a tile at a time.
+
+    Each tile is seen with ``overlap`` more pixels on every side that has some. The outer half of these are only
+    surroundings; over the rest, and as much of the tile, it fades into its neighbour. So a network that looks far, and
+    draws another texture when it sees more, leaves no seam either.
+
+    Parameters
+    ----------
+    network : callable
+        (N, 3, h, w) in [0, 1] → (N, 3, scale · h, scale · w).
+    lowres : (N, 3, h, w)
+    scale : int
+    tile, overlap : int
+        In pixels of the small picture.
+    progress : bool
+        Whether a picture of several tiles shows a bar.
+
+    Returns
+    -------
+    (N, 3, scale · h, scale · w)
+        Clamped to [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If a tile has no pixel, or the overlap is negative or more than half a tile.
+    """
+    check("tile", tile, int, at_least=1)
+    check("overlap", overlap, int, at_least=0, at_most=tile // 2)
+    n, channels, height, width = lowres.shape
+    image = lowres.new_zeros(n, channels, scale * height, scale * width)
+    corners = list(product(range(0, height, tile), range(0, width, tile)))
+    for corner in tqdm(corners, desc="tiles", disable=not (progress and len(corners) > 1)):
+        (rows, down), (columns, across) = (
+            _reach(first, first + tile, side, overlap, scale)
+            for first, side in zip(corner, (height, width), strict=True)
+        )
+        large = network(lowres[:, :, rows, columns]).clamp(0, 1)
+        large *= down.to(large)[:, None] * across.to(large)
+        top, left = scale * rows.start, scale * columns.start
+        image[:, :, top : top + len(down), left : left + len(across)] += large
+    return image
+
+
+def _reach(first: int, last: int, side: int, overlap: int, scale: int) -> tuple[slice, Tensor]:
+    """What a tile sees along one axis, and how much each of its large pixels counts there; neighbours add up to 1."""
+    seen = slice(max(first - overlap, 0), min(last + overlap, side))
+    at = torch.arange(scale * seen.start, scale * seen.stop) + 0.5  # middles of the large pixels
+    counts = torch.ones(len(at))
+    if overlap and first > 0:
+        counts *= (0.5 + (at / scale - first) / overlap).clamp(0, 1)
+    if overlap and last < side:
+        counts *= (0.5 + (last - at / scale) / overlap).clamp(0, 1)
+    return seen, counts
