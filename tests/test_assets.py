@@ -159,7 +159,7 @@ def test_the_table_shows_every_entry(home):
 def test_unknown_names_get_near_matches():
     with pytest.raises(ValueError, match=r"'ffhq-1024': did you mean stylegan2-ffhq-1024\?"):
         assets.path("ffhq-1024")
-    with pytest.raises(ValueError, match=r"'qqq': choose one of faces-64, growing-32, faces"):
+    with pytest.raises(ValueError, match=r"'qqq': choose one of faces-64, growing-32, esrgan"):
         assets.fetch("qqq")
 
 
