@@ -614,6 +614,23 @@ def test_weight_turns_in_chapter_6(browser_page: Callable[..., Any], scheme: str
     assert page.outside_requests == []
 
 
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_loupe_and_pieces_move_in_chapter_9(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("09-lsrgan.html", scheme=scheme, color_scheme=colours)
+    scroll_to_widget(page)
+    for title in ("Under the loupe", "Pieces of straight lines"):
+        figure = page.locator("figure").filter(has_text=title)
+        figure.wait_for()
+        figure.get_by_role("slider").focus()
+        page.keyboard.press("Home")
+        start = figure.screenshot()
+        page.keyboard.press("End")
+        assert figure.screenshot() != start
+    assert figure.get_by_role("slider").get_attribute("aria-valuetext").startswith("n = 32; true error ε: 0.0133")
+    assert page.outside_requests == []
+
+
 HUES = {"LR": 0, "bicubic": 40, "PULSE": 80, "RLS": 120, "truth": 200}  # how red each method's faces are
 
 
