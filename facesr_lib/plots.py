@@ -242,7 +242,7 @@ def table(columns: Sequence[str], *rows: Sequence[object]) -> Table:
 
 
 def diagram(name: str) -> HTML:
-    """Show a drawing of how data flows: "generator", "pulse", "dse" or "rls"; its colours follow the page's.
+    """Show a drawing of how data flows, one of the files in ``diagrams``; its colours follow the page's.
 
     Raises
     ------

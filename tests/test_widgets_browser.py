@@ -615,6 +615,25 @@ def test_weight_turns_in_chapter_6(browser_page: Callable[..., Any], scheme: str
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
+def test_a_training_is_pulled_through_in_chapter_8(browser_page: Callable[..., Any], scheme: str) -> None:
+    page = browser_page("08-progressive.html", scheme=scheme)
+    if not page.locator("script[type*=widget-view]").count():
+        pytest.skip("without the held-out faces nothing moves in chapter 8")
+    scroll_to_widget(page)
+    figure = page.locator("figure").filter(has=page.get_by_role("slider"))
+    figure.wait_for()
+    slider = figure.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    start = figure.screenshot()
+    assert slider.get_attribute("aria-valuetext").startswith("iterations = 164;")
+    page.keyboard.press("End")
+    assert figure.screenshot() != start
+    assert slider.get_attribute("aria-valuetext").startswith("iterations = 2620;")
+    assert page.outside_requests == []
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_loupe_and_pieces_move_in_chapter_9(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
     page = browser_page("09-lsrgan.html", scheme=scheme, color_scheme=colours)
