@@ -18,7 +18,7 @@ from PIL import Image
 
 from facesr_lib import cli, images, networks
 from facesr_lib.cli import values
-from facesr_lib.degrade import Downsample
+from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.metrics import pretrained
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
@@ -150,6 +150,19 @@ def test_any_picture_is_enlarged_by_the_scale_of_its_method(tmp_path, capsys):
     assert images.read(tmp_path / "out" / "zebra.png").shape == (3, 40, 52)
     assert cli.main([*command, "--scale", "2", "--overwrite"]) == 1
     assert "choose scale 4" in capsys.readouterr().err
+
+
+def test_a_network_for_faces_sees_originals_as_it_has_learnt_or_as_it_is_told(tmp_path, capsys):
+    original = images.resize(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)), (128, 128))[0]
+    images.write(original.clamp(0, 1), tmp_path / "face.png")
+    face = images.read(tmp_path / "face.png")[None]
+    command = ["restore", str(tmp_path / "face.png"), "--degrade", "--method", "vdsr", "--device", "cpu"]
+    for name, flags, operator in (("a", [], halvings(3)), ("b", ["--kernel", "bicubic"], Downsample(8))):
+        assert cli.main([*command, *flags, "--out", str(tmp_path / name)]) == 0
+        expected = METHODS["vdsr"](operator(face).clamp(0, 1), operator).image[0]
+        assert (images.read(tmp_path / name / "face.png") - expected).abs().max() < 1 / 255
+    assert cli.main([*command, "--scale", "4", "--out", str(tmp_path / "c")]) == 1
+    assert "choose scale 8" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_told_by_the_exit_code(restore, monkeypatch, capsys):
