@@ -151,7 +151,15 @@ def test_what_is_shipped_is_what_it_should_be_and_has_a_card(home, name):
 
 def test_every_shipped_file_has_an_entry():
     assert set(SHIPPED) <= set(assets.names())
-    assert {"faces-64", "growing-32", "labels-landmarks", "labels-parsing", "landmarks", "progressive"} <= set(SHIPPED)
+    assert {
+        "faces-64",
+        "growing-32",
+        "labels-landmarks",
+        "labels-parsing",
+        "landmarks",
+        "progressive",
+        "parsing-128",
+    } <= set(SHIPPED)
 
 
 def test_a_thing_is_named_by_its_entry_or_by_its_path(tmp_path, monkeypatch):

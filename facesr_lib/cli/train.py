@@ -91,16 +91,20 @@ def add(commands: Any) -> None:
     supervised.add_argument("--parsing", metavar="FILE", help="labels of the faces, for FSRNet and FSRGAN (ours)")
     supervised.set_defaults(run=_supervised)
 
-    for network in (landmarks, progressive, supervised):
+    parsing = networks.add_parser("parsing", help="a network that parses poor faces and restores them (PSFR-GAN's)")
+    parsing.add_argument("--labels", type=values.path, help="folder of label maps, or .npz (the registry's faces' own)")
+    parsing.set_defaults(run=_parsing)
+
+    for network in (landmarks, progressive, supervised, parsing):
         network.module = f"facesr_lib.training.{network.prog.split()[-1]}"
         network.add_argument("--faces", default="faces-train", help="registry name or folder (%(default)s)")
         network.add_argument("--device", default="auto")
     for network in (landmarks, supervised):
         network.add_argument("--landmarks", metavar="FILE", help="labels of the faces (ours)")
-    for network in (progressive, supervised):
+    for network in (progressive, supervised, parsing):
         network.add_argument("--bf16", action="store_true", help="networks in bfloat16")
 
-    for network in (prior, flow, landmarks, first, second, progressive, supervised):
+    for network in (prior, flow, landmarks, first, second, progressive, supervised, parsing):
         network.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the run")
         whole = network in (first, second, progressive, supervised)
         network.add_argument("--hours", type=float, required=not whole, help="all iterations if not given" * whole)
@@ -160,6 +164,17 @@ def _esrgan(arguments: argparse.Namespace) -> None:
     report = esrgan.train(_pictures(arguments), arguments.out, config, arguments.start, **_on(arguments))
     ended = "interrupted" if report.interrupted else "done"
     print(f"{ended} after {report.images_seen} patches; {arguments.out / esrgan.GENERATOR} is the moving average")
+
+
+def _parsing(arguments: argparse.Namespace) -> None:
+    from facesr_lib.training import loop, parsing
+
+    loop.check_budget(arguments.hours, None)
+    config = _config(parsing.Config, arguments)
+    pixels, masks = parsing.faces_and_labels(arguments.faces, arguments.labels, config.size)
+    report = parsing.train(pixels, masks, arguments.out, config, **_on(arguments))
+    ended = "interrupted" if report.interrupted else "done"
+    print(f"{ended} after {report.images_seen} faces; {arguments.out / parsing.NETWORK} is the moving average")
 
 
 def _pictures(arguments: argparse.Namespace) -> Any:

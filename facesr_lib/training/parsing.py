@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import data
+from facesr_lib import assets, data
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
 from facesr_lib.training import loop
@@ -251,6 +251,38 @@ def labelled_faces(faces: str | Path, masks: str | Path, resolution: int) -> tup
         maps[i] = np.asarray(picture)[step // 2 :: step, step // 2 :: step]
         check_classes(maps[i], str(path))
     return data.prepared(faces, resolution, skip_damaged=False), maps
+
+
+def faces_and_labels(
+    faces: str | Path = "faces-train", labels: str | Path | None = None, size: int = 128
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read faces and their label maps for networks of this size.
+
+    Parameters
+    ----------
+    faces : str or Path
+        Registry name or folder.
+    labels : str or Path, optional
+        A folder of label maps (`labelled_faces`), or what `data.parsing` reads. Default: the shipped ones.
+    size : int
+
+    Returns
+    -------
+    pixels : (M, S, S, 3)
+        uint8, S at least ``size``.
+    masks : (M, S, S)
+        uint8.
+
+    Raises
+    ------
+    AssetMissing, FileNotFoundError, ValueError
+        As `labelled_faces` and `data.parsing`.
+    """
+    place = assets.locate(faces)
+    if labels is not None and Path(labels).is_dir():
+        return labelled_faces(place, labels, size)
+    whole = data.FACE_SIDE if data.FACE_SIDE % size == 0 else size
+    return data.prepared(place, whole, skip_damaged=False), data.parsing(faces, whole, labels)
 
 
 def train(
