@@ -14,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from facesr_lib import files, messages
 
 # What Pillow decodes by itself (HEIF: with pillow-heif); EPS, for one, would start an external program.
 _READABLE = {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF"}
-_WRITABLE: dict[str, tuple[str, dict[str, object]]] = {
+WRITABLE: dict[str, tuple[str, dict[str, object]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95}),
     ".jpeg": ("JPEG", {"quality": 95}),
     ".webp": ("WEBP", {"lossless": True}),
 }
-SUFFIXES = (*_WRITABLE, ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif", ".heic", ".heif")
+SUFFIXES = (*WRITABLE, ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif", ".heic", ".heif")
 
 
 def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tensor:
@@ -156,7 +156,9 @@ def _srgb(picture: Image.Image, path: Path) -> Image.Image:
     return picture.convert("RGB")
 
 
-def write(image: Tensor, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+def write(
+    image: Tensor, path: str | os.PathLike[str], *, overwrite: bool = True, like: str | os.PathLike[str] | None = None
+) -> None:
     """Write one picture, clamped to [0, 1] and rounded to 8 bits; whole or not at all.
 
     Parameters
@@ -167,6 +169,9 @@ def write(image: Tensor, path: str | os.PathLike[str], *, overwrite: bool = True
         Its suffix chooses the format: .png, .jpg (quality 95), .webp (lossless).
     overwrite
         Whether an existing file is replaced.
+    like
+        A photograph that this came from: its EXIF data go along, but for how it was turned and for its thumbnail, and,
+        if it has one for RGB, so does its colour profile, into which the colours are converted.
 
     Raises
     ------
@@ -180,14 +185,34 @@ def write(image: Tensor, path: str | os.PathLike[str], *, overwrite: bool = True
         The file does, and is not to be overwritten.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() not in _WRITABLE:
-        raise ValueError(f"cannot tell a format from {path.name!r}: end the name in one of {', '.join(_WRITABLE)}.")
+    if path.suffix.lower() not in WRITABLE:
+        raise ValueError(f"cannot tell a format from {path.name!r}: end the name in one of {', '.join(WRITABLE)}.")
     pixels = to_uint8(image[None] if isinstance(image, Tensor) and image.ndim == 3 else image)
     if len(pixels) != 1:
         raise ValueError(f"expected one picture (3, H, W) or (1, 3, H, W), got {len(pixels)}: see `grid`.")
-    file_format, options = _WRITABLE[path.suffix.lower()]
+    file_format, options = WRITABLE[path.suffix.lower()]
+    picture = Image.fromarray(pixels[0])
+    if like is not None:
+        picture, kept = _as_in(Path(like).expanduser(), picture)
+        options = options | kept
     with files.replacing(path, overwrite=overwrite) as temporary:
-        Image.fromarray(pixels[0]).save(temporary, file_format, **options)
+        picture.save(temporary, file_format, **options)
+
+
+def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, object]]:
+    """An sRGB picture in a photograph's colours, and what to save with it."""
+    with Image.open(photo, formats=_formats()) as original:
+        exif, profile = original.getexif(), original.info.get("icc_profile")
+    exif.pop(ExifTags.Base.Orientation, None)  # it is upright now; Pillow writes no thumbnail
+    kept: dict[str, object] = {"exif": exif.tobytes()} if len(exif) else {}
+    with suppress(ImageCms.PyCMSError):  # damaged: `read` has warned, and took the picture for sRGB
+        own = ImageCms.getOpenProfile(io.BytesIO(profile or b""))
+        if own.profile.xcolor_space.strip() == "RGB":
+            if not ImageCms.getProfileDescription(own).startswith("sRGB"):
+                srgb = ImageCms.createProfile("sRGB")
+                picture = ImageCms.profileToProfile(picture, srgb, own, outputMode="RGB") or picture
+            kept["icc_profile"] = profile
+    return picture, kept
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
@@ -197,7 +222,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
     if not x.isfinite().all():
         bad = (~x.isfinite()).sum().item()
         raise ValueError(f"{bad} of {x.numel()} pixel values are NaN or infinite: they have no colour.")
-    return x.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return x.float().clamp(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from facesr_lib import cli, images
+from facesr_lib import cli, images, networks
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.metrics import pretrained
@@ -23,7 +24,7 @@ from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS, Method
-from facesr_lib.training import esrgan, flow, landmarks, loop, progressive, stylegan2, supervised
+from facesr_lib.training import esrgan, flow, landmarks, loop, parsing, progressive, stylegan2, supervised
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -54,7 +55,7 @@ def restore(photos, checkpoint, tmp_path):
     """``facesr restore`` of the first photo, or of ``photos``, with further flags."""
 
     def command(*flags: str, photos: Sequence[str] = photos[:1]) -> list[str]:
-        common = ["--prior", checkpoint, "--scale", "4", "--out", str(tmp_path / "out"), "--steps", "3"]
+        common = ["--aligned", "--prior", checkpoint, "--scale", "4", "--out", str(tmp_path / "out"), "--steps", "3"]
         return ["restore", *photos, *common, *flags]
 
     return command
@@ -136,7 +137,15 @@ def test_a_method_that_searches_no_face_runs_from_the_shell(restore, tmp_path, p
 
 def test_any_picture_is_enlarged_by_the_scale_of_its_method(tmp_path, capsys):
     images.write(torch.rand(3, 10, 13, generator=torch.Generator().manual_seed(0)), tmp_path / "zebra.png")
-    command = ["restore", str(tmp_path / "zebra.png"), "--method", "clsrgan", "--out", str(tmp_path / "out")]
+    command = [
+        "restore",
+        str(tmp_path / "zebra.png"),
+        "--aligned",
+        "--method",
+        "clsrgan",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(command) == 0
     assert images.read(tmp_path / "out" / "zebra.png").shape == (3, 40, 52)
     assert cli.main([*command, "--scale", "2", "--overwrite"]) == 1
@@ -204,6 +213,7 @@ def test_every_field_of_a_config_is_a_flag_that_the_help_explains(capsys):
         ("landmarks", landmarks.Config, "Width of the drawn heatmaps in pixels"),
         ("progressive", progressive.Config, "Factor on the networks' channels. (1)"),
         ("supervised", supervised.Config, "Learning rate, as a multiple of the paper's. (1)"),
+        ("parsing", parsing.Config, "none, the network learns from labels alone. (1)"),
     ):
         with pytest.raises(SystemExit):
             cli.main(["train", name, "--help"])
@@ -319,6 +329,22 @@ def test_a_network_teaches_without_landmarks(labelled, capsys, monkeypatch):
     command = ["train", "landmarks", "--faces", "faces", "--teacher", "landmarks", "--hours", "1e-9", "--batch", "2"]
     assert cli.main([*command, "--out", "run", "--device", "cpu"]) == 0
     assert "done after 2 faces" in capsys.readouterr().out
+
+
+def test_a_parsing_network_is_trained_from_the_shell(tmp_path, capsys):
+    for folder in ("faces", "maps"):
+        (tmp_path / folder).mkdir()
+    for i in range(2):
+        images.write(torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i)), tmp_path / "faces" / f"{i}.png")
+        Image.fromarray(np.full((16, 16), 13, np.uint8)).save(tmp_path / "maps" / f"{i}.png")
+    small = {"size": 16, "bottleneck": 4, "width": 4, "max-width": 8, "depth": 1, "batch": 2}
+    flags = [word for name, number in small.items() for word in (f"--{name}", str(number))]
+    where = ["--faces", str(tmp_path / "faces"), "--out", str(tmp_path / "run"), "--hours", "1e-6", "--device", "cpu"]
+    assert cli.main(["train", "parsing", *where, "--labels", str(tmp_path / "maps"), *flags]) == 0
+    assert "done after 2 faces" in capsys.readouterr().out
+    assert networks.parsing.load(tmp_path / "run" / parsing.NETWORK).sizes["size"] == 16
+    assert cli.main(["train", "parsing", *where, "--labels", str(tmp_path / "none.npz"), *flags]) == 1
+    assert "none.npz" in capsys.readouterr().err
 
 
 def test_a_flag_of_another_type_is_refused(capsys, tmp_path):

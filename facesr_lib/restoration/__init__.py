@@ -1,6 +1,21 @@
 """Pictures in, restored pictures out."""
 
-from facesr_lib.restoration.aligned import Outcome, restore
+from facesr_lib.restoration.aligned import restore
 from facesr_lib.restoration.methods import METHODS, Method, Restored, check
+from facesr_lib.restoration.outputs import Outcome
+from facesr_lib.restoration.photo import PhotoFace, RestoredPhoto, restore_photo
+from facesr_lib.restoration.whole import PhotoOutcome, restore_photos
 
-__all__ = ["METHODS", "Method", "Outcome", "Restored", "check", "restore"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Outcome",
+    "PhotoFace",
+    "PhotoOutcome",
+    "Restored",
+    "RestoredPhoto",
+    "check",
+    "restore",
+    "restore_photo",
+    "restore_photos",
+]

@@ -1,10 +1,8 @@
-"""Photos in, restored photos out: what `facesr restore` does."""
+"""Faces in, restored faces out: what `facesr restore --aligned` does."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,7 @@ from facesr_lib import data, images, messages
 from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration.methods import check
-
-
-@dataclass
-class Outcome:
-    """What became of one photo.
-
-    Attributes
-    ----------
-    photo, output : Path
-        ``output`` is ``None`` if nothing could be restored.
-    residual : float
-        Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
-    error : str
-        Why not, if not.
-    """
-
-    photo: Path
-    output: Path | None = None
-    residual: float = float("nan")
-    error: str = ""
-
-    @property
-    def message(self) -> str:
-        """One line for a terminal."""
-        if self.output is None:
-            return f"{self.photo}: {self.error}"
-        doubt = "  (the result does not explain this picture well)" if self.residual > 25 else ""
-        return f"{self.photo} → {self.output}  off by {self.residual:.1f} grey levels{doubt}"
+from facesr_lib.restoration.outputs import Outcome, Outputs, check_list, told, words
 
 
 def restore(
@@ -97,18 +68,12 @@ def restore(
     KeyboardInterrupt
         After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
-    if isinstance(photos, (str, os.PathLike)):
-        raise ValueError(f"photos is a list of paths; got {str(photos)!r}: put it in brackets.")
+    check_list(photos)
     messages.check("batch", batch, int, at_least=1)
     messages.check("seed", seed, int, at_least=0)
     find = check(method, options, prior)
-    out = Path(out).expanduser()
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is no folder: name a folder for the results.")
-    out.mkdir(parents=True, exist_ok=True)
     todo = [Outcome(Path(photo).expanduser()) for photo in photos]
-    originals = {_inode(outcome.photo) for outcome in todo} - {None}
-    names: set[str] = set()
+    outputs = Outputs(out, [outcome.photo for outcome in todo], overwrite)
     batch = 1 if find.pictures else batch  # they differ in size
     resolution = find.resolution or prior.resolution
     for first in range(0, len(todo), batch):
@@ -117,27 +82,18 @@ def restore(
         for outcome in outcomes:
             try:
                 lowres = (_any_picture if find.pictures else _lowres)(outcome.photo, resolution, operator, degrade)
-                output = out / f"{_unused(outcome.photo.stem, names)}.png"
-                if _inode(output) in originals:
-                    raise ValueError(f"the result would replace the photo {output}: choose another folder.")
-                if _exists(output) and not overwrite:
-                    raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
+                (output,) = outputs.named(outcome.photo.stem, "{}.png")
                 ready.append((outcome, output, lowres))
             except (ValueError, OSError) as error:
-                outcome.error = _words(error)
+                outcome.error = words(error)
         if ready:
             lowres = torch.cat([image for *_, image in ready]).to(prior.device)
             result = find(lowres, operator, prior=prior, seed=[seed] * len(ready), **options)
             found = zip(ready, result.image.cpu(), 255 * result.residual, strict=True)
             for (outcome, output, _), image, residual in found:
-                try:
+                with told(outcome, output):
                     images.write(image, output, overwrite=overwrite)
                     outcome.output, outcome.residual = output, float(residual)
-                except OSError as error:
-                    reason = error.strerror or error  # a full disk, a name that is too long
-                    outcome.error = f"{output} could not be written ({reason}): make room, or choose another folder."
-                except ValueError as error:
-                    outcome.error = _words(error)
             if result.interrupted:
                 yield from outcomes
                 raise KeyboardInterrupt
@@ -165,38 +121,3 @@ def _any_picture(photo: Path, resolution: int, operator: Callable[[Tensor], Tens
     if not height or not width:
         raise ValueError(f"{image.shape[2]}×{image.shape[3]} pixels cannot be made {scale} times smaller.")
     return operator(image[:, :, :height, :width]).clamp(0, 1)
-
-
-def _unused(stem: str, names: set[str]) -> str:
-    name, k = stem, 2
-    while name.casefold() in names:  # on many disks A.png and a.png are one file
-        name, k = f"{stem}-{k}", k + 1
-    names.add(name.casefold())
-    return name
-
-
-def _exists(path: Path) -> bool:
-    """Whether anything has this name; an ``OSError`` if nothing can have it."""
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    """Which file this is, by whatever name or link; ``None`` if it is none, or cannot be one."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # no system takes some names: too long, or not to be encoded
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _words(error: ValueError | OSError) -> str:
-    """What an error of one photo says; the system's own names neither the trouble nor a way out."""
-    if isinstance(error, UnicodeError):
-        return "its name cannot be written on this system: rename the photo."
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename} cannot be used ({error.strerror}): rename the photo, or choose another folder."
-    return str(error)

@@ -17,11 +17,11 @@ from typing import Any, Protocol, get_type_hints
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, search
+from facesr_lib import assets, images, search
 from facesr_lib.degrade import Downsample, check_pixels, halved
 from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
-from facesr_lib.networks import progressive, rrdb, supervised
+from facesr_lib.networks import parsing, progressive, rrdb, supervised
 from facesr_lib.networks.supervised import SCALE
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import tiles
@@ -239,9 +239,27 @@ def _loaded(name: str, path: Path, changed: int, device: str) -> Callable[[Tenso
         return network.to(device).enlarge
 
 
+@torch.no_grad()
+def _fpn(
+    prior: FacePrior | None, lowres: Tensor, operator: Operator, *, seed: Seed = 0, progress: bool = True
+) -> Restored:
+    """Restore poor faces by the parsing network's own picture, whatever befell them; it sees and draws 128²."""
+    lowres, scale = check_pixels(lowres).float(), getattr(operator, "scale", 1)
+    network = _parser("parsing-128", str(lowres.device))
+    size, side = (scale * lowres.shape[2], scale * lowres.shape[3]), network.sizes["size"]
+    _, image = network(images.resize(lowres, (side, side)).clamp(0, 1))
+    image = images.resize(image, size).clamp(0, 1)
+    return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+
+
+@cache
+def _parser(weights: str, device: str) -> parsing.ParsingNetwork:
+    return parsing.load(assets.checked(weights)).requires_grad_(False).to(device)
+
+
 METHODS: dict[str, Method] = {
-    "bicubic": Method(_interpolation("bicubic")),
-    "bilinear": Method(_interpolation("bilinear")),
+    "bicubic": Method(_interpolation("bicubic"), pictures=True),
+    "bilinear": Method(_interpolation("bilinear"), pictures=True),
     "pulse": Method(search.pulse, frozenset({"prior"})),
     "dse": Method(search.dse, frozenset({"prior", "discriminator"})),
     "rls": Method(search.rls, frozenset({"prior", "flow"})),
@@ -263,6 +281,7 @@ METHODS: dict[str, Method] = {
     "fsrgan": _of_faces(
         "Enlarge a face, 16² → 128²: FSRNet that learnt against a critic as well.", "fsrgan", shipped=False
     ),
+    "fpn": Method(_fpn, frozenset({"weights"}), weights=("parsing-128",), scale=1, resolution=128),
 }
 """Name → method, as the command line, the tables and the benchmark know them."""
 

@@ -1,0 +1,126 @@
+"""What became of each photo, and where its results may lie: never over a photo, over nothing without leave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Outcome:
+    """What became of one photo.
+
+    Attributes
+    ----------
+    photo, output : Path
+        ``output`` is ``None`` if nothing could be restored.
+    residual : float
+        Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
+    error : str
+        Why not, if not.
+    """
+
+    photo: Path
+    output: Path | None = None
+    residual: float = float("nan")
+    error: str = ""
+
+    @property
+    def message(self) -> str:
+        """One line for a terminal."""
+        if self.output is None:
+            return f"{self.photo}: {self.error}"
+        doubt = "  (the result does not explain this picture well)" if self.residual > 25 else ""
+        return f"{self.photo} → {self.output}  off by {self.residual:.1f} grey levels{doubt}"
+
+
+class Outputs:
+    """Names for results in a folder, which is made if it does not exist.
+
+    Parameters
+    ----------
+    folder : path
+    photos : iterable of Path
+        No result ever takes the place of one of these.
+    overwrite : bool
+        Whether a result takes the place of another file of its name.
+
+    Raises
+    ------
+    ValueError
+        If ``folder`` is no folder.
+    """
+
+    def __init__(self, folder: str | Path, photos: Iterable[Path], overwrite: bool):
+        self._folder, self._overwrite = Path(folder).expanduser(), overwrite
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ValueError(f"{folder} is no folder: name a folder for the results.")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._originals = {_inode(photo) for photo in photos} - {None}
+        self._names: set[str] = set()
+
+    def named(self, stem: str, *patterns: str) -> list[Path]:
+        """Results of one photo, as "{}.png" and "{}-faces.png"; a ``ValueError`` if one may not be written."""
+        stem = self._unused(stem)
+        outputs = [self._folder / pattern.format(stem) for pattern in patterns]
+        for output in outputs:
+            if _inode(output) in self._originals:
+                raise ValueError(f"the result would replace the photo {output}: choose another folder.")
+            if _exists(output) and not self._overwrite:
+                raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
+        return outputs
+
+    def _unused(self, stem: str) -> str:
+        name, k = stem, 2
+        while name.casefold() in self._names:  # on many disks A.png and a.png are one file
+            name, k = f"{stem}-{k}", k + 1
+        self._names.add(name.casefold())
+        return name
+
+
+@contextmanager
+def told(outcome: Outcome, output: Path) -> Iterator[None]:
+    """Let the outcome tell why ``output`` could not be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error  # a full disk, a name that is too long
+        outcome.error = f"{output} could not be written ({reason}): make room, or choose another folder."
+    except ValueError as error:
+        outcome.error = words(error)
+
+
+def check_list(photos: object) -> None:
+    """Raise a ``ValueError`` if one path was given instead of a list."""
+    if isinstance(photos, (str, os.PathLike)):
+        raise ValueError(f"photos is a list of paths; got {str(photos)!r}: put it in brackets.")
+
+
+def _exists(path: Path) -> bool:
+    """Whether anything has this name; an ``OSError`` if nothing can have it."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file this is, by whatever name or link; ``None`` if it is none, or cannot be one."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no system takes some names: too long, or not to be encoded
+        return None
+    return status.st_dev, status.st_ino
+
+
+def words(error: ValueError | OSError) -> str:
+    """What an error of one photo says; the system's own names neither the trouble nor a way out."""
+    if isinstance(error, UnicodeError):
+        return "its name cannot be written on this system: rename the photo."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename} cannot be used ({error.strerror}): rename the photo, or choose another folder."
+    return str(error)

@@ -1,0 +1,306 @@
+"""Whole photographs: each face found, cut out, restored by any method, and put back where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.functional import gaussian_blur
+from tqdm.auto import tqdm
+
+from facesr_lib import assets, images, messages, randomness
+from facesr_lib.degrade import Downsample, check_pixels
+from facesr_lib.networks import parsing
+from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import detection, tiles
+from facesr_lib.restoration.alignment import align, ellipse, paste_, side, spread, view
+from facesr_lib.restoration.methods import METHODS, Method, check, shipped_prior
+
+TURNED = 0.5  # a nose that is so far from the middle, in distances of the eyes, belongs to a profile
+SHOWN = 0.8  # of a box; less is a face that the border cuts
+SMALLEST = 32  # pixels of an FFHQ crop, whose face is half as wide
+LARGEST = 1024  # side of the faces that methods for any picture make
+PARSER = "parsing-128"
+UNCHOSEN = "not chosen"
+OUTSIDE = tuple(map(parsing.CLASSES.index, ("background", "hat", "necklace", "neck", "cloth")))
+
+
+@dataclass
+class PhotoFace:
+    """What became of a face.
+
+    Attributes
+    ----------
+    number : int
+        From 1 on, from left to right.
+    found : Found
+        Box, landmarks, and who found them.
+    size : float
+        Side of its FFHQ crop in pixels of the photograph; the face itself is about half as wide.
+    restored : bool
+    note : str
+        Why it was left as it is, or what is to be said of the result.
+    residual : float
+        Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
+    mask : str
+        By what it was pasted: "parsing" or "ellipse".
+    transform : (2, 3)
+        From `alignment.align`.
+    before, after : (3, S, S)
+        The face in the enlarged photograph, cut out alike; empty where it was left.
+    """
+
+    number: int
+    found: detection.Found
+    size: float
+    transform: Tensor
+    restored: bool = False
+    note: str = ""
+    residual: float = float("nan")
+    mask: str = ""
+    before: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    after: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+
+
+@dataclass
+class RestoredPhoto:
+    """A photograph with restored faces.
+
+    Attributes
+    ----------
+    image : (3, scale · H, scale · W)
+        In [0, 1].
+    faces : list of PhotoFace
+        All that were found, from left to right.
+    interrupted : bool
+        Whether Ctrl-C ended it; faces that were done are in ``image``, the others are as they were.
+    """
+
+    image: Tensor
+    faces: list[PhotoFace]
+    interrupted: bool = False
+
+
+def restore_photo(
+    image: Tensor,
+    method: str = "fpn",
+    scale: int = 2,
+    *,
+    faces: Sequence[detection.Found] | None = None,
+    only: Collection[int] | None = None,
+    leave: Collection[int] = (),
+    strength: float = 1.0,
+    background: str = "bicubic",
+    smallest: float | None = None,
+    grain: bool = False,
+    prior: FacePrior | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> RestoredPhoto:
+    """Restore the faces of a photograph and enlarge the rest.
+
+    A restored face takes its colours from the photograph and gives its detail: the photograph's low frequencies stay,
+    so that nothing jumps at the mask's border. A grey photograph stays grey.
+
+    Parameters
+    ----------
+    image : (3, H, W)
+        In [0, 1].
+    method : str
+        A name in `METHODS`. A face is made as small as the method wants it.
+    scale : int
+        How much larger the result is; a method without a scale of its own enlarges faces as much.
+    faces : sequence of Found, optional
+        Default: `detection.find`; boxes given by hand go through it.
+    only, leave : collections of int
+        Numbers of faces, from 1 on and from the left, that alone are restored (default: all), and that are not.
+    strength : float
+        From 0, the photograph itself, to 1.
+    background : str
+        What enlarges the photograph: a name in `METHODS` that takes any picture.
+    smallest : float, optional
+        Side of the smallest FFHQ crop, in pixels of the photograph, that is restored. Default: 32, or what the method
+        takes if that is less: of a smaller face every method invents the most.
+    grain : bool
+        Whether a restored face is given the photograph's noise.
+    prior : FacePrior, optional
+        Default: the shipped one.
+    seed : int
+        Every face starts as it would alone.
+    progress : bool
+        Whether a bar counts the faces.
+    **options
+        For the method.
+
+    Raises
+    ------
+    ValueError
+        As `detection.find`, `methods.check` and the method; ``image`` is no picture, a number cannot be, or names a
+        face that there is not.
+    """
+    image = check_pixels(images.check_batch(image[None]))[0].float().clamp(0, 1).cpu()
+    messages.check("scale", scale, int, at_least=1)
+    messages.check("strength", strength, at_least=0, at_most=1)
+    messages.check("seed", seed, int, at_least=0)
+    how, device = check(method, options, prior), "cpu" if prior is None else prior.device
+    options = ({"progress": False} if "progress" in how.options else {}) | options
+    found = detection.find(image) if faces is None else faces
+    result = [_face(number, one, image) for number, one in enumerate(found, start=1)]
+    for number in [*(only or ()), *leave]:
+        if number not in range(1, len(result) + 1):
+            there = f"they are numbered from 1 to {len(result)}" if result else "none was found"
+            raise ValueError(f"there is no face {number} in this photograph: {there}.")
+    for face in result:
+        _, taken = _sides(how, face.size, scale, prior)
+        face.note = _reason(face, image, min(SMALLEST, taken) if smallest is None else smallest)
+        if (only is not None and face.number not in only) or face.number in leave:
+            face.note = UNCHOSEN
+    grey = float((image.amax(0) - image.amin(0)).max()) < 1.5 / 255
+    canvas = enlarged(image, background, scale)
+    interrupted = False
+    try:  # of faces that overlap, the larger is in front
+        for face in tqdm(sorted(result, key=lambda face: face.size), desc="faces", disable=not progress):
+            if face.note:
+                continue
+            big, small = _sides(how, face.size, scale, prior)
+            operator = how.operator(big // small)
+            lowres = operator(view(image, face.transform, big)[None].to(device)).clamp(0, 1)
+            restored = how(lowres, operator, prior=prior, seed=[seed], **options)
+            if restored.interrupted:
+                raise KeyboardInterrupt
+            mask, face.mask = _mask(restored.image[0].cpu())
+            new = _with_colours_of(view(canvas, face.transform, big), restored.image[0].cpu(), grey)
+            length = max(1, round(scale * face.size))
+            if big < 0.75 * length:
+                face.note = f"drawn at {big}×{big} and shown at {length}×{length}: fine detail is the photograph's"
+            else:  # what is finer than the crop's pixels, such as noise, is replaced as well
+                new, mask = _resized(new, min(big, length), 2 * length), _resized(mask[None], 2 * length)[0]
+            shown = min(256, length)
+            before = view(canvas, face.transform, shown)
+            paste_(canvas, new, face.transform, strength * mask)
+            if grain:
+                _add_grain(canvas, image, face.transform, strength * mask, seed)
+            face.before, face.after = before, view(canvas, face.transform, shown)
+            face.restored, face.residual = True, float(255 * restored.residual)
+    except KeyboardInterrupt:
+        interrupted = True
+    return RestoredPhoto(canvas, result, interrupted)
+
+
+def enlarged(image: Tensor, method: str, scale: int) -> Tensor:
+    """Enlarge a photograph (3, H, W) by a method that takes any picture, tile by tile: (3, scale · H, scale · W)."""
+    how = check(method)
+    if not how.pictures:
+        able = ", ".join(name for name, each in METHODS.items() if each.pictures)
+        raise ValueError(f"{method} restores faces and no backgrounds: choose one of {able}.")
+    if scale == 1:
+        return image.clone()
+    own = how.scale or scale
+
+    def larger(tile: Tensor) -> Tensor:
+        large = how(tile, Downsample(own), progress=False).image
+        return large if own == scale else images.resize(large, (scale * tile.shape[2], scale * tile.shape[3]))
+
+    return tiles.enlarge(larger, image[None], scale, tile=256, overlap=16)[0]
+
+
+def _face(number: int, found: detection.Found, image: Tensor) -> PhotoFace:
+    _, transform = align(image, found.points, 1)
+    return PhotoFace(number, found, side(transform, *image.shape[1:]), transform)
+
+
+def _sides(how: Method, size: float, scale: int, prior: FacePrior | None) -> tuple[int, int]:
+    """Sides of a method's result and of what it is given, for a face whose crop is so large."""
+    factor = how.scale or scale
+    if how.pictures:
+        small = max(1, round(min(size * scale, LARGEST) / factor))
+        return small * factor, small
+    big = how.resolution or (prior or shipped_prior()).resolution
+    if big % factor:
+        raise ValueError(
+            f"the method draws faces of {big}×{big}, which cannot be made {factor} times smaller: choose another scale."
+        )
+    return big, big // factor
+
+
+def _reason(face: PhotoFace, image: Tensor, smallest: float) -> str:
+    """Why a face is left as it is, or nothing."""
+    if face.found.inside(*image.shape[1:]) < SHOWN:
+        return "left as it is: the border cuts it"
+    if face.size < smallest:
+        return f"left as it is: its crop is {face.size:.0f} pixels wide, less than {smallest:g}"
+    if face.found.turned > TURNED:
+        return "left as it is: it is turned away"
+    return ""
+
+
+def _with_colours_of(before: Tensor, restored: Tensor, grey: bool) -> Tensor:
+    """A restored face whose low frequencies, and with them its colours, are the photograph's."""
+    if grey:
+        restored = (
+            (restored * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True).expand(3, -1, -1)
+        )
+    size = restored.shape[-1]
+    sigma = size / 12
+    width = min(2 * round(3 * sigma) + 1, 2 * ((size - 1) // 2) + 1)
+    return restored + gaussian_blur(before - restored, [width, width], [sigma, sigma])
+
+
+def _resized(x: Tensor, *sizes: int) -> Tensor:
+    """A square (C, S, S), resized to one size after the other."""
+    for size in sizes:
+        weight = images.resize_matrix(x.shape[-1], size)
+        x = weight @ x @ weight.T
+    return x.clamp(0, 1)
+
+
+@torch.no_grad()
+def _mask(face: Tensor) -> tuple[Tensor, str]:
+    """Where a restored face (3, S, S) is pasted, softly: (S, S), and what said so."""
+    size = face.shape[-1]
+    try:
+        network = _parser(assets.checked(PARSER))
+    except assets.AssetMissing:
+        return ellipse(size), "ellipse"
+    full = network.sizes["size"]
+    logits, _ = network(images.resize(face[None], (full, full)).clamp(0, 1))
+    inside = ~torch.isin(logits.argmax(1, keepdim=True), torch.tensor(OUTSIDE))  # (1, 1, 128, 128)
+    if (inside[0, 0] & (ellipse(full) > 0.5)).sum() < 0.5 * (ellipse(full) > 0.5).sum():  # it saw hardly a face
+        return ellipse(size), "ellipse"
+    soft = gaussian_blur(F.pad(inside.float(), (12,) * 4), [25, 25], [4.0, 4.0])[:, :, 12:-12, 12:-12]
+    soft = _resized(soft[0], size)[0]
+    edge = torch.minimum(torch.arange(size) + 0.5, size - torch.arange(size) - 0.5) / size
+    fade = (torch.minimum(edge, edge[:, None]) / 0.1).clamp(0, 1)
+    return soft * fade * fade * (3 - 2 * fade), "parsing"
+
+
+@cache
+def _parser(path: Path) -> parsing.ParsingNetwork:
+    return parsing.load(path).requires_grad_(False)
+
+
+def _add_grain(canvas: Tensor, image: Tensor, transform: Tensor, mask: Tensor, seed: int) -> None:
+    """Give a restored face the noise that its place in the photograph had and now lacks; in place."""
+    scale = canvas.shape[1] // image.shape[1]
+    weight, rows, columns = spread(mask[None], transform, *image.shape[1:])
+    at = slice(scale * rows.start, scale * rows.stop), slice(scale * columns.start, scale * columns.stop)
+    old, new = image[:, rows, columns], canvas[:, at[0], at[1]]
+    if min(old.shape[1:]) < 3:
+        return
+    lost = noise_level(old).square() - noise_level(images.resize(new[None], (old.shape[1], old.shape[2]))[0]).square()
+    field = randomness.normal(randomness.generators([seed], 1), 1, *old.shape[1:])[0]
+    grains = (lost.clamp_min(0).sqrt() * weight * field).expand(3, -1, -1)
+    canvas[:, at[0], at[1]] = (new + Downsample(scale).upsample(grains[None])[0]).clamp(0, 1)
+
+
+def noise_level(image: Tensor) -> Tensor:
+    """Standard deviation of white noise in a picture (3, H, W), after Immerkær 1996."""
+    kernel = image.new_tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    return F.conv2d(image.mean(0)[None, None], kernel[None, None]).abs().median() / (6 * 0.6745)

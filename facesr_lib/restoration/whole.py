@@ -1,0 +1,172 @@
+"""Photographs in, photographs with restored faces out: what `facesr restore` does."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from facesr_lib import files, images, messages
+from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import detection
+from facesr_lib.restoration.methods import check
+from facesr_lib.restoration.outputs import Outcome, Outputs, check_list, told, words
+from facesr_lib.restoration.photo import UNCHOSEN, PhotoFace, RestoredPhoto, restore_photo
+
+TILE = 160  # of the contact sheet
+
+
+@dataclass
+class PhotoOutcome(Outcome):
+    """What became of one photograph; ``residual`` is its faces' mean.
+
+    Attributes
+    ----------
+    faces : list of PhotoFace
+        All that were found.
+    """
+
+    faces: list[PhotoFace] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        """One line for a terminal, and one for each face of which something is to be said."""
+        if self.output is None:
+            return f"{self.photo}: {self.error}"
+        done = sum(face.restored for face in self.faces)
+        lines = [f"{self.photo} → {self.output}  {done} of {len(self.faces)} faces restored"]
+        lines += [f"    face {face.number}: {face.note}" for face in self.faces if face.note not in ("", UNCHOSEN)]
+        return "\n".join(lines)
+
+
+def restore_photos(
+    photos: Iterable[str | Path],
+    out: str | Path,
+    *,
+    method: str = "fpn",
+    scale: int = 2,
+    detector: str = "auto",
+    boxes: Sequence[Sequence[float]] | None = None,
+    only: Collection[int] | None = None,
+    leave: Collection[int] = (),
+    prior: FacePrior | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[PhotoOutcome]:
+    """Restore the faces of photographs, and write each photograph with two files beside it.
+
+    ``<name>.png`` (or the photograph's own suffix, of those that can be written) is the photograph, with the EXIF data
+    and the colour profile of the original; ``<name>-faces.png`` shows each face before and after, numbered;
+    ``<name>.json`` says what was found and done.
+
+    Parameters
+    ----------
+    photos : iterable of paths
+    out : path
+        Folder of the results; made if it does not exist.
+    detector : str
+    boxes : sequence of (left, top, width, height), optional
+        See `detection.find`.
+    overwrite : bool
+        Whether a result takes the place of a file of its name; never that of one of the photographs.
+    method, scale, only, leave, prior, seed, **options
+        See `restore_photo`.
+
+    Yields
+    ------
+    PhotoOutcome
+        One per photograph, in order; one that cannot be restored does not stop the others.
+
+    Raises
+    ------
+    ValueError
+        If ``out`` is no folder, ``photos`` is one name instead of a list, or as `methods.check`.
+    KeyboardInterrupt
+        After Ctrl-C, when the photograph with the faces that were done is written and yielded.
+    """
+    check_list(photos)
+    messages.check("seed", seed, int, at_least=0)
+    own = inspect.signature(restore_photo).parameters
+    check(method, {name: value for name, value in options.items() if name not in own}, prior)
+    outcomes = [PhotoOutcome(Path(photo).expanduser()) for photo in photos]
+    outputs = Outputs(out, [outcome.photo for outcome in outcomes], overwrite)
+    for outcome in outcomes:
+        interrupted = False
+        try:
+            image = images.read(outcome.photo)
+            suffix = outcome.photo.suffix.lower()
+            suffix = suffix if suffix in images.WRITABLE else ".png"
+            names = outputs.named(outcome.photo.stem, f"{{}}{suffix}", "{}-faces.png", "{}.json")
+            found = detection.find(image, detector=detector, boxes=boxes)
+            if not found:
+                raise ValueError(
+                    "no face was found in it. Name the faces by --box LEFT,TOP,WIDTH,HEIGHT (in Python boxes=), or, if "
+                    "the picture is a face that was cut out, say --aligned."
+                )
+            result = restore_photo(
+                image, method, scale, faces=found, only=only, leave=leave, prior=prior, seed=seed, **options
+            )
+            interrupted, outcome.faces = result.interrupted, result.faces
+            if not interrupted or any(face.restored for face in result.faces):
+                with told(outcome, names[0]):
+                    _write(result, outcome.photo, names, overwrite, {"method": method, "scale": scale, "seed": seed})
+                    residuals = [face.residual for face in result.faces if face.restored]
+                    outcome.output, outcome.residual = names[0], float(np.mean(residuals)) if residuals else 0.0
+            else:
+                outcome.error = "interrupted before a face was done; nothing was written."
+        except (ValueError, OSError) as error:
+            outcome.error = words(error)
+        yield outcome
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+def _write(result: RestoredPhoto, photo: Path, names: list[Path], overwrite: bool, setting: dict[str, Any]) -> None:
+    images.write(result.image, names[0], overwrite=overwrite, like=photo)
+    if any(face.restored for face in result.faces):
+        images.write(contact_sheet(result.faces), names[1], overwrite=overwrite)
+    head = json.dumps({"photo": photo.name, **setting, "faces": []})[:-2]
+    lines = ",\n".join(json.dumps(described(face)) for face in result.faces)  # a face a line
+    with files.replacing(names[2], overwrite=overwrite) as temporary:
+        temporary.write_text(f"{head}\n{lines}\n]}}\n", encoding="utf-8")
+
+
+def described(face: PhotoFace) -> dict[str, Any]:
+    """What is known of a face, as JSON takes it."""
+    found = face.found
+    return {
+        "number": face.number,
+        "box": [round(n, 1) for n in found.box],
+        "points": [[round(n, 1) for n in point] for point in found.points.tolist()],
+        "size": round(face.size, 1),
+        "score": round(found.score, 3),
+        "detector": found.detector,
+        "landmarks": found.landmarks,
+        "restored": face.restored,
+        "residual": round(face.residual, 2) if face.restored else None,
+        "mask": face.mask,
+        "note": face.note,
+    }
+
+
+def contact_sheet(faces: Iterable[PhotoFace]) -> Tensor:
+    """Every restored face before and after, side by side, with its number: (3, H, W)."""
+    pairs = []
+    for face in faces:
+        if not face.restored:
+            continue
+        both = torch.cat([images.resize(each[None], (TILE, TILE)) for each in (face.before, face.after)], 3)
+        picture = Image.fromarray(images.to_uint8(both)[0])
+        drawing = ImageDraw.Draw(picture)
+        drawing.text((4, 2), str(face.number), "white", stroke_width=2, stroke_fill="black")
+        pairs.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255)
+    return images.grid(torch.stack(pairs), columns=min(4, len(pairs)), pad=6)

@@ -1,0 +1,501 @@
+"""Whole photographs: faces found, restored and put back, and everything else left alone."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageCms
+from torch.testing import assert_close
+
+from facesr_lib import assets, cli, data, images, restoration
+from facesr_lib.degrade import Downsample
+from facesr_lib.metrics import MetricUnavailable, recognition
+from facesr_lib.restoration import METHODS, Method, detection, photo, restore_photo
+from facesr_lib.restoration.alignment import align, ellipse, quad, side
+from facesr_lib.restoration.detection import Found
+
+MEAN_FACE = torch.tensor([[0.377, 0.476], [0.623, 0.476], [0.5, 0.613], [0.384, 0.731], [0.616, 0.731]])
+
+
+def at(left, top, size, **changes):
+    """A face whose FFHQ crop is about this square."""
+    box = (left + 0.2 * size, top + 0.2 * size, 0.6 * size, 0.7 * size)
+    given = {"box": box, "points": MEAN_FACE * size + torch.tensor([left, top]), "score": 1.0}
+    return Found(**(given | {"detector": "by hand", "landmarks": "five"} | changes))
+
+
+def scene(height=120, width=160):
+    """A smooth coloured picture."""
+    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 4, width), indexing="ij")
+    return torch.stack([0.5 + 0.3 * torch.sin(x + k) * torch.cos(y - k) for k in range(3)])
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """Make methods for faces of 32² of functions (lowres, seed) → large pictures; ``stub(function)`` is "stub"."""
+
+    def make(function):
+        def restore(prior, lowres, operator, *, seed=0, progress=True):
+            image = function(operator.upsample(lowres), seed)
+            return photo_result(image, torch.zeros(len(image)))
+
+        monkeypatch.setitem(METHODS, "stub", Method(restore, resolution=32))
+        return "stub"
+
+    return make
+
+
+class photo_result:
+    def __init__(self, image, residual, interrupted=False):
+        self.image, self.residual, self.interrupted = image, residual, interrupted
+
+
+def textured(image, seed):
+    """Fine stripes, which are no low frequency."""
+    return (image + 0.2 * (-1.0) ** torch.arange(image.shape[-1])).clamp(0, 1)
+
+
+# What is changed, and what is not
+
+
+def test_a_method_that_changes_nothing_changes_nothing():
+    result = restore_photo(scene(), "bicubic", 1, faces=[at(30, 20, 64)], progress=False)
+    assert result.faces[0].restored
+    assert_close(result.image, scene(), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_only_the_chosen_faces_change(stub, scale):
+    method, faces = stub(textured), [at(100, 20, 40), at(10, 10, 40), at(60, 70, 40)]
+    plain = photo.enlarged(scene(), "bicubic", scale)
+    assert plain.shape == (3, scale * 120, scale * 160)
+    both = restore_photo(scene(), method, scale, faces=faces[:2], only=[2], progress=False)
+    assert [face.restored for face in both.faces] == [False, True]
+    (other,) = both.faces[1:]
+    changed = (both.image - plain).abs().amax(0)
+    left, top, right, bottom = (int(scale * n) for n in (8, 8, 52, 52))
+    assert changed[top:bottom, left:right].max() > 0.05
+    changed[top:bottom, left:right] = 0
+    assert changed.max() == 0
+    assert other.size == pytest.approx(40, rel=0.02)
+
+
+def test_faces_are_chosen_by_number():
+    faces = [at(10, 10, 40), at(60, 10, 40), at(110, 10, 40)]
+
+    def restored(**chosen):
+        result = restore_photo(scene(), "bicubic", 1, faces=faces, progress=False, **chosen)
+        return [face.number for face in result.faces if face.restored]
+
+    assert restored() == [1, 2, 3]
+    assert restored(only=[1, 3]) == [1, 3]
+    assert restored(leave=[2]) == [1, 3]
+    assert restored(only=[1, 3], leave=[3]) == [1]
+    assert restored(only=[]) == []
+    for chosen in ({"only": [9]}, {"leave": [0]}):
+        with pytest.raises(
+            ValueError, match=r"there is no face [90] in this photograph: they are numbered from 1 to 3"
+        ):
+            restored(**chosen)
+
+
+def test_strength_blends_with_the_photograph(stub):
+    method, faces = stub(textured), [at(30, 20, 64)]
+    none, half, whole = (
+        restore_photo(scene(), method, 1, faces=faces, strength=strength, progress=False).image - scene()
+        for strength in (0, 0.5, 1)
+    )
+    assert none.abs().max() == 0
+    assert whole.abs().max() > 0.1
+    assert_close(half, whole / 2, atol=1e-4, rtol=0)
+
+
+def test_colours_are_the_photographs(stub):
+    """A method that makes everything green changes the colour of nothing."""
+    method = stub(
+        lambda image, seed: (textured(image, seed) + torch.tensor([-0.2, 0.2, -0.2])[:, None, None]).clamp(0, 1)
+    )
+    result = restore_photo(scene(), method, 1, faces=[at(30, 20, 64)], progress=False)
+    changed = result.image - scene()
+    assert changed.abs().max() > 0.1
+    blurred = torch.nn.functional.avg_pool2d(changed, 16, stride=4)
+    assert blurred.abs().max() < 3 / 255
+
+
+@pytest.mark.parametrize("method", ["fpn", "bicubic"])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_grey_photograph_stays_grey(method, scale):
+    grey = scene().mean(0, keepdim=True).expand(3, -1, -1)
+    result = restore_photo(grey, method, scale, faces=[at(30, 20, 64)], grain=True, progress=False)
+    assert result.faces[0].restored
+    pixels = images.to_uint8(result.image[None])
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_a_face_starts_as_it_would_alone(stub):
+    def noisy(image, seed):
+        return image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(seed[0]))
+
+    method, faces = stub(noisy), [at(5, 10, 40), at(100, 60, 40)]
+    together = restore_photo(scene(), method, 1, faces=faces, seed=3, progress=False)
+    alone = restore_photo(scene(), method, 1, faces=faces[1:], seed=3, progress=False)
+    other = restore_photo(scene(), method, 1, faces=faces[1:], seed=4, progress=False)
+    half = (slice(None), slice(None), slice(90, None))
+    assert torch.equal(together.image[half], alone.image[half])
+    assert not torch.equal(other.image[half], alone.image[half])
+
+
+def test_of_faces_that_overlap_the_larger_is_in_front(stub):
+    method = stub(textured)
+    small, large = at(20, 30, 40), at(40, 20, 64)
+    both = restore_photo(scene(), method, 1, faces=[small, large], progress=False).image
+    front = restore_photo(scene(), method, 1, faces=[large], progress=False).image
+    crops = [align(image, large.points, 64)[0] for image in (both, front)]
+    inside = ellipse(64) > 0.99
+    assert (crops[0] - crops[1])[:, inside].abs().mean() < 0.005
+
+
+def test_the_mask_comes_from_the_parsing_network_or_is_an_ellipse(monkeypatch):
+    smooth = restore_photo(scene(), "bicubic", 1, faces=[at(30, 20, 64)], progress=False)
+    assert smooth.faces[0].mask in ("parsing", "ellipse")
+    monkeypatch.setattr(photo, "PARSER", "celeba-hq")
+    assert restore_photo(scene(), "bicubic", 1, faces=[at(30, 20, 64)], progress=False).faces[0].mask == "ellipse"
+
+
+def test_grain_is_matched_on_request(stub):
+    generator = torch.Generator().manual_seed(0)
+    noisy = (scene(200, 200) + 0.06 * torch.randn(1, 200, 200, generator=generator)).clamp(0, 1)
+    smooth = stub(lambda image, seed: torch.nn.functional.avg_pool2d(image, 5, 1, 2, count_include_pad=False))
+    levels = {}
+    for grain in (False, True):
+        result = restore_photo(noisy, smooth, 1, faces=[at(80, 80, 40)], grain=grain, progress=False)
+        levels[grain] = photo.noise_level(result.image[:, 95:108, 93:107])
+    assert levels[False] < 0.5 * photo.noise_level(noisy)
+    assert levels[True] == pytest.approx(float(photo.noise_level(noisy)), rel=0.35)
+
+
+# Faces that are left as they are
+
+
+@pytest.mark.parametrize(
+    ("face", "note"),
+    [
+        (at(60, 40, 20), "its crop is 20 pixels wide, less than 32"),
+        (at(-40, 40, 64), "the border cuts it"),
+        (at(40, 40, 64, points=torch.tensor([[60.0, 70], [75, 70], [80, 80], [60, 90], [70, 90]])), "turned away"),
+    ],
+)
+def test_a_face_that_cannot_be_restored_is_named_and_left(face, note):
+    result = restore_photo(scene(), "fpn", 1, faces=[face], progress=False)
+    assert note in result.faces[0].note
+    assert not result.faces[0].restored
+    assert torch.equal(result.image, scene())
+
+
+def test_the_threshold_can_be_set():
+    (face,) = restore_photo(scene(), "fpn", 1, faces=[at(60, 40, 20)], smallest=10, progress=False).faces
+    assert face.restored
+    (face,) = restore_photo(scene(), "fpn", 1, faces=[at(60, 40, 40)], smallest=50, progress=False).faces
+    assert not face.restored
+
+
+def test_a_photograph_without_faces_is_enlarged():
+    result = restore_photo(scene(), "bicubic", 2, faces=[], progress=False)
+    assert_close(result.image, Downsample(2).upsample(scene()[None])[0].clamp(0, 1), atol=1e-5, rtol=0)
+    assert result.faces == []
+
+
+def test_a_result_that_is_coarser_than_the_photograph_says_so(stub):
+    (face,) = restore_photo(scene(), stub(textured), 2, faces=[at(30, 20, 64)], progress=False).faces
+    assert "drawn at 32×32 and shown at 12" in face.note  # twice 64, about
+
+
+def test_ctrl_c_keeps_the_faces_that_are_done(stub):
+    calls = []
+
+    def interrupted(image, seed):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return textured(image, seed)
+
+    faces = [at(5, 10, 36), at(60, 60, 40), at(110, 10, 44)]
+    result = restore_photo(scene(), stub(interrupted), 1, faces=faces, progress=False)
+    assert result.interrupted
+    assert [face.restored for face in result.faces] == [True, False, False]
+    first = restore_photo(scene(), stub(textured), 1, faces=faces, only=[1], progress=False)
+    assert torch.equal(result.image, first.image)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "fnp"}, "did you mean fpn"),
+        ({"scale": 0}, "scale must be a whole number, at least 1; got 0"),
+        ({"strength": 1.5}, "strength must be a finite number, at least 0, at most 1; got 1.5"),
+        ({"seed": -1}, "seed must be"),
+        ({"background": "pulse"}, "pulse restores faces and no backgrounds: choose one of bicubic"),
+        ({"method": "pulse", "scale": 3}, "faces of 64×64, which cannot be made 3 times smaller"),
+        ({"image": torch.full((3, 8, 8), torch.nan)}, "NaN"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    given = {"image": scene(), "faces": [at(30, 20, 64)], "progress": False} | options
+    with pytest.raises(ValueError, match=message):
+        restore_photo(**given)
+
+
+# Found in made-up photographs
+
+
+@cache
+def group():
+    """A made-up group photograph, 960 × 640: six held-out faces in a landscape; and their quads, left to right."""
+    try:
+        faces, backdrop = data.faces("test", 256)[:30:5], data.benchmark_images("bsd100")[3]
+        assets.path("yunet")
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    points = data.landmarks("faces-test", 256)[:30:5]
+    picture = images.resize(backdrop[None], (640, 960))[0].clamp(0, 1)
+    sizes, turns = (120, 150, 90, 170, 110, 140), (0, 10, -15, 5, 0, 20)
+    quads = []
+    for i, (face, place, size, turn) in enumerate(zip(faces, points, sizes, turns, strict=True)):
+        left, top = 10 + 158 * i, 60 + 330 * (i % 2)
+        small = images.resize(face[None], (size, size), "bicubic").clamp(0, 1)
+        turned, mask = (
+            Image.fromarray(images.to_uint8(x)[0]).rotate(turn, Image.Resampling.BICUBIC)
+            for x in (small, torch.stack([ellipse(size)] * 3)[None])
+        )
+        turned, mask = (torch.from_numpy(np.array(x)).permute(2, 0, 1).float() / 255 for x in (turned, mask))
+        region = picture[:, top : top + size, left : left + size]
+        region += mask * (turned - region)
+        angle, centre = torch.tensor(-turn * torch.pi / 180), (size - 1) / 2
+        matrix = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+        there = ((place + 0.5) * (size / 256) - 0.5 - centre) @ matrix.T + centre + torch.tensor([left, top])
+        quads.append(quad(there))
+    return picture, torch.stack(quads)
+
+
+def off(found, quads):
+    """Mean distance of the corners from where they should be, as a share of the face's width: half of its crop's."""
+    return torch.stack(
+        [
+            (quad(face.points) - q).norm(dim=1).mean() / ((q[3] - q[0]).norm() / 2)
+            for face, q in zip(found, quads, strict=True)
+        ]
+    )
+
+
+def test_every_face_is_found_and_aligned():
+    picture, quads = group()
+    found = detection.find(picture, points="five")
+    assert len(found) == len(quads)
+    assert off(found, quads).max() < 0.35
+    try:
+        recognition.model_files()
+    except MetricUnavailable as missing:
+        pytest.skip(str(missing))
+    found = detection.find(picture)
+    assert {(face.detector, face.landmarks) for face in found} == {("yunet", "dlib")}
+    assert off(found, quads).max() < 0.03
+    assert len(detection.find(picture, detector="dlib")) >= len(quads) - 1
+
+
+def test_our_landmark_network_aligns_better_than_five_points():
+    picture, quads = group()
+    five, ours = (detection.find(picture, points=name) for name in ("five", "landmarks"))
+    assert {face.landmarks for face in ours} <= {"landmarks", "five"}
+    assert off(ours, quads).mean() < 0.06
+    assert off(ours, quads).mean() < off(five, quads).mean()
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_a_photograph_that_lies_on_its_side_is_turned_until_faces_are_found(quarter):
+    picture, quads = group()
+    upright = detection.find(picture, points="five")
+    lying = detection.find(picture.rot90(quarter, (1, 2)), points="five")
+    assert len(lying) == len(quads)
+    sizes = sorted((quad(face.points)[3] - quad(face.points)[0]).norm().item() for face in upright)
+    turned = sorted((quad(face.points)[3] - quad(face.points)[0]).norm().item() for face in lying)
+    assert turned == pytest.approx(sizes, rel=0.02)
+    crops = [align(picture, face.points, 32)[0] for face in upright]
+    for face in lying:  # each is cut out upright
+        crop, _ = align(picture.rot90(quarter, (1, 2)), face.points, 32)
+        assert min((crop - other).abs().mean() for other in crops) < 0.03
+
+
+def test_faces_can_be_given_by_hand():
+    picture, quads = group()
+    boxes = [face.box for face in detection.find(picture, points="five")]
+    found = detection.find(picture, boxes=boxes)
+    assert {face.detector for face in found} == {"by hand"}
+    assert off(found, quads).max() < 0.35
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((0, 0, 0, 10), r"left, top, width and height in pixels, the last two above 0; got \(0, 0, 0, 10\)"),
+        ((0, 0, 10), "left, top, width and height"),
+        ((500, 0, 10, 10), "lies outside of the photograph, which is 160×120"),
+    ],
+)
+def test_a_box_that_is_none_is_refused(box, message):
+    with pytest.raises(ValueError, match=message):
+        detection.find(scene(), boxes=[box])
+
+
+def test_what_is_missing_says_what_to_install(monkeypatch):
+    def missing():
+        raise assets.AssetMissing("registry entry 'yunet' is not on this machine.")
+
+    monkeypatch.setattr(detection, "DETECTORS", {"yunet": missing})
+    with pytest.raises(ValueError, match=r"no detector is on this machine: yunet: registry entry 'yunet'.*as boxes"):
+        detection.find(scene())
+    assert len(detection.find(scene(), boxes=[(30, 30, 40, 40)], points="five")) == 1
+    with pytest.raises(ValueError, match="there is no detector 'yunot'"):
+        detection.find(scene(), detector="yunot")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (40, 3)])
+def test_a_picture_of_nearly_nothing_has_no_faces(size):
+    group()  # or there is no detector
+    assert detection.find(torch.rand(3, *size)) == []
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_no_seam_is_seen_round_a_restored_face(scale):
+    """Mean colour step across the mask's border: at most 2 grey levels."""
+    picture, _ = group()
+    result = restore_photo(picture, "fpn", scale, progress=False)
+    plain = photo.enlarged(picture, "bicubic", scale)
+    assert sum(face.restored for face in result.faces) >= 5
+    changed = result.image - plain
+    where = (changed != 0).any(0, keepdim=True).float()
+    border = (where - 1 + torch.nn.functional.max_pool2d(1 - where, 7, 1, 3))[0] > 0  # 3 pixels wide
+    assert where.mean() > 0.05
+    assert 255 * changed[:, border].mean(1).abs().max() < 0.5
+    assert 255 * changed[:, border].abs().mean() < 2
+
+
+def test_everybody_in_the_photograph_of_1927_is_found():
+    """Skipped where the photograph is not at hand."""
+    try:
+        place = assets.home() / "photos" / "solvay-1927.jpg"
+        assets.path("yunet")
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    if not place.is_file():
+        pytest.skip(f"there is no photograph at {place}")
+    found = detection.find(images.read(place), points="five")
+    assert len(found) == 29
+    assert {face.detector for face in found} == {"yunet"}
+    sizes = [side(align(torch.zeros(3, 1066, 2732), face.points, 1)[1], 1066, 2732) for face in found]
+    assert 100 < min(sizes) < max(sizes) < 200
+
+
+# On the command line
+
+
+@pytest.fixture
+def family(tmp_path):
+    """A photograph on disk, as a camera writes it: lying on its side, and its EXIF saying so."""
+    picture, _ = group()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "Camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "1927:10:24 11:00:00"
+    lying = Image.fromarray(images.to_uint8(picture[None])[0]).transpose(Image.Transpose.ROTATE_90)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lying.save(tmp_path / "family.jpg", quality=97, exif=exif, icc_profile=profile)
+    return tmp_path / "family.jpg"
+
+
+def test_the_command_restores_a_photograph(family, tmp_path, capsys):
+    before, out = family.read_bytes(), tmp_path / "out"
+    command = ["restore", str(family), "--out", str(out), "--scale", "1"]
+    assert cli.main([*command, "--only", "1,4", "--strength", "0.8"]) == 0
+    assert "family.jpg  2 of 6 faces restored" in capsys.readouterr().out
+    assert family.read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["family-faces.png", "family.jpg", "family.json"]
+    with Image.open(out / "family.jpg") as written:
+        assert written.size == (960, 640)
+        exif = written.getexif()
+        assert exif[ExifTags.Base.Make] == "Camera"
+        assert exif.get(ExifTags.Base.Orientation, 1) == 1
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "1927:10:24 11:00:00"
+        assert written.info["icc_profile"]
+    told = json.loads((out / "family.json").read_text())
+    assert [face["number"] for face in told["faces"] if face["restored"]] == [1, 4]
+    assert told["method"] == "fpn"
+    assert {face["detector"] for face in told["faces"]} == {"yunet"}
+    assert images.read(out / "family-faces.png").shape[2] > 2 * 160
+    assert cli.main(command) == 1
+    assert "exists: choose another folder" in capsys.readouterr().err
+    assert cli.main([*command, "--overwrite", "--except", "1,2,3,4,5,9"]) == 1
+    assert "there is no face 9" in capsys.readouterr().err
+
+
+def test_no_face_is_told_with_the_ways_out(tmp_path, capsys):
+    group()
+    images.write(scene(), tmp_path / "sea.png")
+    assert cli.main(["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "no face was found" in told
+    assert "--box" in told
+    assert "--aligned" in told
+    assert not list((tmp_path / "out").iterdir())
+    boxed = ["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out"), "--box", "40,30,40,40"]
+    assert cli.main([*boxed, "--method", "bicubic"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--kernel", "box"], "what --kernel says is for faces cut out already: say --aligned"),
+        (["--aligned", "--only", "1", "--box", "1,2,3,4"], "what --only, --box says is for whole photographs"),
+        (["--detector", "haar"], "there is no detector 'haar'"),
+        (["--set", "steps=3"], "there is no option of fpn 'steps'"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_told(tmp_path, capsys, flags, message):
+    images.write(scene(), tmp_path / "sea.png")
+    assert cli.main(["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out"), *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_between_faces_writes_what_is_done_once(tmp_path, stub):
+    calls = []
+
+    def interrupted(image, seed):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return textured(image, seed)
+
+    for name in ("a.png", "b.png"):
+        images.write(scene(), tmp_path / name)
+    outcomes = []
+    photos, boxes = [tmp_path / "a.png", tmp_path / "b.png"], [(20, 20, 40, 40), (90, 30, 50, 50)]
+    restored = restoration.restore_photos(
+        photos, tmp_path / "out", method=stub(interrupted), scale=1, boxes=boxes, progress=False
+    )
+    with pytest.raises(KeyboardInterrupt):
+        outcomes.extend(iter(restored.__next__, None))
+    assert [outcome.output.name for outcome in outcomes] == ["a.png"]
+    assert sum(face.restored for face in outcomes[0].faces) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-faces.png", "a.json", "a.png"]
+
+
+def test_a_photograph_that_cannot_be_read_stops_no_other(tmp_path):
+    images.write(scene(), tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
+    photos = [tmp_path / "cut.png", tmp_path / "nowhere.png", tmp_path / "good.png"]
+    outcomes = list(
+        restoration.restore_photos(photos, tmp_path / "out", method="bicubic", boxes=[(40, 30, 40, 40)], progress=False)
+    )
+    assert [outcome.output is not None for outcome in outcomes] == [False, False, True]
+    assert "cut short" in outcomes[0].message
