@@ -207,9 +207,14 @@ def test_a_photograph_without_faces_is_enlarged():
     assert result.faces == []
 
 
-def test_a_result_that_is_coarser_than_the_photograph_says_so(stub):
-    (face,) = restore_photo(scene(), stub(textured), 2, faces=[at(30, 20, 64)], progress=False).faces
-    assert "drawn at 32×32 and shown at 12" in face.note  # twice 64, about
+def test_what_is_to_be_doubted_is_told(stub):
+    face, large = at(30, 20, 64), at(20, 10, 90)
+    coarse, smaller = (
+        restore_photo(scene(), stub(textured), 2, faces=[one], progress=False).faces[0].note for one in (face, large)
+    )
+    assert "drawn at 32×32 and shown at 126×126" in coarse
+    assert "made 5.5 times smaller for the method, which invents as much" in smaller
+    assert restore_photo(scene(), stub(textured), 1, faces=[at(30, 20, 40)], progress=False).faces[0].note == ""
 
 
 def test_ctrl_c_keeps_the_faces_that_are_done(stub):

@@ -178,9 +178,8 @@ def restore_photo(
             mask, face.mask = _mask(restored.image[0].cpu())
             new = _with_colours_of(view(canvas, face.transform, big), restored.image[0].cpu(), grey)
             length = max(1, round(scale * face.size))
-            if big < 0.75 * length:
-                face.note = f"drawn at {big}×{big} and shown at {length}×{length}: fine detail is the photograph's"
-            else:  # what is finer than the crop's pixels, such as noise, is replaced as well
+            face.note = _remark(face.size, small, big, length)
+            if big >= 0.75 * length:  # what is finer than the crop's pixels, such as noise, is replaced as well
                 new, mask = _resized(new, min(big, length), 2 * length), _resized(mask[None], 2 * length)[0]
             shown = min(256, length)
             before = view(canvas, face.transform, shown)
@@ -239,6 +238,16 @@ def _reason(face: PhotoFace, image: Tensor, smallest: float) -> str:
     if face.found.turned > TURNED:
         return "left as it is: it is turned away"
     return ""
+
+
+def _remark(size: float, small: int, big: int, length: int) -> str:
+    """What is to be said of a result."""
+    remarks = []
+    if size > 2 * small:
+        remarks.append(f"made {size / small:.1f} times smaller for the method, which invents as much")
+    if big < 0.75 * length:
+        remarks.append(f"drawn at {big}×{big} and shown at {length}×{length}")
+    return "; ".join(remarks)
 
 
 def _with_colours_of(before: Tensor, restored: Tensor, grey: bool) -> Tensor:
