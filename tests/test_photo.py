@@ -244,6 +244,10 @@ def test_ctrl_c_keeps_the_faces_that_are_done(stub):
         ({"background": "pulse"}, "pulse restores faces and no backgrounds: choose one of bicubic"),
         ({"method": "pulse", "scale": 3}, "faces of 64×64, which cannot be made 3 times smaller"),
         ({"image": torch.full((3, 8, 8), torch.nan)}, "NaN"),
+        (
+            {"image": torch.zeros(3, 1, 1).expand(3, 5000, 8000)},
+            "8000×5000 pixels, enlarged 2 times, are 160 megapixels",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

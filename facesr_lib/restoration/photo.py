@@ -26,6 +26,7 @@ TURNED = 0.5  # a nose that is so far from the middle, in distances of the eyes,
 SHOWN = 0.8  # of a box; less is a face that the border cuts
 SMALLEST = 32  # pixels of an FFHQ crop, whose face is half as wide
 LARGEST = 1024  # side of the faces that methods for any picture make
+LARGEST_PHOTO = 100e6  # pixels of a result, 1.2 GB
 PARSER = "parsing-128"
 UNCHOSEN = "not chosen"
 OUTSIDE = tuple(map(parsing.CLASSES.index, ("background", "hat", "necklace", "neck", "cloth")))
@@ -145,8 +146,14 @@ def restore_photo(
         As `detection.find`, `methods.check` and the method; ``image`` is no picture, a number cannot be, or names a
         face that there is not.
     """
-    image = check_pixels(images.check_batch(image[None]))[0].float().clamp(0, 1).cpu()
     messages.check("scale", scale, int, at_least=1)
+    _, _, height, width = images.check_batch(image[None]).shape
+    if (large := scale**2 * height * width) > LARGEST_PHOTO:
+        raise ValueError(
+            f"{width}×{height} pixels, enlarged {scale} times, are {large / 1e6:.0f} megapixels, more than "
+            f"{LARGEST_PHOTO / 1e6:.0f}: choose scale 1, or make the photograph smaller."
+        )
+    image = check_pixels(image[None])[0].float().clamp(0, 1).cpu()
     messages.check("strength", strength, at_least=0, at_most=1)
     messages.check("seed", seed, int, at_least=0)
     how, device = check(method, options, prior), "cpu" if prior is None else prior.device
