@@ -156,7 +156,7 @@ def test_a_network_for_faces_sees_originals_as_it_has_learnt_or_as_it_is_told(tm
     original = images.resize(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)), (128, 128))[0]
     images.write(original.clamp(0, 1), tmp_path / "face.png")
     face = images.read(tmp_path / "face.png")[None]
-    command = ["restore", str(tmp_path / "face.png"), "--degrade", "--method", "vdsr", "--device", "cpu"]
+    command = ["restore", str(tmp_path / "face.png"), "--aligned", "--degrade", "--method", "vdsr", "--device", "cpu"]
     for name, flags, operator in (("a", [], halvings(3)), ("b", ["--kernel", "bicubic"], Downsample(8))):
         assert cli.main([*command, *flags, "--out", str(tmp_path / name)]) == 0
         expected = METHODS["vdsr"](operator(face).clamp(0, 1), operator).image[0]
