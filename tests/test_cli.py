@@ -88,7 +88,7 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--method", "rls"], "facesr train flow"),
         (["--prior", "faces-46"], "faces-64"),
         (["--prior", "nowhere.pkl"], "nowhere.pkl"),
-        (["--prior", "https://host/prior.pkl"], "https://host/prior.pkl is an address: fetch the file"),
+        (["--prior", "https://host/prior.pkl"], "https://host/prior.pkl is an address, not a file: download it"),
         (["--kernel", "cubic"], "did you mean bicubic"),
         (["--scale", "7"], "scale"),
         (["--steps", "0"], "at least 1"),

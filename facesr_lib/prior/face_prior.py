@@ -82,7 +82,7 @@ class FacePrior:
             If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
         """
         if "://" in str(name):
-            raise ValueError(f"{name} is an address: fetch the file, and give its path.")
+            raise ValueError(f"{name} is an address, not a file: download it, and give its path.")
         path = assets.locate(name)
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
         statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
