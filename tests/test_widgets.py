@@ -89,6 +89,8 @@ def test_bytes_are_refused() -> None:
         Playground({4: {"own": given}}, given, alt="two faces")
     with pytest.raises(ValueError, match="'own' at scale 4 ranges from"):
         Playground({4: {"own": given}}, given / 255, alt="two faces")
+    with pytest.raises(ValueError, match="lowres at scale 4 ranges from"):
+        Playground({4: {"own": given / 255}}, given / 255, lowres={4: given[..., ::4, ::4]}, alt="two faces")
     steps = run()
     steps.faces.mul_(255)
     with pytest.raises(ValueError, match="divide bytes by 255"):

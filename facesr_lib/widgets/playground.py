@@ -102,6 +102,7 @@ class Playground(Figure):
                 )
             small = operator(scale)
             given = (small(truth) if lowres is None else lowres[scale]).detach().float().cpu()
+            check_range(f"lowres at scale {scale}", given)
             made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
             tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
