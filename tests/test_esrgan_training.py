@@ -42,7 +42,9 @@ def start(tmp_path_factory):
 def refinement(start, **choices):
     if reason := pretrained.reason(pretrained.efficientnet_file):
         pytest.skip(reason)
-    return esrgan.Refinement(pictures(), esrgan.Config(discriminator_width=4, **SMALL, **choices), start)
+    return esrgan.Refinement(
+        pictures(), esrgan.Config(discriminator_width=4, **SMALL, **{"latent": True} | choices), start
+    )
 
 
 # Patches
@@ -132,6 +134,7 @@ def test_training_ends_with_its_schedule(tmp_path):
 
 @pytest.mark.parametrize("contextual", [False, True])
 def test_a_latent_term_of_no_weight_is_esrgan_step_for_step(start, contextual):
+    assert (esrgan.Config().latent, esrgan.Config().contextual) == (False, False)  # without a switch: ESRGAN itself
     without = refinement(start, latent=False, contextual=contextual)
     unweighted = refinement(start, latent=True, contextual=contextual, mu=0.0)
     weighted = refinement(start, latent=True, contextual=contextual, mu=0.5)
@@ -185,7 +188,7 @@ def test_an_anchor_keeps_l_at_the_small_pictures(start):
 
 
 def test_the_second_stage_resumes_exactly(start, tmp_path):
-    config = esrgan.Config(discriminator_width=4, contextual=True, iterations=4, **SMALL)
+    config = esrgan.Config(discriminator_width=4, latent=True, contextual=True, iterations=4, **SMALL)
     whole = refinement(start, contextual=True, iterations=4)
     loop.fit(whole, tmp_path / "whole", steps=4, progress=False)
     esrgan.train(pictures(), tmp_path / "parts", config, start, steps=2, progress=False)
@@ -198,7 +201,7 @@ def test_the_second_stage_resumes_exactly(start, tmp_path):
 
 
 def test_a_run_is_not_resumed_from_another_start(start, tmp_path):
-    config = esrgan.Config(discriminator_width=4, **SMALL)
+    config = esrgan.Config(discriminator_width=4, latent=True, **SMALL)
     esrgan.train(pictures(), tmp_path / "run", config, start, steps=1, progress=False)
     other = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, seed=1, **SMALL)
     esrgan.pretrain(pictures(), tmp_path / "other", other, steps=1, progress=False)
@@ -208,7 +211,7 @@ def test_a_run_is_not_resumed_from_another_start(start, tmp_path):
 
 def test_half_precision_changes_little(start):
     refinement(start)
-    config = esrgan.Config(discriminator_width=4, **SMALL)
+    config = esrgan.Config(discriminator_width=4, latent=True, **SMALL)
     full, half = (esrgan.Refinement(pictures(), config, start, bf16=bf16).step() for bf16 in (False, True))
     assert not torch.equal(full["pixel"], half["pixel"])
     assert_close(full["pixel"], half["pixel"], atol=0.01, rtol=0)

@@ -115,7 +115,7 @@ class Config(Checked):
         Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4).
     """
 
-    latent: bool = within(True, among=(False, True))
+    latent: bool = within(False, among=(False, True))
     contextual: bool = within(False, among=(False, True))
     content: float = within(1.0, at_least=0)
     lambda_ra: float = within(5e-3, at_least=0)
