@@ -209,7 +209,7 @@ def test_every_field_of_a_config_is_a_flag_that_the_help_explains(capsys):
         ("prior", stylegan2.Config, "Weight of the discriminator's gradient penalty"),
         ("flow", flow.Config, "Codes per step. (512)"),
         ("esrgan-start", esrgan.Start, "G's size, as in"),
-        ("esrgan", esrgan.Config, "Whether L takes part: LSR and CLSR. (true)"),
+        ("esrgan", esrgan.Config, "Whether L takes part: LSR and CLSR. (false)"),
         ("landmarks", landmarks.Config, "Width of the drawn heatmaps in pixels"),
         ("progressive", progressive.Config, "Factor on the networks' channels. (1)"),
         ("supervised", supervised.Config, "Learning rate, as a multiple of the paper's. (1)"),
