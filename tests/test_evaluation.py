@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from math import inf
 
@@ -55,7 +56,7 @@ def calls(monkeypatch):
 
     def spied(name):
         class Spy:
-            options = METHODS[name].options
+            options, needs, weights = METHODS[name].options, METHODS[name].needs, METHODS[name].weights
 
             def __call__(self, lowres, operator, **options):
                 made.append((name, {"lowres": lowres} | options))
@@ -264,8 +265,8 @@ def test_a_table_of_networks_has_faces_of_its_own_and_needs_no_prior(prior, held
     for row, method in (("bicubic", "bicubic"), ("a network", "vdsr")):
         image = METHODS[method](lowres, halvings(3)).image
         assert_close(values(found.records, row, "psnr"), metrics.psnr(image, held_out), atol=1e-3, rtol=0)
-    assert (found.origin.prior, found.origin.weights) == ("none", run.weights_of(["vdsr"]))
-    assert found.origin.weights != run.weights_of(["vdsr"], ["landmarks"])
+    assert (found.origin.prior, found.origin.weights) == ("none", run.weights(["vdsr"], prior))
+    assert found.origin.weights == {"vdsr": files.sha256(assets.path("vdsr"))[:16]}
     assert found.origin.networks == "vdsr: width 1, 107,536 images seen"
     assert found.origin.budget() == "vdsr: width 1, 107,536 images seen, 3 held-out faces"
     assert [row[1] for row in report.table("tiny", found).rows] == [
@@ -359,8 +360,10 @@ def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, smal
         measured(prior, **other)
         assert {name for name, _ in calls} == {"bicubic", "pulse"}
     calls.clear()
-    measured(FacePrior("changed", prior.generator, None))
-    assert {name for name, _ in calls} == {"bicubic", "pulse"}
+    generator = deepcopy(prior.generator)
+    generator.mapping.w_avg[0] += 0.01
+    measured(FacePrior("changed", generator, None))
+    assert {name for name, _ in calls} == {"pulse"}
 
 
 def test_tables_share_a_row_whatever_its_label(prior, small, monkeypatch, calls):
@@ -389,11 +392,11 @@ def test_an_interrupted_table_goes_on_where_it_stopped(prior, small, monkeypatch
         return replace(METHODS["pulse"](lowres, operator, **options), interrupted=True)
 
     with monkeypatch.context() as patch:
-        interrupted.options = METHODS["pulse"].options
+        vars(interrupted).update(options={}, needs=METHODS["pulse"].needs, weights=())
         patch.setitem(restoration.METHODS, "pulse", interrupted)
         with pytest.raises(KeyboardInterrupt):  # a search's best so far is no result
             measured(prior)
-    monkeypatch.delitem(restoration.METHODS, "bicubic")  # it is not needed any more
+    monkeypatch.setitem(restoration.METHODS, "bicubic", replace(METHODS["bicubic"], restore=None))  # it is not called
     assert {r.row for r in measured(prior)} == {"bicubic", "PULSE"}
 
 
@@ -467,7 +470,7 @@ def test_another_process_measures_the_same_to_the_byte(prior, cache, monkeypatch
 
 def test_a_process_with_other_faces_does_not_measure(prior, small):
     unit = run.units("dse-1", prior, faces=2, progress=False)[0]
-    other = replace(unit, origin=replace(unit.origin, faces_digest="0" * 16, weights="1" * 16))
+    other = replace(unit, origin=replace(unit.origin, faces_digest="0" * 16, weights={"G": "1" * 16}))
     with pytest.raises(ValueError, match=r"weights, faces_digest differ\. Give every process the same"):
         run.measure(other)
 
@@ -493,7 +496,6 @@ def test_code_that_can_change_a_number_is_told_from_code_that_cannot(tmp_path):
         return pictures_and_all()
 
     first = pictures_and_all()
-    assert change(library / "search" / "engine.py", "# a comment\n\n'a docstring'") == first
     for name in ("widgets/figure.py", "cli/main.py", "evaluation/report.py", "evaluation/ledger.py", "plots.py"):
         assert change(library / name) == first, name
     after = change(library / "metrics/sets.py")
@@ -507,7 +509,7 @@ def test_code_that_can_change_a_number_is_told_from_code_that_cannot(tmp_path):
 # Files
 
 
-ORIGIN = Origin("a, b: c", "0" * 16, 2, "held-out faces", "1" * 16, "2" * 16, "cpu, float32", "psnr", 0.5, 3, 10)
+ORIGIN = Origin("a, b: c", {"G": "0" * 16}, 2, "held-out faces", "1" * 16, "2" * 16, "cpu, float32", "psnr", 0.5, 3, 10)
 FOUND = Results(
     ORIGIN,
     (Record("dse-1", "8x", "16x", "a, b", 0, "psnr", 17.25), Record("dse-1", "8x", "16x", "# c", -1, "kid", -0.5)),
@@ -559,20 +561,42 @@ def test_origin_says_what_was_measured(prior, small):
     origin = run.run("dse-1", prior, faces=2, effort=0.5, seed=1, progress=False).origin
     truth, faces_from = chapter.faces(prior, 2)
     assert origin.faces_digest == files.digest(truth)[:16]
-    assert (origin.weights, origin.code) == (run.weights(prior), run.code())
+    assert (origin.weights, origin.code) == (run.weights("G", prior), run.code())  # PULSE asks the generator alone
     assert (origin.faces_from, origin.device, origin.metrics.split()[0]) == (faces_from, "cpu, float32", "psnr")
     assert origin.budget() == f"prior faces-64, 2 {faces_from}, effort 0.5, seed 1"
 
 
 def test_weights_are_told_apart(prior, tmp_path):
-    first = run.weights(prior)
+    first = run.weights("DFG", prior)
     prior.save(tmp_path / "copy.safetensors")
     copy = FacePrior.load(tmp_path / "copy.safetensors")
-    assert run.weights(copy) == first
+    assert run.weights("DFG", copy) == first
     with torch.no_grad():
         copy.generator.mapping.w_avg[0] += 0.01
-    assert run.weights(copy) != first
-    assert run.weights(FacePrior("bare", prior.generator, None)) != first
+    changed = run.weights("DFG", copy)
+    assert [name for name in first if changed[name] != first[name]] == ["G"]
+    bare = run.weights("DFG", FacePrior("bare", prior.generator, None))
+    assert [name for name in first if bare[name] != first[name]] == ["D", "F"]
+
+
+def test_rows_name_the_networks_that_they_ask(prior):
+    assert run.asked(Row("bicubic", "bicubic")) == set()
+    assert run.asked(PULSE) == {"G"}
+    assert run.asked(Row("DSE", "dse")) == {"G", "D"}
+    assert run.asked(Row("PULSE, refined", "pulse", start=RLS)) == {"G", "F"}
+    assert run.asked(Row("codes", options={"space": "flow"})) == set()  # its table's measure asks
+    assert run.units("rls-fig3", prior, faces=1)[0].origin.weights.keys() == {"F", "G"}
+    assert run.asked(Row("VDSR", "vdsr")) == {"vdsr"}
+
+
+def test_a_new_flow_changes_nothing_for_rows_that_do_not_ask_it(prior, monkeypatch, calls):
+    table(monkeypatch, PULSE, replace(RLS, options={"steps": 2}))
+    measured(prior, faces=1)
+    calls.clear()
+    other = FacePrior("other", prior.generator, None)
+    other.flow = prior.flow.from_weights({name: 0.9 * value for name, value in prior.flow.weights().items()}).freeze()
+    measured(other, faces=1)
+    assert [name for name, _ in calls] == ["rls"]
 
 
 # How it is laid out

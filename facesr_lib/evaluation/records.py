@@ -34,7 +34,7 @@ class Origin:
     """What results were measured with; digests are the first 16 digits of SHA-256."""
 
     prior: str  # "none" where networks with weights of their own were measured
-    weights: str  # digest of its networks, or of theirs
+    weights: dict[str, str]  # of each network that was asked: the prior's "G", "D", "F", others by registry name
     faces: int
     faces_from: str  # such as "held-out faces"
     faces_digest: str

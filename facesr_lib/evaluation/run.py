@@ -6,7 +6,6 @@ scale, and `measure` can run it alone, in whatever process.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -70,14 +69,9 @@ def run(
     map: Callable[[Callable[[Unit], list[Record]], list[Unit]], Iterable[list[Record]]] = builtins.map,
     **budget: Any,
 ) -> Results:
-    """Measure a table.
+    """Measure a table; parameters as in `units`.
 
-    Parameters
-    ----------
-    name, prior, **budget
-        As in `units`.
-    map : callable
-        Applies `measure` to the units and keeps their order; default: one after the other, in this process.
+    ``map`` applies `measure` to the units and keeps their order; default: one after the other, in this process.
     """
     todo = units(name, prior, **budget)
     return Results(todo[0].origin, tuple(record for found in map(measure, todo) for record in found))
@@ -97,14 +91,10 @@ def units(
 
     Parameters
     ----------
-    name : str
-        In `TABLES`.
-    prior : FacePrior
     faces, batch : int
         How many faces, and how many are searched at once; benchmarks are always whole, and one by one.
     effort : float
         Multiplies every method's number of steps.
-    seed : int
     progress : bool
         Say which row is being measured, and show the search's progress.
 
@@ -123,15 +113,12 @@ def units(
     for stage in [stage for row in table.rows for stage in (row, row.start) if stage and stage.method]:
         restoration.check(stage.method, stage.options, prior)
     settings, device = table.settings(prior.resolution), str(prior.device)
-    if table.pictures:
-        origin = _of_pictures(table, prior, seed)
-        sets = [(*setting, pictures) for pictures in table.pictures for setting in settings]
-    else:
-        origin = _open(table, prior, faces, float(effort), seed, batch)
-        sets = [(*setting, "") for setting in settings]
+    networks = set(table.networks).union(*map(asked, table.rows))
+    origin = _open(table, networks, prior, faces, float(effort), seed, batch)
     return [
         Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures)
-        for scale, paper, pictures in sets
+        for pictures in table.pictures or [""]
+        for scale, paper in settings
         for row in table.rows
     ]
 
@@ -179,31 +166,30 @@ def _whole_row(records: tuple[Record, ...], unit: Unit, pictures: int) -> tuple[
 
 
 def code(sources: Iterable[str] = (*PICTURES, *VALUES), library: Path = LIBRARY) -> str:
-    """Return the digest of the library's statements that can change a number, 16 hexadecimal digits.
-
-    Comments, docstrings and layout do not count.
-    """
+    """Return the digest of the library's sources that can change a number, 16 hexadecimal digits."""
     found = [path for name in sources for path in sorted([library / name, *(library / name).rglob("*.py")])]
-    return _digest((path.relative_to(library).as_posix(), _statements(path)) for path in found if path.is_file())
+    return _digest((path.relative_to(library).as_posix(), path.read_text("utf-8")) for path in found if path.is_file())
 
 
-def _statements(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):  # a text that stands alone is no statement
-            node.body = [each for each in body if not _is_text(each)] or body[:1]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
+LETTERS = {"prior": "G", "discriminator": "D", "flow": "F"}
+"""What a method needs → the prior's network that it asks."""
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def asked(row: Row) -> set[str]:
+    """Name the networks that a row asks: letters of a prior's own, registry entries of others."""
+    methods = [restoration.METHODS[stage.method] for stage in (row, row.start) if stage and stage.method]
+    own = {LETTERS[need] for method in methods for need in method.needs & LETTERS.keys()}
+    return own | {name for method in methods for name in method.weights}
 
 
-def weights(prior: FacePrior) -> str:
-    """Return the digest of a prior's networks: 16 hexadecimal digits."""
-    held = {"G": prior.generator.state_dict(), "F": prior.flow.weights() if prior.flow else {}}
-    held["D"] = prior.discriminator.state_dict() if prior.discriminator else {}
-    return _digest((f"{network}.{name}", value) for network in sorted(held) for name, value in held[network].items())
+def weights(networks: Iterable[str], prior: FacePrior) -> dict[str, str]:
+    """Return networks' digests, 16 hexadecimal digits each, by their names as `asked` gives them."""
+    own = {"G": prior.generator.state_dict(), "F": prior.flow.weights() if prior.flow else {}}
+    own["D"] = prior.discriminator.state_dict() if prior.discriminator else {}
+    return {
+        name: _digest(own[name].items()) if name in own else files.sha256(assets.path(name))[:16]
+        for name in sorted(networks)
+    }
 
 
 def _digest(named: Iterable[tuple[str, str | Tensor]]) -> str:
@@ -212,74 +198,47 @@ def _digest(named: Iterable[tuple[str, str | Tensor]]) -> str:
 
 CODE, CODE_OF_PICTURES = code(), code(PICTURES)
 """Read when this is imported: what is changed on disk while it runs has no part in what it measures."""
-_here: dict[Origin, tuple[FacePrior, Any]] = {}
-"""The prior and the faces, (N, 3, R, R), that this process has open, or benchmark → its pictures, and what they are."""
+_here: tuple[Origin, FacePrior, dict[str, Any]] | None = None
+"""The prior and the faces, ``{"": (N, 3, R, R)}``, that this process has open, or benchmark → its pictures."""
 
 
-def _open(table: PaperTable, prior: FacePrior, faces: int, effort: float, seed: int, batch: int) -> Origin:
-    if table.resolution:
-        truth, faces_from = data.held_out(table.resolution, faces)
-        truth, methods = truth.to(prior.device), dict.fromkeys(row.method for row in table.rows if row.method)
-        name, digest, precision = "none", weights_of(methods, table.networks), torch.float32
+def _open(
+    table: PaperTable, networks: Iterable[str], prior: FacePrior, faces: int, effort: float, seed: int, batch: int
+) -> Origin:
+    """Open a table's faces, or its benchmarks, each picture cropped to whole multiples of the scale."""
+    global _here
+    truth: dict[str, Any] = {}
+    if table.pictures:
+        scale = table.scales[0]
+        for name in table.pictures:
+            truth[name] = [
+                image[None, :, : image.shape[1] // scale * scale, : image.shape[2] // scale * scale].to(prior.device)
+                for image in data.benchmark_images(name)
+            ]
+        every = [image for pictures in truth.values() for image in pictures]
+        faces, faces_from, effort, batch = len(every), f"pictures of {', '.join(truth)}", 1.0, 1
     else:
-        truth, faces_from = chapter.faces(prior, faces)
-        name, digest, precision, methods = Path(prior.name).name, weights(prior), prior.precision, {}
+        resolution = table.resolution
+        found, faces_from = data.held_out(resolution, faces) if resolution else chapter.faces(prior, faces)
+        every = [found.to(prior.device)]
+        truth[""] = every[0]
+    alone = bool(table.pictures or table.resolution)  # networks that need no prior
     origin = Origin(
-        prior=name,
-        weights=digest,
+        prior="none" if alone else Path(prior.name).name,
+        weights=weights(networks, prior),
         faces=faces,
         faces_from=faces_from,
-        faces_digest=files.digest(truth)[:16],
+        faces_digest=files.digest(*every)[:16],
         code=CODE,
-        device=f"{prior.device.type}, {str(precision).removeprefix('torch.')}",
+        device=f"{prior.device.type}, {str(torch.float32 if alone else prior.precision).removeprefix('torch.')}",
         metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
         effort=effort,
         seed=seed,
         batch=batch,
-        networks="; ".join(map(_trained, _registered(methods, table.networks))),
+        networks="; ".join(map(_trained, sorted(networks))) if table.resolution else "",
     )
-    _here.clear()
-    _here[origin] = prior, truth
+    _here = origin, prior, truth
     return origin
-
-
-def _of_pictures(table: PaperTable, prior: FacePrior, seed: int) -> Origin:
-    """Open a table's benchmarks, each picture cropped to whole multiples of the scale."""
-    scale = table.scales[0]
-    sets = {
-        name: [
-            image[None, :, : image.shape[1] // scale * scale, : image.shape[2] // scale * scale].to(prior.device)
-            for image in data.benchmark_images(name)
-        ]
-        for name in table.pictures
-    }
-    every = [image for pictures in sets.values() for image in pictures]
-    methods = dict.fromkeys(row.method for row in table.rows)
-    origin = Origin(
-        prior="none",
-        weights=weights_of(methods),
-        faces=len(every),
-        faces_from=f"pictures of {', '.join(sets)}",
-        faces_digest=files.digest(*every)[:16],
-        code=CODE,
-        device=f"{prior.device.type}, float32",
-        metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
-        effort=1.0,
-        seed=seed,
-        batch=1,
-    )
-    _here.clear()
-    _here[origin] = prior, sets
-    return origin
-
-
-def weights_of(methods: Iterable[str], networks: Iterable[str] = ()) -> str:
-    """Return the digest of the weights of methods that have some of their own, and of others: 16 hexadecimal digits."""
-    return _digest((name, files.sha256(assets.path(name))) for name in _registered(methods, networks))
-
-
-def _registered(methods: Iterable[str], networks: Iterable[str]) -> list[str]:
-    return sorted({*networks, *(name for method in methods for name in restoration.METHODS[method].weights)})
 
 
 def _trained(name: str) -> str:
@@ -300,32 +259,32 @@ def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
 
 def _opened(unit: Unit) -> tuple[FacePrior, Any]:
     """Return the prior and the faces, or the benchmark's pictures, that a unit was made with."""
-    asked = unit.origin
-    if asked not in _here:
+    origin = unit.origin
+    if _here is None or _here[0] != origin:
         prior = FacePrior.load(unit.prior, unit.device)
-        if unit.pictures:
-            here = _of_pictures(TABLES[unit.table], prior, asked.seed)
-        else:
-            here = _open(TABLES[unit.table], prior, asked.faces, asked.effort, asked.seed, asked.batch)
-        if differ := [name for name, value in vars(here).items() if value != getattr(asked, name)]:
+        budget = origin.faces, origin.effort, origin.seed, origin.batch
+        here = _open(TABLES[unit.table], origin.weights, prior, *budget)
+        if differ := [name for name, value in vars(here).items() if value != getattr(origin, name)]:
             raise ValueError(
                 f"this process would not measure what it was asked for: {', '.join(differ)} differ. Give every process "
                 "the same checkpoint, faces, packages and version of the library."
             )
-    prior, truth = _here[asked]
-    return prior, truth[unit.pictures] if unit.pictures else truth
+    assert _here is not None
+    _, prior, truth = _here
+    return prior, truth[unit.pictures]
 
 
 def _place(unit: Unit, row: Row, *more: object) -> Path:
     """Say where something of a row is kept: keyed by all that can change it."""
     of = unit.origin
     batch = of.batch if unit.measure is measures.seconds else None
+    networks = asked(row).union(TABLES[unit.table].networks)
     key = (
         row,
         unit.scale,
         unit.pictures,
         TABLES[unit.table].operator.__name__,
-        of.weights,
+        sorted((name, of.weights[name]) for name in networks),
         of.faces_digest,
         of.device,
         of.effort,

@@ -38,7 +38,7 @@ class PaperTable:
     pictures: tuple[str, ...] = ()  # benchmarks of `data.benchmark_images`, if it is not about faces: its settings,
     elsewhere: tuple[str, ...] = ()  # and the paper's others, which are not to be had here
     resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
-    networks: tuple[str, ...] = ()  # registry entries that its measure needs, besides its methods'
+    networks: tuple[str, ...] = ()  # that its measure asks besides its rows', as `run.asked` names them
     operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample  # of a scale: how faces are made small
 
     @property

@@ -69,6 +69,7 @@ TABLES = {
         (1,),
         tuple(Row(space, options={"space": space}) for space in ("Z", "W, standardised", "PULSE", "flow")),
         measures.gaussianity,
+        networks=("F", "G"),
     ),
     "rls-fig7": PaperTable(
         "diversity of several answers to one picture",
