@@ -17,21 +17,3 @@ from facesr_lib.assets.registry import (
     table,
     verify,
 )
-
-__all__ = [
-    "SHIPPED",
-    "AssetMissing",
-    "Entry",
-    "FetchFailed",
-    "File",
-    "cache",
-    "checked",
-    "entry",
-    "fetch",
-    "home",
-    "locate",
-    "names",
-    "path",
-    "table",
-    "verify",
-]

@@ -12,19 +12,3 @@ from facesr_lib.degrade.downsample import (
     halved,
     halvings,
 )
-
-__all__ = [
-    "KERNELS",
-    "CameraPipeline",
-    "Chain",
-    "Downsample",
-    "GaussianBlur",
-    "GaussianNoise",
-    "MotionBlur",
-    "SaltAndPepper",
-    "check_gradient",
-    "check_lowres",
-    "check_pixels",
-    "halved",
-    "halvings",
-]

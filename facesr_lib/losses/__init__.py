@@ -12,23 +12,3 @@ from facesr_lib.losses.landmarks import attention_loss, heatmap_loss, normalise_
 from facesr_lib.losses.latent import geocross
 from facesr_lib.losses.perceptual import lpips_vgg, vgg_l1
 from facesr_lib.losses.semantic import Entrance, SemanticLoss
-
-__all__ = [
-    "Entrance",
-    "SemanticLoss",
-    "attention_loss",
-    "block_features",
-    "contextual_loss",
-    "feature_l1",
-    "feature_loss",
-    "geocross",
-    "gradient_penalty",
-    "heatmap_loss",
-    "imagenet_features",
-    "lpips_vgg",
-    "normalise_heatmaps",
-    "relativistic_discriminator_loss",
-    "relativistic_generator_loss",
-    "vgg_l1",
-    "wasserstein_critic_loss",
-]

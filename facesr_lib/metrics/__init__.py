@@ -14,27 +14,6 @@ from facesr_lib.metrics.recognition import embed_faces, identity, identity_dista
 from facesr_lib.metrics.sets import distances, embed, fid, kid, precision_recall, pseudo_values
 from facesr_lib.networks import perceptual
 
-__all__ = [
-    "MetricUnavailable",
-    "available",
-    "distances",
-    "embed",
-    "embed_faces",
-    "fid",
-    "identity",
-    "identity_distance",
-    "kid",
-    "lpips",
-    "luma",
-    "ms_ssim",
-    "ms_ssim_scales",
-    "niqe",
-    "precision_recall",
-    "pseudo_values",
-    "psnr",
-    "ssim",
-]
-
 
 def available() -> dict[str, str | None]:
     """Metric → ``None`` if it can run on this machine, else the reason why not.

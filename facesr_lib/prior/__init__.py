@@ -2,5 +2,3 @@
 
 from facesr_lib.prior.face_prior import FacePrior
 from facesr_lib.prior.pulse_gaussian import PulseGaussian
-
-__all__ = ["FacePrior", "PulseGaussian"]

@@ -2,5 +2,3 @@
 
 from facesr_lib.publishing.execute import BookError, Run, chapters, execute, machine, repository
 from facesr_lib.publishing.site import build
-
-__all__ = ["BookError", "Run", "build", "chapters", "execute", "machine", "repository"]

@@ -22,5 +22,3 @@ from facesr_lib.search.engine import History, SearchResult, run_search
 from facesr_lib.search.mganprior import mganprior
 from facesr_lib.search.pulse import pulse
 from facesr_lib.search.rls import rls, rls_plus
-
-__all__ = ["History", "SearchResult", "brgm", "dse", "mganprior", "pulse", "rls", "rls_plus", "run_search"]

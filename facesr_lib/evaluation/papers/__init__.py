@@ -11,5 +11,3 @@ TABLES: dict[str, PaperTable] = {
     for name, table in import_module(f"{__name__}.{module.name}").TABLES.items()
 }
 """Name → table, of all papers."""
-
-__all__ = ["TABLES"]

@@ -9,16 +9,3 @@ from facesr_lib.networks.stylegan2.discriminator import Discriminator, minibatch
 from facesr_lib.networks.stylegan2.fast import FastSynthesis
 from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork, SynthesisLayer
 from facesr_lib.networks.stylegan2.layers import blur, leaky_relu, upsample
-
-__all__ = [
-    "Discriminator",
-    "FastSynthesis",
-    "Generator",
-    "MappingNetwork",
-    "SynthesisLayer",
-    "blur",
-    "leaky_relu",
-    "load",
-    "minibatch_std",
-    "upsample",
-]
