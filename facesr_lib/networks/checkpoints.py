@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facesr_lib import files
+from facesr_lib.assets import unpickling
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -29,18 +30,20 @@ def save(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None
 
 @torch.inference_mode(False)
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save` wrote: the tensors, in float32 on the CPU, and what was said of the network.
+    """Read what `save` wrote, or a checkpoint of torch's: tensors, in float32 on the CPU, and what is said of them.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        It is damaged, or no ``.safetensors``.
+        It is damaged, or refuses to be read safely.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no network at {path}: check the path.")
+    if path.suffix.lower() != ".safetensors":
+        return {k: value.float() for k, value in unpickling.state_dict(unpickling.load(path)).items()}, {}
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name).float() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib.assets import unpickling
 from facesr_lib.networks import checkpoints
 
 POINTS = 68
@@ -127,16 +126,9 @@ class _Hourglass(nn.Module):
 def load(path: str | Path) -> DistilledFAN:
     """Read a landmark network, ours (``.safetensors``) or the official one (``.pth``): frozen, in evaluation mode.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is damaged, another network's, or wants to run something.
+    Errors as `checkpoints.read`'s and `checkpoints.fill`'s.
     """
-    path = Path(path).expanduser()
-    ours = path.suffix == ".safetensors" or not path.is_file()
-    state = checkpoints.read(path)[0] if ours else unpickling.state_dict(unpickling.load(path))
+    state, _ = checkpoints.read(path)
     return checkpoints.fill(DistilledFAN(), state, path).requires_grad_(False)
 
 

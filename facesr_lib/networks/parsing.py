@@ -149,15 +149,7 @@ def save(network: ParsingNetwork, path: str | Path, metadata: Mapping[str, str])
 
 @torch.inference_mode(False)
 def load(path: str | Path) -> ParsingNetwork:
-    """Read what `save` wrote: a network in eval mode on the CPU, float32.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, or holds no parsing network.
-    """
+    """Read what `save` wrote, in evaluation mode; errors as `checkpoints.read`'s, or if it is another network's."""
     state, about = checkpoints.read(path)
     try:
         network = ParsingNetwork(**json.loads(about["sizes"]))

@@ -142,12 +142,7 @@ def channels(width: float) -> list[int]:
 def load(path: str | Path) -> ProgressiveGenerator:
     """Read a generator that `training.progressive` wrote: frozen, in evaluation mode.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is damaged, another network's, or was written before the training had reached the last step.
+    Errors as `checkpoints.read`'s; a ``ValueError`` also if it is another network's or did not reach the last step.
     """
     state, about = checkpoints.read(path)
     try:

@@ -195,31 +195,16 @@ def _leaky(x: Tensor) -> Tensor:
 def load(path: str | Path) -> RRDBNet:
     """Read a generator: ours, ESRGAN's or Real-ESRGAN's release, under either one's names; its size follows.
 
-    Parameters
-    ----------
-    path
-        ``.safetensors``, or torch's ``.pth``, which is read without executing it; names may bear a prefix
-        (``params_ema``), of several a moving average is taken.
-
-    Returns
-    -------
-    RRDBNet
-        In eval mode on the CPU, float32.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is damaged, refuses to be read safely, or holds another network; the message says what it holds.
+    Names may bear a prefix (``params_ema``); of several generators a moving average is taken. It is in evaluation mode.
+    Errors as `checkpoints.read`'s; a ``ValueError`` also says what a file of another network holds.
     """
-    tensors = _tensors(path)
+    tensors, _ = checkpoints.read(path)
     prefixes = [name.removesuffix("conv_first.weight") for name in tensors if name.endswith("conv_first.weight")]
     if not prefixes:
         names = ", ".join(list(tensors)[:3]) or "nothing"
         raise ValueError(f"{path} holds no RRDBNet: no tensor is named conv_first.weight (there is {names}).")
     prefix = max(prefixes, key=lambda prefix: "ema" in prefix.lower())
-    state = {_original(k.removeprefix(prefix)): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+    state = {_original(k.removeprefix(prefix)): v for k, v in tensors.items() if k.startswith(prefix)}
     channels, n_in = state["conv_first.weight"].shape[:2]
     if n_in != 3:
         raise ValueError(
@@ -235,18 +220,11 @@ def load(path: str | Path) -> RRDBNet:
 @torch.inference_mode(False)
 def load_encoder(path: str | Path) -> CompanionEncoder:
     """Read a companion encoder that `training.esrgan` has written; otherwise as `load`."""
-    state = {name: value.float() for name, value in _tensors(path).items()}
+    state, _ = checkpoints.read(path)
     if "upconv.bias" not in state:
         names = ", ".join(list(state)[:3]) or "nothing"
         raise ValueError(f"{path} holds no companion encoder: no tensor is named upconv.bias (there is {names}).")
     return checkpoints.fill(CompanionEncoder(state["upconv.bias"].numel()), state, path)
-
-
-def _tensors(path: str | Path) -> dict[str, Tensor]:
-    path = Path(path).expanduser()
-    if path.suffix.lower() != ".safetensors":
-        return unpickling.state_dict(unpickling.load(path))
-    return checkpoints.read(path)[0]
 
 
 def _original(name: str) -> str:

@@ -274,25 +274,9 @@ NETWORKS: dict[str, type[Enlarger]] = {"vdsr": VDSR, "urdgn": URDGN, "fsrnet": F
 
 
 def load(path: str | Path, name: str | None = None) -> Enlarger:
-    """Read a network as `training.supervised` writes it.
+    """Read a network that `training.supervised` wrote: frozen, in evaluation mode.
 
-    Parameters
-    ----------
-    path
-    name : str, optional
-        Which one it has to be, such as "vdsr".
-
-    Returns
-    -------
-    Enlarger
-        In eval mode on the CPU, float32, frozen.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is damaged, holds something else, or another network than ``name``.
+    Errors as `checkpoints.read`'s; a ``ValueError`` also if it holds something else, or not ``name``, such as "vdsr".
     """
     state, about = checkpoints.read(path)
     try:

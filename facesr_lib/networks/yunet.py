@@ -118,14 +118,6 @@ def _unit(n_in: int, n_out: int, head: bool = False) -> nn.Sequential:
 
 
 def load(path: str | Path) -> YuNet:
-    """Read the detector's weights: frozen, in evaluation mode.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is damaged, or another network's.
-    """
+    """Read the detector's weights: frozen, in evaluation mode; errors as `checkpoints.read`'s and `fill`'s."""
     state, _ = checkpoints.read(path)
     return checkpoints.fill(YuNet(), state, path).requires_grad_(False)
