@@ -29,20 +29,17 @@ def faces(split: str = "train", resolution: int = 64, count: int | None = None) 
     resolution
         A divisor of 256.
     count
-        Only the first so many, in the order of their numbers.
+        Only the first so many, in the order of their numbers; a ``ValueError`` if there are fewer.
 
     Returns
     -------
     (N, 3, resolution, resolution)
-        [0, 1], whole multiples of 1/255. The whole split is kept in the cache as one file, which makes the second
-        call fast.
+        [0, 1], whole multiples of 1/255.
 
     Raises
     ------
     AssetMissing
         The faces are not on this machine.
-    ValueError
-        Unknown split, a resolution that does not divide 256, more faces asked for than there are.
     """
     messages.choose(split, ("train", "test"), "split")
     pixels = prepared(assets.path(f"faces-{split}"), _divisor(resolution), skip_damaged=False)
@@ -50,44 +47,17 @@ def faces(split: str = "train", resolution: int = 64, count: int | None = None) 
     return _to_images(pixels[: _at_most(count, len(pixels), f"split {split!r}")])
 
 
-def celeba_hq(resolution: int, count: int) -> Tensor:
-    """Load the first pictures of CelebA-HQ, the faces that the papers measure on, from where the user has put them.
-
-    Returns
-    -------
-    (count, 3, resolution, resolution)
-        [0, 1], in the order of the numbers in their names.
-
-    Raises
-    ------
-    AssetMissing
-        They are not on this machine.
-    ValueError
-        Fewer than ``count``, or a picture that cannot be read.
-    """
-    paths = pictures(assets.path("celeba-hq"))
-    return torch.cat([square(images.read(p), resolution) for p in paths[: _at_most(count, len(paths), "CelebA-HQ")]])
-
-
 def held_out(resolution: int, count: int) -> tuple[Tensor, str]:
     """Load faces that no prior of this resolution was trained on, and say where they come from.
 
-    Returns
-    -------
-    faces : (count, 3, resolution, resolution)
-    origin : str
-        "held-out faces", which are `faces`' 50 of "test"; above 256² "CelebA-HQ".
-
-    Raises
-    ------
-    AssetMissing
-        They are not on this machine.
-    ValueError
-        There are fewer, or the resolution does not divide 256.
+    They are `faces`' 50 of "test", "held-out faces"; above 256² the first of "CelebA-HQ", on which the papers measure,
+    from where the user has put it. Errors as `faces`'.
     """
-    if resolution > FACE_SIDE:
-        return celeba_hq(resolution, count), "CelebA-HQ"
-    return faces("test", resolution, count), "held-out faces"
+    if resolution <= FACE_SIDE:
+        return faces("test", resolution, count), "held-out faces"
+    paths = pictures(assets.path("celeba-hq"))
+    kept = paths[: _at_most(count, len(paths), "CelebA-HQ")]
+    return torch.cat([square(images.read(path), resolution) for path in kept]), "CelebA-HQ"
 
 
 def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
@@ -239,25 +209,14 @@ def _to_images(pixels: np.ndarray) -> Tensor:
 def benchmark_images(name: str) -> list[Tensor]:
     """Load a super-resolution benchmark, "set5", "set14", "bsd100" or "bsd200": pictures (3, H, W) of different sizes.
 
-    Raises
-    ------
-    AssetMissing
-        It is not on this machine.
-    ValueError
-        There is no such benchmark.
+    An ``AssetMissing`` says that it is not on this machine.
     """
     known = ("set5", "set14", "bsd100", "bsd200")
     return [images.read(p) for p in pictures(assets.path(messages.choose(name, known, "benchmark")))]
 
 
 def pictures(path: Path) -> list[Path]:
-    """List what has a picture's name in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder.
-    """
+    """List what has a picture's name in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg."""
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}: check the path.")
     return files.shown(path, images.SUFFIXES)

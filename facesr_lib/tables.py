@@ -7,19 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 class Table:
-    """Rows of words and numbers under named columns.
-
-    Parameters
-    ----------
-    columns : sequence of str
-    rows : iterable of sequences
-        Each as long as ``columns``.
-
-    Raises
-    ------
-    ValueError
-        If a row is not as long as ``columns``.
-    """
+    """Rows of words and numbers under named columns; a ``ValueError`` if a row is not as long as they are."""
 
     def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[object]] = ()):
         self.columns, self.rows = list(columns), [list(row) for row in rows]
@@ -43,8 +31,3 @@ class Table:
 
         body = "".join(line("td", row) for row in self.rows)
         return f'<table class="table"><thead>{line("th", self.columns)}</thead><tbody>{body}</tbody></table>'
-
-
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lay rows out as a Markdown table."""
-    return str(Table(columns, rows))

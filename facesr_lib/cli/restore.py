@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from facesr_lib.cli import values
+from facesr_lib.messages import choose
 
 
 def add(commands: Any) -> None:
@@ -67,7 +68,6 @@ ALIGNED = ("kernel", "degrade")
 def _restore(arguments: argparse.Namespace) -> int:
     from facesr_lib import devices, restoration
     from facesr_lib.degrade import Downsample
-    from facesr_lib.messages import choose
     from facesr_lib.prior import FacePrior
 
     name = arguments.method or ("pulse" if arguments.aligned else "fpn")
@@ -101,7 +101,6 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace, method: str) -> dict[str, Any]:
     """The method's own options, as --steps, --restarts and --set give them."""
-    from facesr_lib.messages import choose
     from facesr_lib.restoration import METHODS
 
     types = METHODS[method].types
@@ -120,7 +119,6 @@ def _options(arguments: argparse.Namespace, method: str) -> dict[str, Any]:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from facesr_lib.messages import choose
     from facesr_lib.restoration import METHODS
 
     for name in [choose(arguments.name, METHODS, "method")] if arguments.name else METHODS:

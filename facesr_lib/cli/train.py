@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 from facesr_lib.cli import values
+from facesr_lib.messages import choose
 
 
 class ConfigParser(argparse.ArgumentParser):
@@ -129,8 +130,7 @@ def _prior(arguments: argparse.Namespace) -> None:
         devices=arguments.devices,
         bf16=arguments.bf16,
     )
-    ended = "interrupted" if report.interrupted else "done"
-    print(f"{ended} after {report.images_seen} images; {arguments.out / stylegan2.PRIOR} is the moving average")
+    _ended(report, "images", f"{arguments.out / stylegan2.PRIOR} is the moving average")
 
 
 def _flow(arguments: argparse.Namespace) -> None:
@@ -142,8 +142,7 @@ def _flow(arguments: argparse.Namespace) -> None:
     prior = FacePrior.load(arguments.prior, arguments.device)
     report = flow.train(prior, arguments.out, config, hours=arguments.hours, resume=arguments.resume)
     prior.save(arguments.out / "prior.safetensors")
-    ended = "interrupted" if report.interrupted else "done"
-    print(f"{ended} after {report.images_seen} codes; {arguments.out / 'prior.safetensors'} is the prior with its flow")
+    _ended(report, "codes", f"{arguments.out / 'prior.safetensors'} is the prior with its flow")
 
 
 def _esrgan_start(arguments: argparse.Namespace) -> None:
@@ -151,10 +150,7 @@ def _esrgan_start(arguments: argparse.Namespace) -> None:
 
     config = _config(esrgan.Start, arguments)
     report = esrgan.pretrain(_pictures(arguments), arguments.out, config, **_on(arguments))
-    ended = "interrupted" if report.interrupted else "done"
-    print(
-        f"{ended} after {report.images_seen} patches; `facesr train esrgan --start {arguments.out}` goes on from here"
-    )
+    _ended(report, "patches", f"`facesr train esrgan --start {arguments.out}` goes on from here")
 
 
 def _esrgan(arguments: argparse.Namespace) -> None:
@@ -162,8 +158,7 @@ def _esrgan(arguments: argparse.Namespace) -> None:
 
     config = _config(esrgan.Config, arguments)
     report = esrgan.train(_pictures(arguments), arguments.out, config, arguments.start, **_on(arguments))
-    ended = "interrupted" if report.interrupted else "done"
-    print(f"{ended} after {report.images_seen} patches; {arguments.out / esrgan.GENERATOR} is the moving average")
+    _ended(report, "patches", f"{arguments.out / esrgan.GENERATOR} is the moving average")
 
 
 def _parsing(arguments: argparse.Namespace) -> None:
@@ -173,8 +168,7 @@ def _parsing(arguments: argparse.Namespace) -> None:
     config = _config(parsing.Config, arguments)
     pixels, masks = parsing.faces_and_labels(arguments.faces, arguments.labels, config.size)
     report = parsing.train(pixels, masks, arguments.out, config, **_on(arguments))
-    ended = "interrupted" if report.interrupted else "done"
-    print(f"{ended} after {report.images_seen} faces; {arguments.out / parsing.NETWORK} is the moving average")
+    _ended(report, "faces", f"{arguments.out / parsing.NETWORK} is the moving average")
 
 
 def _pictures(arguments: argparse.Namespace) -> Any:
@@ -205,7 +199,7 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     pixels = data.prepared(assets.locate(arguments.faces), data.FACE_SIDE, skip_damaged=False)
     budget = {"hours": arguments.hours, "resume": arguments.resume}
     report = landmarks.train(pixels, points, arguments.out, config, teacher=teacher, device=device, **budget)
-    _ended(report, arguments.out / landmarks.NETWORK)
+    _ended(report, "faces", f"{arguments.out / landmarks.NETWORK} is the network")
 
 
 def _progressive(arguments: argparse.Namespace) -> None:
@@ -214,12 +208,11 @@ def _progressive(arguments: argparse.Namespace) -> None:
 
     config, faces = _config(progressive.Config, arguments), assets.locate(arguments.faces)
     report = progressive.train(faces, arguments.out, config, fan=arguments.fan, **_on(arguments))
-    _ended(report, arguments.out / progressive.NETWORK)
+    _ended(report, "faces", f"{arguments.out / progressive.NETWORK} is the network")
 
 
 def _supervised(arguments: argparse.Namespace) -> None:
     from facesr_lib import assets, data
-    from facesr_lib.messages import choose
     from facesr_lib.training import supervised
 
     config, faces = _config(supervised.Config, arguments), arguments.faces
@@ -231,8 +224,8 @@ def _supervised(arguments: argparse.Namespace) -> None:
         priors["labels"] = data.parsing(faces, side, arguments.parsing)
     pixels = data.prepared(assets.locate(faces), side, skip_damaged=not recipe.priors)
     report = supervised.train(arguments.network, pixels, arguments.out, config, **priors, **_on(arguments))
-    _ended(report, arguments.out / f"{arguments.network}.safetensors")
+    _ended(report, "faces", f"{arguments.out / arguments.network}.safetensors is the network")
 
 
-def _ended(report: Any, file: Any) -> None:
-    print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} faces; {file} is the network")
+def _ended(report: Any, seen: str, result: str) -> None:
+    print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} {seen}; {result}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from facesr_lib import images, randomness
+from facesr_lib import images, messages, randomness
 from facesr_lib.degrade.downsample import require
 
 
@@ -22,10 +21,7 @@ class GaussianNoise:
     seed: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:  # noqa: D105
-        require(
-            isinstance(self.std, Real) and 0 <= self.std < inf,
-            f"std must be finite and not negative; got {self.std!r}.",
-        )
+        messages.check("std", self.std, at_least=0)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
@@ -42,10 +38,7 @@ class SaltAndPepper:
     seed: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:  # noqa: D105
-        require(
-            isinstance(self.amount, Real) and 0 <= self.amount <= 1,
-            f"amount must be a share between 0 and 1; got {self.amount!r}.",
-        )
+        messages.check("amount", self.amount, at_least=0, at_most=1)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
@@ -64,10 +57,7 @@ class GaussianBlur:
     sigma: float
 
     def __post_init__(self) -> None:  # noqa: D105
-        require(
-            isinstance(self.sigma, Real) and 0 <= self.sigma < inf,
-            f"sigma must be finite and not negative; got {self.sigma!r}.",
-        )
+        messages.check("sigma", self.sigma, at_least=0)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
@@ -90,10 +80,7 @@ class MotionBlur:
     def __post_init__(self) -> None:  # noqa: D105
         odd = isinstance(self.size, Integral) and self.size >= 3 and self.size % 2 == 1
         require(odd, f"size must be odd and at least 3; got {self.size!r}.")
-        require(
-            isinstance(self.angle, Real) and isfinite(self.angle),
-            f"angle must be finite, in degrees; got {self.angle!r}.",
-        )
+        messages.check("angle", self.angle)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""

@@ -18,6 +18,7 @@ from facesr_lib import devices
 from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.records import Record
 from facesr_lib.evaluation.run import Unit
+from facesr_lib.messages import check
 
 Measure = Callable[[Unit], list[Record]]
 
@@ -27,23 +28,13 @@ class WorkerLost(ChildProcessError):
 
 
 def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Iterator[list[Record]]]:
-    """Return a map for `run.run` over processes of this machine.
+    """Return a map for `run.run` over processes of this machine, ``jobs`` at once; default: one for each core.
 
-    Parameters
-    ----------
-    jobs : int, optional
-        How many at once; default: one for each core. Rows that are timed, or on a GPU, run one after the other.
-
-    Raises
-    ------
-    ValueError
-        If ``jobs`` is below one.
-    WorkerLost
-        From the map, if a process was killed, such as by a machine that ran out of memory.
+    Rows that are timed, or on a GPU, run one after the other. The map raises `WorkerLost` if a process was killed, such
+    as by a machine that ran out of memory.
     """
     jobs = devices.cores() if jobs is None else jobs
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1; got {jobs}.")
+    check("jobs", jobs, int, at_least=1)
 
     def spread(measure: Measure, units: list[Unit]) -> Iterator[list[Record]]:
         alone = any(unit.measure is measures.seconds or unit.device != "cpu" for unit in units)
@@ -64,20 +55,10 @@ def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Ite
 def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterator[list[Record]]]:
     """Return a map for `run.run` over a Ray cluster; a row whose worker or machine is lost is measured on another.
 
-    Parameters
-    ----------
-    address : str, optional
-        "host:port" of a cluster, each of whose machines has this version of the library, the checkpoint and the faces;
-        default: a cluster of this machine alone, made for the purpose.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If Ray is not installed.
-    ConnectionError
-        From the map, if no cluster answers.
-    WorkerLost
-        From the map, if a row was lost several times.
+    ``address`` is "host:port" of a cluster, each of whose machines has this version of the library, the checkpoint and
+    the faces; default: a cluster of this machine alone, made for the purpose. A ``ModuleNotFoundError`` says that Ray
+    is not installed; from the map a ``ConnectionError`` that no cluster answers, `WorkerLost` that a row was lost
+    several times.
     """
     try:
         import ray

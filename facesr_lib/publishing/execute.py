@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from facesr_lib import assets, images
+from facesr_lib.chapter import PROFILES
 from facesr_lib.devices import cores
 from facesr_lib.files import digest, replacing, shown
 from facesr_lib.messages import check, choose
 
-PROFILES = ("smoke", "read", "paper")
 PACKAGES = (
     *("facesr_lib", "torch", "torchvision", "numpy", "kornia", "torchmetrics", "lpips", "matplotlib"),
     *("ipywidgets", "anywidget", "papermill", "jupyter-book"),
@@ -63,17 +63,9 @@ def repository() -> Path:
 
 
 def chapters(names: Sequence[str] = ()) -> list[Path]:
-    """List the notebooks of ``book/_toc.yml`` in reading order.
+    """List the notebooks of ``book/_toc.yml`` in reading order: all, or those whose names begin so, as "03-pulse" does.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Only these: beginnings of file names, such as ``"03"`` or ``"03-pulse"``. Empty: all.
-
-    Raises
-    ------
-    ValueError
-        If a name fits no chapter.
+    A ``ValueError`` says which name fits no chapter.
     """
     import yaml
 
@@ -127,19 +119,12 @@ def execute(
     notebooks : sequence of str or Path
         Names of chapters (see `chapters`) or paths of notebooks, each with a cell tagged ``parameters``. Empty: all
         chapters.
-    profile : {"smoke", "read", "paper"}
-        Handed to the chapter as its parameter ``profile``.
+    profile, seed
+        Handed to the chapter as its parameters; its text was written with seed 0.
     jobs : int, optional
         Chapters at a time, by default as many as cores, which they share out unless ``OMP_NUM_THREADS`` is set.
     out : Path, optional
         Folder of the results, by default ``_build/executed/<profile>``.
-    seed : int
-        Handed to the chapter as its parameter ``seed``; its text was written with 0.
-
-    Returns
-    -------
-    list of Run
-        In the order of `notebooks`.
 
     Raises
     ------
