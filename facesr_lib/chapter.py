@@ -20,25 +20,13 @@ HELD_OUT, SAMPLES = "held-out faces", "samples of the prior"
 
 @dataclass(frozen=True)
 class Chapter:
-    """What a chapter works with; `open` makes it.
+    """What a chapter works with; `open` makes it."""
 
-    Attributes
-    ----------
-    profile : {"smoke", "read", "paper"}
-    seed : int
-    prior : FacePrior
-    truth : (N, 3, R, R)
-        Faces in [0, 1].
-    origin : str
-        Where they come from, as labels should say: "held-out faces", or "samples of the prior" where those are not
-        here.
-    """
-
-    profile: str
+    profile: str  # in `PROFILES`
     seed: int
     prior: FacePrior
-    truth: Tensor
-    origin: str
+    truth: Tensor  # faces (N, 3, R, R) in [0, 1]
+    origin: str  # where they come from, as labels should say: `HELD_OUT`, or `SAMPLES` where those are not here
 
     def finding(self, text: str, *conditions: object, always: bool = False, **numbers: object) -> Markdown | None:
         """Show a sentence if it is true of what the chapter has just shown.

@@ -226,18 +226,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 
 def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
-    """Tile pictures row by row on white, ``pad`` pixels apart.
-
-    Parameters
-    ----------
-    x : (N, 3, H, W)
-    columns
-        Default: as square as it goes.
-
-    Returns
-    -------
-    (3, rows * (H + pad) - pad, columns * (W + pad) - pad)
-    """
+    """Tile pictures (N, 3, H, W) row by row on white, ``pad`` pixels apart, by default as a square: (3, ·, ·)."""
     check_batch(x)
     n, _, height, width = x.shape
     if columns is None:
@@ -281,23 +270,8 @@ def resize_matrix(
 
     MATLAB's ``imresize``: pixel centres at half-integers, the kernel widened by the scale when shrinking
     (antialiasing), weights normalised to 1, the border continued symmetrically (its edge pixel repeated).
-    The matrix is cached: treat it as read-only.
-
-    Parameters
-    ----------
-    n_in, n_out
-        Sizes in pixels.
-    kernel
-        ``"bicubic"`` (a = -1/2), ``"bilinear"`` or ``"box"`` (the mean of a block when n_out divides n_in).
-
-    Returns
-    -------
-    (n_out, n_in)
-
-    Raises
-    ------
-    ValueError
-        A size below 1 or an unknown kernel.
+    The kernel is "bicubic" (a = −1/2), "bilinear" or "box" (the mean of a block when n_out divides n_in).
+    The matrix (n_out, n_in) is cached: treat it as read-only.
     """
     if not (isinstance(n_in, Integral) and isinstance(n_out, Integral) and n_in >= 1 and n_out >= 1):
         raise ValueError(f"sizes must be at least 1 pixel, in whole numbers, got {n_in} → {n_out}.")
@@ -320,18 +294,8 @@ def resize_matrix(
 def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
     """Resize as MATLAB's ``imresize`` does, antialiased when shrinking; differentiable.
 
-    Parameters
-    ----------
-    x : (N, 3, H, W)
-        Floating point, any range.
-    size : (h, w)
-    kernel
-        See `resize_matrix`.
-
-    Returns
-    -------
-    (N, 3, h, w)
-        Of x's dtype and device. Not clamped: a cubic over- and undershoots.
+    (N, 3, H, W), floating point, any range → (N, 3, h, w) of the same dtype and device, by a kernel of
+    `resize_matrix`'s; not clamped: a cubic over- and undershoots.
     """
     check_batch(x)
     if not isinstance(size, Sequence) or len(size) != 2:

@@ -69,7 +69,7 @@ def faces(
     columns: int | None = None,
     suptitle: str = "",
 ) -> Figure:
-    """Pictures side by side, each pixel a square.
+    """Pictures side by side, each pixel a square; a ``ValueError`` if shapes or titles do not fit, or pixels are NaN.
 
     Parameters
     ----------
@@ -79,13 +79,6 @@ def faces(
         One per picture, shown above it; for a dict of rows, a dict that names those rows that have titles.
     columns : int, optional
         Pictures per row of a single batch; default: up to eight.
-    suptitle : str
-        Above all.
-
-    Raises
-    ------
-    ValueError
-        If the shapes or the number of titles do not fit, or pixels are NaN.
     """
     import matplotlib.pyplot as plt
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -150,22 +143,9 @@ def curves(
     title: str = "",
     logy: bool = False,
 ) -> Figure:
-    """Lines over a common axis.
+    """Lines over a common axis: name → values (S,), over ``x`` (S,) or 0, 1, 2, ….
 
-    Parameters
-    ----------
-    series : dict of (S,)
-        Name → y values.
-    x : (S,), optional
-        Default: 0, 1, 2, ...
-    xlabel, ylabel, title : str
-    logy : bool
-        Logarithmic y axis.
-
-    Raises
-    ------
-    ValueError
-        If a series and x differ in length, or there is none.
+    A ``ValueError`` says that a series and x differ in length, or that there is none.
     """
     import matplotlib.pyplot as plt
 
@@ -197,22 +177,11 @@ def histogram(
     title: str = "",
     xlabel: str = "",
 ) -> Figure:
-    """Densities of several samples over the same bins, and a curve to hold them against.
+    """Densities of several samples, name → (M,), over the same bins, and a curve to hold them against.
 
-    Parameters
-    ----------
-    values : dict of (M,)
-        Name → sample.
-    bins
-        Number over the joint range, or edges.
-    reference : (x, density, label), optional
-        Such as ``(x, chi2_pdf(x, d), "χ²")`` for the squared norms of vectors that should be Gaussian.
-    title, xlabel : str
-
-    Raises
-    ------
-    ValueError
-        If a sample is empty or not finite.
+    ``bins`` is their number over the joint range, or their edges; ``reference`` is x, density and label, such as ``(x,
+    chi2_pdf(x, d), "χ²")`` for the squared norms of vectors that should be Gaussian. A ``ValueError`` says that a
+    sample is empty or not finite.
     """
     import matplotlib.pyplot as plt
 
@@ -242,13 +211,7 @@ def table(columns: Sequence[str], *rows: Sequence[object]) -> Table:
 
 
 def diagram(name: str) -> HTML:
-    """Show a drawing of how data flows, one of the files in ``diagrams``; its colours follow the page's.
-
-    Raises
-    ------
-    ValueError
-        If there is no such drawing.
-    """
+    """Show a drawing of how data flows, one of the files in ``diagrams``; its colours follow the page's."""
     from IPython.display import HTML
 
     drawings = {path.stem: path for path in sorted((Path(__file__).parent / "diagrams").glob("*.svg"))}
@@ -265,16 +228,7 @@ def chi2_pdf(x: Tensor, dof: int) -> Tensor:
 
     .. math:: p(x) = \frac{x^{d/2 - 1} e^{-x/2}}{2^{d/2} \, \Gamma(d/2)}
 
-    Parameters
-    ----------
-    x : (M,)
-        Positive; elsewhere the density is 0.
-    dof : int
-        d, at least 1.
-
-    Returns
-    -------
-    (M,)
+    (M,) → (M,), 0 where x is not positive; ``dof`` is d, at least 1.
     """
     if dof < 1:
         raise ValueError(f"dof must be at least 1, got {dof}")

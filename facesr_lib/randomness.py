@@ -24,10 +24,6 @@ def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
     n, restarts : int
         Number of images, and of independent tries per image.
 
-    Returns
-    -------
-    list of n · restarts generators
-
     Raises
     ------
     ValueError

@@ -124,12 +124,7 @@ def _absolute(folder: str) -> Path:
 def path(name: str) -> Path:
     """Find an entry's file, or its folder if it has many files; contents are not checked (see `verify`).
 
-    Raises
-    ------
-    AssetMissing
-        It is not on this machine, or its folder is incomplete.
-    ValueError
-        The registry has no such entry.
+    An ``AssetMissing`` says that it is not on this machine, or that its folder is incomplete.
     """
     item = entry(name)
     place, found = _find(item)
@@ -171,20 +166,10 @@ def verify(name: str) -> Status:
 
 
 def fetch(name: str, force: bool = False, progress: bool = True) -> Path:
-    """Download an entry unless it is here and right; each file is checked before it takes its place.
+    """Download an entry unless it is here and right (or ``force``); each file is checked before it takes its place.
 
-    A folder that was interrupted is continued; two fetches at once do each other no harm.
-
-    Parameters
-    ----------
-    force
-        Download again what is here.
-
-    Raises
-    ------
-    FetchFailed
-        No address, no network, cut short, wrong checksum, no space, a folder that cannot be written; the message says
-        what still works.
+    A folder that was interrupted is continued; two fetches at once do each other no harm. A `FetchFailed` says why, and
+    what still works.
     """
     item = entry(name)
     if not force and verify(name) in ("ok", "unchecked"):

@@ -77,10 +77,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 def state_dict(contents: object) -> dict[str, Tensor]:
     """Name every tensor in modules and nested dicts by its dotted path, as ``Module.state_dict`` does.
 
-    Raises
-    ------
-    ValueError
-        It is neither a dict nor a module's `Stub`, or contains itself.
+    A ``ValueError`` says that this is neither a dict nor a module's `Stub`, or contains itself.
     """
     tensors: dict[str, Tensor] = {}
     pending, budget = [("", contents)], 20_000

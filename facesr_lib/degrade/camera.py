@@ -23,43 +23,19 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Choices:
-    """What befalls N pictures: a tensor (N,) for each choice, on the CPU. Lengths are pixels of a 512² picture.
+    """What befalls N pictures: a tensor (N,) for each choice, on the CPU. Lengths are pixels of a 512² picture."""
 
-    Attributes
-    ----------
-    grey : bool
-        Whether it loses its colours; its target does too.
-    blur : int
-        Index into `opencv.BLURS`.
-    extent : float
-        σ of a Gaussian, side of the kernel of the other blurs.
-    angle, direction : float
-        Of a motion: degrees, and how the light is spread along the line, −1 to 1 (0: evenly).
-    side : int
-        To which the picture is made small.
-    kernel : int
-        Index into `opencv.RESIZES`: how it is made small.
-    noise : float
-        Standard deviation, where pixels are in [0, 1]; 0: none.
-    coloured : bool
-        Whether every channel has noise of its own.
-    seed : int
-        Of the noise.
-    compression : int
-        Of JPEG, 1 to 100, strongest last; 0: none.
-    """
-
-    grey: Tensor
-    blur: Tensor
-    extent: Tensor
-    angle: Tensor
-    direction: Tensor
-    side: Tensor
-    kernel: Tensor
-    noise: Tensor
-    coloured: Tensor
-    seed: Tensor
-    compression: Tensor
+    grey: Tensor  # bool: whether it loses its colours; its target does too
+    blur: Tensor  # int: index into `opencv.BLURS`
+    extent: Tensor  # float: σ of a Gaussian, side of the kernel of the other blurs
+    angle: Tensor  # float: of a motion, in degrees
+    direction: Tensor  # float: how the light is spread along its line, −1 to 1 (0: evenly)
+    side: Tensor  # int: to which the picture is made small
+    kernel: Tensor  # int: index into `opencv.RESIZES`, how it is made small
+    noise: Tensor  # float: standard deviation, where pixels are in [0, 1]; 0: none
+    coloured: Tensor  # bool: whether every channel has noise of its own
+    seed: Tensor  # int: of the noise
+    compression: Tensor  # int: of JPEG, 1 to 100, strongest last; 0: none
 
     def __len__(self) -> int:
         """N."""
@@ -109,32 +85,8 @@ class CameraPipeline:
     Lengths are pixels of a 512² picture, as in the paper; on another size they shrink or grow with it: a blur's kernel
     is drawn for 512² and carried over by area, the median's side and the small picture's are rounded.
 
-    Parameters
-    ----------
-    seed : int or N ints
-        Image i draws from (seed, i): see `randomness.generators`.
-    gaussian : (float, float)
-        σ of the Gaussian blur, evenly between the two.
-    average, median, motion : (int, int)
-        Side of these blurs' kernels, both ends included; an even one of the last two becomes one more.
-    side : (int, int)
-        Of the small picture; the last is excluded, as in the official code, which never draws the paper's 256.
-    noise : (float, float)
-        Standard deviation of the noise, in [0, 1].
-    compression : (float, float)
-        Of JPEG, drawn evenly and cut to a whole number; the paper's 10 to 65 are qualities of 90 to 37.
-    grey_p, blur_p, noise_p, coloured_p, jpeg_p : float
-        Probability of each; the paper gives none. Noise is coloured or grey.
-
-    Attributes
-    ----------
-    choices : Choices or None
-        What befell the pictures of the last call.
-
-    Raises
-    ------
-    ValueError
-        A range or probability that makes no sense.
+    A ``ValueError`` names a range or a probability that makes no sense. After a call, ``choices`` says what befell the
+    pictures.
 
     Notes
     -----
@@ -142,15 +94,15 @@ class CameraPipeline:
     neither grey pictures nor probabilities, and blurs, makes noise and compresses always. Derived in chapter 10.
     """
 
-    seed: randomness.Seed = 0
-    gaussian: tuple[float, float] = (3.0, 15.0)
-    average: tuple[int, int] = (3, 15)
-    median: tuple[int, int] = (3, 15)
-    motion: tuple[int, int] = (5, 25)
-    side: tuple[int, int] = (32, 256)
-    noise: tuple[float, float] = (0.0, 0.1)
-    compression: tuple[float, float] = (10.0, 65.0)
-    grey_p: float = 0.3
+    seed: randomness.Seed = 0  # image i draws from (seed, i): see `randomness.generators`
+    gaussian: tuple[float, float] = (3.0, 15.0)  # σ of the Gaussian blur, evenly between the two
+    average: tuple[int, int] = (3, 15)  # side of the kernel, both ends included
+    median: tuple[int, int] = (3, 15)  # the same; an even side becomes one more
+    motion: tuple[int, int] = (5, 25)  # as the median's
+    side: tuple[int, int] = (32, 256)  # the last excluded, as in the official code, which never draws the paper's 256
+    noise: tuple[float, float] = (0.0, 0.1)  # its standard deviation, in [0, 1]
+    compression: tuple[float, float] = (10.0, 65.0)  # JPEG's, cut to a whole number: qualities of 90 to 37
+    grey_p: float = 0.3  # probability of each; the paper gives none
     blur_p: float = 0.5
     noise_p: float = 0.2
     coloured_p: float = 0.5
@@ -171,19 +123,7 @@ class CameraPipeline:
                 require(0 <= p <= 1, f"{each.name} is a probability, between 0 and 1; got {p}.")
 
     def __call__(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """Make poor photographs.
-
-        Parameters
-        ----------
-        faces : (N, 3, S, S)
-            In [0, 1].
-
-        Returns
-        -------
-        degraded : (N, 3, S, S)
-        target : (N, 3, S, S)
-            The faces, grey where the degraded one is; both in whole multiples of 1/255.
-        """
+        """Faces (N, 3, S, S) in [0, 1] → poor photographs, and the faces, grey where these are; multiples of 1/255."""
         images.check_batch(faces)
         self.choices = self.choose(len(faces))
         at = stages(faces, self.choices)

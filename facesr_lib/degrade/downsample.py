@@ -14,20 +14,10 @@ KERNELS = tuple(images.KERNELS)
 
 
 class Downsample(nn.Module):
-    """Make an image smaller by a whole factor, as MATLAB's ``imresize`` does: linear and differentiable.
+    """Make an image ``scale`` times smaller, as MATLAB's ``imresize`` does: linear and differentiable.
 
-    Parameters
-    ----------
-    scale : int
-        How many times smaller.
-    kernel : {"bicubic", "bilinear", "box"}
-        The filter, widened by ``scale``.
-
-    Raises
-    ------
-    ValueError
-        If the scale is not a positive whole number, the kernel is unknown, or, when called, the image's sides are no
-        multiples of the scale.
+    The kernel, "bicubic", "bilinear" or "box", is widened by the scale, a whole number that divides the sides of the
+    image; else a ``ValueError``.
     """
 
     def __init__(self, scale: int, kernel: str = "bicubic"):

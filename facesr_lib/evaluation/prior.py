@@ -64,25 +64,14 @@ def fidelity(
 
     Parameters
     ----------
-    prior : FacePrior
     samples : int
         Faces drawn at each truncation; the same z at all of them.
     psis : sequence of float
         Truncations to measure. The first, usually 1, is also searched for copies of training faces.
     features, k
-        As in `metrics.embed` and `metrics.precision_recall`.
-    seed : int
+        As in `metrics.embed` and `metrics.precision_recall`; errors, too.
     held_out, training : (M, 3, R, R), (N, 3, R, R), optional
-        By default the 50 and the 900 faces that `data.faces` keeps.
-
-    Raises
-    ------
-    AssetMissing
-        If the faces are not on this machine.
-    MetricUnavailable
-        If the feature network is not.
-    ValueError
-        If faces are not of the prior's resolution, or a set is too small (as `metrics.precision_recall`).
+        By default the 50 and the 900 faces that `data.faces` keeps; errors as its.
     """
     check("samples", samples, int, at_least=2)
     if not psis:
@@ -123,16 +112,8 @@ def fidelity(
 def gaussianisation(prior: FacePrior, *, samples: int = 10_000, seed: int = 1_000_000) -> list[Gaussianity]:
     """Measure how Gaussian codes are after each Gaussianisation that the prior has.
 
-    Z itself (the yardstick: what a true Gaussian of that many draws scores), W with each dimension standardised,
-    PULSE's fit, and the flow if there is one.
-
-    Parameters
-    ----------
-    prior : FacePrior
-    samples : int
-        Codes to measure. What standardises W comes from as many others.
-    seed : int
-        Draws that neither PULSE's fit nor the flow has seen.
+    Z itself (the yardstick: what a true Gaussian of that many draws scores), W with each dimension standardised, by as
+    many other codes, PULSE's fit, and the flow if there is one. The default seed's draws neither of them has seen.
     """
     check("samples", samples, int, at_least=2)
 

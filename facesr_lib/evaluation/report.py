@@ -16,12 +16,8 @@ from facesr_lib.tables import Table
 def table(name: str, results: Results) -> Table:
     """Lay a table out: ours with the interval that holds the mean in 95 of 100 resamplings of the faces, the paper's.
 
-    Returns
-    -------
-    Table
-        One row per scale and method, with the method's width and budget where it is a network; a metric that neither
-        measured is left out. Where ours were measured on the
-        prior's own samples, which are easier, the paper's numbers say that they are of other faces.
+    There is a row per scale and method, with its width and budget where it is a network; a metric that neither measured
+    is left out. Where ours are of the prior's own samples, which are easier, the paper's say that they are of others.
     """
     choose(name, TABLES, "table")
     printed = {cell: n for paper in claims.papers().values() for cell, n in paper.printed.items() if cell[0] == name}

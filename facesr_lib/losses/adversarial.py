@@ -101,15 +101,8 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     .. math:: L_G^{Ra} = -\tfrac12 \left( \mathbb E_y \log(1 - \sigma(C(y) - \mathbb E_z C(G(z))))
               + \mathbb E_z \log \sigma(C(G(z)) - \mathbb E_y C(y)) \right)
 
-    Parameters
-    ----------
-    real, fake : (N, 1)
-        As `relativistic_discriminator_loss`'s. Nothing is learnt through the real ones; the fakes' average passes
-        gradients here.
-
-    Returns
-    -------
-    (N,)
+    Parameters as `relativistic_discriminator_loss`'s → (N,). Nothing is learnt through the real ones; the fakes'
+    average passes gradients here.
     """
     real, fake = real.flatten().detach(), fake.flatten()
     return (softplus(real - fake.mean()) + softplus(real.mean() - fake)) / 2

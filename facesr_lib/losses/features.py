@@ -27,16 +27,8 @@ def feature_loss(maps: Maps, x: Tensor, y: Tensor) -> Tensor:
     .. math:: \sum_i L_{feat/i}, \qquad L_{feat/i} = \frac{1}{W_i H_i} \sum_{x,y}
               (\phi_i(I^{HR})_{x,y} - \phi_i(G(I^{LR}))_{x,y})^2
 
-    Parameters
-    ----------
-    maps : Maps
-        φ, as `block_features` finds it.
-    x, y : (N, 3, H, W)
-        Restored and target, in [0, 1]; no gradient passes to the target.
-
-    Returns
-    -------
-    (N,)
+    ``maps`` is φ, as `block_features` finds it; x and y are restored and target (N, 3, H, W), in [0, 1] → (N,). No
+    gradient passes to the target.
 
     Notes
     -----

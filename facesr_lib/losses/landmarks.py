@@ -8,20 +8,7 @@ from torch import Tensor
 def normalise_heatmaps(heatmaps: Tensor) -> Tensor:
     """Spread each image's heatmaps over [0, 1], all of its points together: h = (H − min H) / (max H − min H).
 
-    Parameters
-    ----------
-    heatmaps : (N, P, H, W)
-        One for each of P points.
-
-    Returns
-    -------
-    (N, P, H, W)
-        Zero where all of an image's values are the same.
-
-    Raises
-    ------
-    ValueError
-        If ``heatmaps`` is not (N, P, H, W).
+    (N, P, H, W), one for each of P points → the same; zero where all of an image's values are the same.
 
     Notes
     -----
@@ -51,11 +38,6 @@ def attention_loss(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     -------
     (N,)
 
-    Raises
-    ------
-    ValueError
-        The heatmaps are of another size than the images.
-
     Notes
     -----
     Source: Kim et al. 2019, equation 1; averaged over the colours too, as released. Derived in chapter 8.
@@ -74,19 +56,7 @@ def heatmap_loss(x: Tensor, y: Tensor) -> Tensor:
 
     .. math:: L_{heatmap} = \frac{1}{r^2NWH} \sum_{n,x,y} (M^n_{x,y} - \tilde M^n_{x,y})^2
 
-    Parameters
-    ----------
-    x, y : (N, P, H, W)
-        Heatmaps of restored faces and of their targets; gradients pass through both.
-
-    Returns
-    -------
-    (N,)
-
-    Raises
-    ------
-    ValueError
-        They are of different sizes.
+    Heatmaps (N, P, H, W) of restored faces and of their targets → (N,); gradients pass through both.
 
     Notes
     -----

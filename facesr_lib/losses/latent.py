@@ -13,15 +13,8 @@ def geocross(w: Tensor) -> Tensor:
     .. math:: \mathrm{GEOCROSS}(w) = \frac{d}{8 L^2} \sum_{i,j} \theta_{ij}^2,
               \qquad \theta_{ij} = 2\,\mathrm{atan2}(\lVert w_i - w_j\rVert, \lVert w_i + w_j\rVert)
 
-    Parameters
-    ----------
-    w : (N, L, d)
-        One code per synthesis layer, after the mapping network's leaky ReLU.
-
-    Returns
-    -------
-    (N,)
-        Zero when all layers share one code (w lies in W), growing as W+ is used.
+    w (N, L, d), one code per synthesis layer, after the mapping network's leaky ReLU → (N,): zero when all layers share
+    one code (w lies in W), growing as W+ is used.
 
     Raises
     ------

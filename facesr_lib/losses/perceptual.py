@@ -10,25 +10,9 @@ from facesr_lib.networks import perceptual
 
 
 def lpips_vgg(x: Tensor, y: Tensor) -> Tensor:
-    """LPIPS v0.1 on VGG16, differentiable: BRGM's perceptual term.
+    """LPIPS v0.1 on VGG16, differentiable: BRGM's perceptual term. Source: Zhang et al. 2018, the package lpips.
 
-    Parameters
-    ----------
-    x, y : (N, 3, H, W)
-        In [0, 1], at least 16 × 16.
-
-    Returns
-    -------
-    (N,)
-
-    Raises
-    ------
-    assets.AssetMissing, ValueError
-        If VGG16's weights are not on this machine; if the images are too small.
-
-    Notes
-    -----
-    Source: Zhang et al. 2018, the package lpips.
+    Images (N, 3, H, W) twice, in [0, 1], at least 16×16 → (N,); an ``AssetMissing`` says how to get VGG16's weights.
     """
     return _network_for(x)(x, y, normalize=True).flatten()
 

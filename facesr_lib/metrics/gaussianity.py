@@ -10,29 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussianity:
-    """How far squared norms ‖v‖² are from χ² with d degrees of freedom, which a Gaussian's have.
-
-    Attributes
-    ----------
-    space : str
-    d : int
-    mean, std : float
-        Of ‖v‖²; a Gaussian's are d and √(2d).
-    ks : float
-        Kolmogorov–Smirnov: the largest difference between the two distribution functions. A true Gaussian's is about
-        0.87 / √n for n draws.
-    wasserstein : float
-        Wasserstein-1: how far mass must be moved on average, in units of ‖v‖².
-    squared_norms : (n,)
-    """
+    """How far squared norms ‖v‖² are from χ² with d degrees of freedom, which a Gaussian's have."""
 
     space: str
     d: int
-    mean: float
-    std: float
-    ks: float
-    wasserstein: float
-    squared_norms: Tensor
+    mean: float  # of ‖v‖²; a Gaussian's is d
+    std: float  # a Gaussian's is √(2d)
+    ks: float  # Kolmogorov–Smirnov, the largest difference of the distribution functions; a Gaussian's is ≈ 0.87 / √n
+    wasserstein: float  # Wasserstein-1: how far mass must be moved on average, in units of ‖v‖²
+    squared_norms: Tensor  # (n,)
 
     @classmethod
     def of(cls, space: str, v: Tensor) -> Gaussianity:

@@ -30,10 +30,6 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
         Resize to this side first, after cropping (bicubic, clamped). The score then measures the resizing too: state it
         beside the number.
 
-    Returns
-    -------
-    (N,)
-
     Raises
     ------
     ValueError

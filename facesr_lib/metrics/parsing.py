@@ -12,21 +12,8 @@ from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork
 def confusion(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) -> Tensor:
     """Count pixels by what they are and what they were taken for; undecided ones (255) count nowhere.
 
-    Parameters
-    ----------
-    predicted, labels : (N, H, W)
-        Classes, whole numbers.
-    classes : int
-
-    Returns
-    -------
-    (N, classes, classes)
-        Row: the label; column: the prediction. Sums over images are the confusion of a set.
-
-    Raises
-    ------
-    ValueError
-        If the two have different shapes, or there are other classes.
+    Whole numbers (N, H, W) twice → (N, classes, classes); row: the label, column: the prediction. Sums over images are
+    the confusion of a set. A ``ValueError`` says that the two have different shapes, or that there are other classes.
     """
     if predicted.shape != labels.shape or labels.ndim != 3:
         raise ValueError(f"both are (N, H, W); got {tuple(predicted.shape)} and {tuple(labels.shape)}.")
@@ -40,18 +27,7 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) ->
 
 
 def iou(counts: Tensor) -> Tensor:
-    """Intersection over union of each class.
-
-    Parameters
-    ----------
-    counts : (..., C, C)
-        From `confusion`: of one image, of each of several, or summed over a set.
-
-    Returns
-    -------
-    (..., C)
-        In [0, 1]; NaN for a class that no label has.
-    """
+    """Intersection over union of each class, from `confusion`: (..., C, C) → (..., C); NaN where no label has it."""
     hit, labelled, predicted = counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1), counts.sum(-2)
     # |A ∩ B| / |A ∪ B|
     ratio = hit / (labelled + predicted - hit)
@@ -67,24 +43,10 @@ def mean_iou(counts: Tensor) -> Tensor:
 def parsing_confusion(
     network: ParsingNetwork, faces: Tensor, labels: Tensor, *, camera: CameraPipeline | None = None, batch: int = 10
 ) -> Tensor:
-    """Parse labelled faces, made poor before or as they are, and count right and wrong pixels.
+    """Parse labelled faces, as they are or as ``camera`` leaves them, ``batch`` at once, and count pixels.
 
-    Parameters
-    ----------
-    network : ParsingNetwork
-    faces : (N, 3, S, S)
-        In [0, 1].
-    labels : (N, S, S)
-        0 to 18, and 255 for undecided.
-    camera : CameraPipeline, optional
-        What befalls the faces first.
-    batch : int
-        Faces at once.
-
-    Returns
-    -------
-    (N, C, C)
-        See `confusion`: ``iou(it.sum(0))`` are the classes' scores on this set.
+    Faces (N, 3, S, S) in [0, 1], labels (N, S, S) → `confusion`'s (N, C, C): ``iou(it.sum(0))`` are the classes' scores
+    on this set.
     """
     if camera is not None:
         faces, _ = camera(faces)

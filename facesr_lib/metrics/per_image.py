@@ -51,12 +51,7 @@ def psnr(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Ten
 def ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Tensor:
     """Structural similarity (Wang et al. 2004): Gaussian 11×11 window, σ = 1.5, valid region, mean over channels.
 
-    Parameters and errors as in `psnr`; images smaller than the window are refused.
-
-    Returns
-    -------
-    (N,)
-        At most 1.
+    Parameters and errors as in `psnr`; images smaller than the window are refused. (N,), at most 1.
     """
     x, y = prepared_pair(x, y, y_channel, crop)
     return _similarity(x, y)[0]
@@ -69,21 +64,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0, sca
     as many scales as it allows (three at 64, four at 128), with the first weights, renormalised to a sum of one. Values
     with different numbers of scales cannot be compared.
 
-    Parameters
-    ----------
-    x, y, y_channel, crop
-        As in `psnr`.
-    scales : int, optional
-        Number of scales, 1 to 5; by default as many as fit.
-
-    Returns
-    -------
-    (N,)
-
-    Raises
-    ------
-    ValueError
-        As `psnr`, or if the image is too small for ``scales``.
+    ``scales`` is their number, 1 to 5, by default as many as fit; other parameters and errors as in `psnr`. (N,).
     """
     x, y = prepared_pair(x, y, y_channel, crop)
     fit = ms_ssim_scales(min(x.shape[2:]))

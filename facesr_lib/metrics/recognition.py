@@ -34,17 +34,9 @@ SHA256 = {
 def identity(x: Tensor, y: Tensor) -> Tensor:
     """Cosine similarity of two faces' embeddings: 1 for equal faces, (N,).
 
-    Parameters
-    ----------
-    x, y : (N, 3, H, H)
-        Faces framed as FFHQ's, of any size, in [0, 1]; or their embeddings, (N, 128).
-
-    Raises
-    ------
-    MetricUnavailable
-        If the extra ``photos`` is not installed, or holds other weights than the published.
-    ValueError, TypeError
-        As `psnr`; or if a face is not square or the numbers of faces differ.
+    The faces (N, 3, H, H) are framed as FFHQ's, of any size, in [0, 1]; or embeddings, (N, 128). Errors as `psnr`,
+    or if a face is not square or their numbers differ; a ``MetricUnavailable`` says that the extra ``photos`` is not
+    installed, or holds other weights than the published.
     """
     return F.cosine_similarity(*_embedded_pair(x, y))
 

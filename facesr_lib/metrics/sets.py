@@ -70,17 +70,8 @@ def fid(real: Tensor, fake: Tensor, features: Features = "inception") -> Tensor:
     ----------
     real, fake : (N, 3, H, W), (M, 3, H, W)
         At least two each; or their features, (N, F) and (M, F).
-    features : str or callable
+    features, and errors
         As in `embed`. Inception is the only network whose distances may be called FID without a note.
-
-    Returns
-    -------
-    ()
-
-    Raises
-    ------
-    MetricUnavailable, ValueError
-        As `embed`; or if a set has fewer than two images.
     """
     return _frechet(*_two_sets(real, fake, features)).float()
 
@@ -106,10 +97,6 @@ def kid(
         Where a subset is the whole of both sets they are all alike, and their standard deviation, zero, says nothing.
         ``None``: all pairs of both sets at once, of whatever sizes; the spread is the standard error of the mean by
         the jackknife (each image of either set left out once), right for small sets too. Needs three images a set.
-
-    Returns
-    -------
-    (), ()
     """
     codes = _two_sets(real, fake, features)
     if subsets is None:
@@ -139,21 +126,7 @@ def pseudo_values(real: Tensor, fake: Tensor, features: Features = "inception") 
     cross term's mean): unbiased for pairs, where `kid`, which is unbiased for independent sets, is a little too small.
     FID's bias is of more than the order 1/n where there are fewer images than features: compare with as many only.
 
-    Parameters
-    ----------
-    real, fake : (N, 3, H, W)
-        At least three pairs; or their features, (N, F).
-    features
-        As in `embed`.
-
-    Returns
-    -------
-    {"fid": (N,), "kid": (N,)}
-
-    Raises
-    ------
-    MetricUnavailable, ValueError
-        As `fid`; or if there are no pairs, or fewer than three.
+    Parameters and errors as `fid`, but three pairs at least → {"fid": (N,), "kid": (N,)}.
     """
     a, b = _two_sets(real, fake, features)
     n = len(a)
@@ -177,22 +150,8 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, features: Features 
     recall the share of reals inside the fakes' (is everything drawn?). A set twice as large has smaller balls: compare
     only numbers from sets of the same sizes.
 
-    Parameters
-    ----------
-    real, fake
-        As in `fid`, more than ``k`` each.
-    k : int
-    features
-        As in `embed`; the paper's network, VGG-16, is not among them.
-
-    Returns
-    -------
-    precision, recall : (), ()
-
-    Raises
-    ------
-    MetricUnavailable, ValueError
-        As `fid`; or if a set has no k-th neighbours.
+    Parameters and errors as `fid`, but more than ``k`` images each; the paper's network, VGG-16, is not among the
+    ``features``.
     """
     a, b = _two_sets(real, fake, features)
     if not isinstance(k, Integral) or not 1 <= k < min(len(a), len(b)):

@@ -60,14 +60,10 @@ class Block(nn.Module):
 class Flow(nn.Module):
     r"""MAF of RLS (Gheisari and Genovesio 2023): a few autoregressive blocks, the order reversed between them.
 
-    Parameters
-    ----------
-    d, hidden, blocks : int
-        Dimensions of w; width of each block's masked network; autoregressive blocks, of which the paper has 5.
-    bounds : (float, float) or None
-        c and b, see `Block`: how large the logarithm of a block's scale can be, and up to how many standard deviations
-        its network tells codes apart. ``None``: neither is bounded, as in flows of earlier versions, whose `inverse`
-        is infinite or enormous for some draws.
+    ``d`` is the dimension of w, ``hidden`` the width of each block's masked network; the paper has 5 ``blocks``.
+    ``bounds`` are c and b, see `Block`: how large the logarithm of a block's scale can be, and up to how many standard
+    deviations its network tells codes apart. ``None``: neither is bounded, as in flows of earlier versions, whose
+    `inverse` is infinite or enormous for some draws.
 
     Notes
     -----

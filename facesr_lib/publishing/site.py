@@ -36,12 +36,7 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
     strict : bool
         Warnings of the page builder are errors.
     out : Path, optional
-        Folder for ``source/`` and ``_build/html/``, by default the repository (``_build/html/``).
-
-    Returns
-    -------
-    Path
-        The folder of the pages.
+        Folder for ``source/`` and ``_build/html/``, which is returned, by default the repository (``_build/html/``).
 
     Raises
     ------

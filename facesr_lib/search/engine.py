@@ -40,21 +40,11 @@ P = ParamSpec("P")
 
 @dataclass
 class History:
-    """What happened, step by step.
+    """What happened, step by step."""
 
-    Attributes
-    ----------
-    losses : dict of (steps, N)
-        The weighted terms, before each step; their sum is what is minimised.
-    latents : (K, N, L, d)
-        Codes at ``latent_steps``: every k-th step, and the last if the search got there.
-    latent_steps : list of int
-        Step numbers of ``latents``.
-    """
-
-    losses: dict[str, Tensor]
-    latents: Tensor
-    latent_steps: list[int]
+    losses: dict[str, Tensor]  # (steps, N): the weighted terms, before each step; their sum is what is minimised
+    latents: Tensor  # (K, N, L, d): codes at
+    latent_steps: list[int]  # every k-th step, and the last if the search got there
 
     @property
     def total(self) -> Tensor:
@@ -64,35 +54,16 @@ class History:
 
 @dataclass
 class SearchResult:
-    """The best that was found for each image.
+    """The best that was found for each image."""
 
-    Attributes
-    ----------
-    image : (N, 3, H, W)
-        In [0, 1].
-    latent : (N, L, d)
-        Its codes.
-    loss : (N,)
-        Its objective, on the image before it was clamped to [0, 1]; infinite if no step gave a number.
-    step : (N,)
-        The step at which it was found.
-    history : History
-    interrupted : bool
-        Whether the search was ended before its last step (Ctrl-C or the callback).
-    residual : (N,)
-        What a method leaves unexplained: root mean squared difference between the image, made small, and the picture.
-    anchor : (N, L, d), optional
-        The codes round which `search.rls_plus` refined.
-    """
-
-    image: Tensor
-    latent: Tensor
-    loss: Tensor
-    step: Tensor
+    image: Tensor  # (N, 3, H, W) in [0, 1]
+    latent: Tensor  # (N, L, d): its codes
+    loss: Tensor  # (N,): its objective, before it was clamped to [0, 1]; infinite if no step gave a number
+    step: Tensor  # (N,): at which it was found
     history: History
-    interrupted: bool = False
-    residual: Tensor = field(default_factory=lambda: torch.empty(0))
-    anchor: Tensor | None = None
+    interrupted: bool = False  # before the last step, by Ctrl-C or the callback
+    residual: Tensor = field(default_factory=lambda: torch.empty(0))  # (N,): what is left, root mean squared
+    anchor: Tensor | None = None  # (N, L, d): the codes round which `search.rls_plus` refined
 
     def best_of(self, restarts: int) -> SearchResult:
         """Keep each image's best of ``restarts`` consecutive tries."""

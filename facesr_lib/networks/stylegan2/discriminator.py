@@ -89,14 +89,10 @@ class Discriminator(nn.Module):
         As in `Generator`.
     group_size : int
         Images that share one minibatch standard deviation; 1 scores every image on its own.
-
-    Attributes
-    ----------
-    precision : torch.dtype, optional
-        Of the feature maps above 4², such as ``torch.bfloat16``. Default: the image's.
     """
 
     precision: torch.dtype | None = None
+    """Of the feature maps above 4², such as ``torch.bfloat16``. Default: the image's."""
 
     def __init__(self, img_resolution: int, channel_base: int = 32768, channel_max: int = 512, *, group_size: int = 4):
         super().__init__()

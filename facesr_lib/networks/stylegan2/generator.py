@@ -147,16 +147,11 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """w → image, from 4² to the full resolution in octaves.
-
-    Attributes
-    ----------
-    precision : torch.dtype, optional
-        Of the feature maps, such as ``torch.bfloat16``; styles and the picture stay as they are. Default: the weights'.
-    """
+    """w → image, from 4² to the full resolution in octaves."""
 
     b4: SynthesisBlock
     precision: torch.dtype | None = None
+    """Of the feature maps, such as ``torch.bfloat16``; styles and the picture keep theirs. Default: the weights'."""
 
     def __init__(self, w_dim: int, resolution: int, channel_base: int, channel_max: int):
         super().__init__()
@@ -176,25 +171,10 @@ class SynthesisNetwork(nn.Module):
         return [layer for block in self.blocks for layer in block.layers]
 
     def forward(self, ws: Tensor, noise_mode: str = "const", noise: Sequence[Tensor] | None = None) -> Tensor:
-        """Synthesise images from one code per layer.
+        """Codes (N, L, d), one per layer, L = 2·log2(R) − 2 → images (N, 3, R, R), roughly in [−1, 1], not clamped.
 
-        Parameters
-        ----------
-        ws : (N, L, d)
-            Codes; L = 2·log2(R) − 2.
-        noise_mode : {"const", "random", "none"}
-            The maps stored with the network, fresh ones, or none.
-        noise : list of (1 or N, 1, R_i, R_i), optional
-            One map per layer, coarse to fine; overrides ``noise_mode``.
-
-        Returns
-        -------
-        (N, 3, R, R), roughly in [−1, 1], not clamped.
-
-        Raises
-        ------
-        ValueError
-            If ``ws`` is not (N, L, d) or ``noise_mode`` is unknown.
+        ``noise_mode`` takes the maps stored with the network ("const"), fresh ones ("random"), or "none"; ``noise``, a
+        map (1 or N, 1, R_i, R_i) per layer, coarse to fine, overrides it.
         """
         x, image = self.b4.const.to(self.precision or ws.dtype).expand(len(ws), -1, -1, -1), None
         for block, codes, maps in self.octaves(ws, noise_mode, noise):
