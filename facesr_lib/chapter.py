@@ -29,22 +29,11 @@ class Chapter:
     origin: str  # where they come from, as labels should say: `HELD_OUT`, or `SAMPLES` where those are not here
 
     def finding(self, text: str, *conditions: object, always: bool = False, **numbers: object) -> Markdown | None:
-        """Show a sentence if it is true of what the chapter has just shown.
+        """Show a sentence, Markdown with ``{name}`` and ``{name:.1f}`` for the numbers, if its conditions are true.
 
-        Parameters
-        ----------
-        text : str
-            Markdown; ``{name}`` and ``{name:.1f}`` stand for the numbers.
-        conditions : anything that is true or false
-            What the sentence says. Where one fails, nothing is shown, unless the text must hold.
-        always : bool
-            The sentence must hold on every machine; by default only in the profile "read" with seed 0 on held-out
-            faces, for which it was written.
-
-        Raises
-        ------
-        AssertionError
-            The sentence must hold and does not; it is quoted.
+        Where one fails nothing is shown, unless the sentence must hold: an ``AssertionError`` quotes it then. With
+        ``always`` it must on every machine; by default only in the profile "read" with seed 0 on held-out faces, for
+        which it was written.
         """
         from IPython.display import Markdown
 

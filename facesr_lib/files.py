@@ -18,14 +18,8 @@ from torch import Tensor
 def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what was written there takes its place only if all went well.
 
-    Whatever interrupts the block (full disk, Ctrl-C, an error), the old file stays and no half of a new one does.
-
-    Raises
-    ------
-    FileNotFoundError
-        The folder does not exist.
-    FileExistsError
-        Something has this name, at first or at the end, and is not to be overwritten.
+    Whatever interrupts the block (full disk, Ctrl-C, an error), the old file stays and no half of a new one does. A
+    ``FileExistsError`` says that something has this name, at first or at the end, and is not to be overwritten.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first.")

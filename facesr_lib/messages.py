@@ -18,23 +18,10 @@ _MEETS = {
 
 
 def choose(name: object, known: Iterable[str], kind: str) -> str:
-    """Return ``name`` if it is among the known ones; else say which were meant, or which there are.
+    """Return ``name`` if it is among the known ones; else a ``ValueError`` says which were meant, or which there are.
 
-    Parameters
-    ----------
-    name
-        What somebody typed; case, spaces, ``-``, ``_`` and ``+`` (for ``_plus``) count for nothing in the search for
-        near ones.
-    known
-        The names that there are.
-    kind : str
-        What they name, such as "table".
-
-    Raises
-    ------
-    ValueError
-        There is no such name; near ones are named first (one that is spelt alike is the only one), all of them where
-        none is near.
+    Near ones are named (one that is spelt alike is the only one), all of them where none is near; case, spaces, ``-``,
+    ``_`` and ``+`` (for ``_plus``) count for nothing. ``kind`` is what they name, such as "table".
     """
     known = list(known)
     if name in known:
@@ -51,23 +38,10 @@ def _plain(name: str) -> str:
 
 
 def check(name: str, value: Any, kind: type = float, **bounds: Any) -> None:
-    """Make sure of a number, never infinite, never NaN.
+    """Make sure of a number, never infinite, never NaN; a ``ValueError`` says what came and what was expected.
 
-    Parameters
-    ----------
-    name : str
-        What the user calls it.
-    value
-        What came.
-    kind : type
-        ``int``: a whole number.
-    **bounds
-        Any of ``at_least``, ``above``, ``at_most`` (numbers) and ``among`` (a collection).
-
-    Raises
-    ------
-    ValueError
-        It is something else: what came and what was expected.
+    ``name`` is what the user calls it; the ``kind`` ``int`` is a whole number; bounds are any of ``at_least``,
+    ``above``, ``at_most`` (numbers) and ``among`` (a collection).
     """
     number = isinstance(value, Integral) or (kind is not int and isinstance(value, Real) and isfinite(value))
     if not number or not all(_MEETS[bound](value, limit) for bound, limit in bounds.items()):

@@ -14,20 +14,10 @@ Seed = int | Sequence[int]
 
 
 def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
-    """One CPU generator per image and restart, image by image.
+    """One CPU generator for each of n images and each of its ``restarts``, image by image.
 
-    Parameters
-    ----------
-    seed : int or n ints
-        With one number, image i draws from (seed, i). With one number per image, image i draws as a batch of one with
-        that seed would.
-    n, restarts : int
-        Number of images, and of independent tries per image.
-
-    Raises
-    ------
-    ValueError
-        If there are not n seeds, or one is negative or no whole number.
+    With one seed, image i draws from (seed, i). With one per image, image i draws as a batch of one with that seed
+    would. A ``ValueError`` says that there are not n seeds, or that one is negative or no whole number.
     """
     if isinstance(seed, (Tensor, np.ndarray)):
         seed = seed.tolist()

@@ -22,10 +22,7 @@ READ: dict[type, tuple[Callable[[str], Any], str]] = {
 def value(text: str, hint: Any) -> Any:
     """Read a text as one of a hint's types: "none", "true", "inf", "0.05", "mean", or "w,theta" for a sequence.
 
-    Raises
-    ------
-    ArgumentTypeError
-        It is none of these, or the types are none that can be typed, such as a function.
+    An ``ArgumentTypeError`` says that it is none of these, or that only a program can give one, such as a function.
     """
     if isinstance(kind := get_origin(hint), type) and issubclass(kind, Sequence):
         return tuple(value(part, get_args(hint)[0]) for part in text.split(","))

@@ -65,10 +65,7 @@ class Results:
 def write(path: Path, results: Results, *, overwrite: bool = False) -> None:
     """Write results as CSV under a head of ``# key: value`` lines, in full or not at all.
 
-    Raises
-    ------
-    FileExistsError
-        If there is such a file and ``overwrite`` is not set.
+    A ``FileExistsError`` says that there is such a file and ``overwrite`` is not set.
     """
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists and is not replaced: name another file, or ask for it to be overwritten.")
@@ -84,13 +81,7 @@ def write(path: Path, results: Results, *, overwrite: bool = False) -> None:
 
 
 def read(path: Path) -> Results:
-    """Read what `write` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file is none of these, was cut short, or was changed.
-    """
+    """Read what `write` wrote; a ``ValueError`` if the file is none of these, was cut short, or was changed."""
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         if first != _seal("".join(lines)):
@@ -113,13 +104,7 @@ def _seal(text: str) -> str:
 
 
 def by_face(records: Iterable[Record], metric: str) -> dict[int, float]:
-    """Collect one row's values of a metric: face → value.
-
-    Raises
-    ------
-    ValueError
-        If a face has two.
-    """
+    """Collect one row's values of a metric: face → value; a ``ValueError`` if a face has two."""
     values: dict[int, float] = {}
     for r in records:
         if r.metric == metric:

@@ -98,10 +98,7 @@ def units(
     progress : bool
         Say which row is being measured, and show the search's progress.
 
-    Raises
-    ------
-    ValueError
-        If there is no such table, a budget is not positive, or the prior lacks what a row's method needs.
+    A ``ValueError`` says that there is no such table, a budget is not positive, or the prior lacks what a row needs.
     """
     table = TABLES[choose(name, TABLES, "table")]
     check("faces", faces, int, at_least=1)

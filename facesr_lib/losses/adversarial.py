@@ -16,19 +16,9 @@ def wasserstein_critic_loss(real: Tensor, fake: Tensor, *, drift: float = 1e-3) 
 
     .. math:: D(\tilde I) - D(I) + \varepsilon_{drift} D(I)^2
 
-    Parameters
-    ----------
-    real, fake : (N,)
-        The critic's answers, higher for real pictures; the generator's loss is −D(fake).
-    drift : float
+    The critic's answers (N,), higher for real pictures → (N,), whose mean is the loss, together with that of
+    `gradient_penalty`; the generator's is −D(fake).
 
-    Returns
-    -------
-    (N,)
-        Their mean is the loss, together with that of `gradient_penalty`.
-
-    Notes
-    -----
     Source: Gulrajani et al. 2017; the drift Karras et al. 2018. Equation 4 of Kim et al. 2019 has the opposite sign.
     """
     return fake - real + drift * real.square()
@@ -42,23 +32,9 @@ def gradient_penalty(
     .. math:: \lambda (\lVert \nabla_{\hat I} D(\hat I) \rVert_2 - 1)^2,
               \qquad \hat I = \epsilon I + (1 - \epsilon) \tilde I
 
-    Parameters
-    ----------
-    critic
-        Pictures (N, 3, H, W) → (N,).
-    real, fake : (N, 3, H, W)
-        No gradient passes to them.
-    epsilon : (N,)
-        In [0, 1], drawn anew for every picture.
-    weight : float
-        λ.
+    ``critic`` takes pictures (N, 3, H, W) and gives (N,), as this does; no gradient passes to ``real`` and ``fake``.
+    ``epsilon`` (N,), in [0, 1], is drawn anew for every picture; ``weight`` is λ.
 
-    Returns
-    -------
-    (N,)
-
-    Notes
-    -----
     Source: Gulrajani et al. 2017; the last term of Kim et al. 2019, equation 4.
     """
     between = torch.lerp(fake.detach(), real.detach(), epsilon.view(-1, 1, 1, 1)).requires_grad_(True)
@@ -75,19 +51,9 @@ def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     .. math:: L_D^{Ra} = -\tfrac12 \left( \mathbb E_y \log \sigma(C(y) - \mathbb E_z C(G(z)))
               + \mathbb E_z \log(1 - \sigma(C(G(z)) - \mathbb E_y C(y))) \right)
 
-    Parameters
-    ----------
-    real, fake : (N, 1)
-        Logits of as many real and generated pictures.
+    Logits (N, 1) of as many real and generated pictures → (N,), whose mean is the loss: ln 2 where the critic knows
+    nothing. The averages are the batch's, so a value depends on its neighbours; no gradient passes through them.
 
-    Returns
-    -------
-    (N,)
-        Their mean is the loss: ln 2 where the critic knows nothing. The averages are the batch's, so this value depends
-        on its neighbours; no gradient passes through them.
-
-    Notes
-    -----
     Source: Jolicoeur-Martineau 2018, with the ½ of ESRGAN's official code, which that paper does not have. Derived in
     chapter 9.
     """

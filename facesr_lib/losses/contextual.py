@@ -23,14 +23,11 @@ def contextual_loss(x: Tensor, y: Tensor, *, h: float = 0.5, epsilon: float = 1e
     epsilon : float
         Added to the nearest distance, by which all are divided.
 
-    Returns
-    -------
-    (N,)
-        0 where every point of y is found. The reference r is the mean of y over the whole batch, as in the official
-        code, so a value depends on its neighbours.
-
     Notes
     -----
+    (N,), 0 where every point of y is found. The reference r is the mean of y over the whole batch, as in the official
+    code, so a value depends on its neighbours.
+
     Source: Mechrez et al. 2018; LSRGAN (Zhong & Zhou 2020) eq. 11, whose d is a *similarity* by its formula, with which
     the loss of a picture with itself is not 0; its h is not stated. Its exponent 1 − d'/h differs from (1 − d')/h by a
     factor that A's denominator cancels. Derived in chapter 9.

@@ -30,8 +30,6 @@ def feature_loss(maps: Maps, x: Tensor, y: Tensor) -> Tensor:
     ``maps`` is φ, as `block_features` finds it; x and y are restored and target (N, 3, H, W), in [0, 1] → (N,). No
     gradient passes to the target.
 
-    Notes
-    -----
     Source: Kim et al. 2019, equation 3; averaged over the channels too, as released. Derived in chapter 8.
     """
     with torch.no_grad():
@@ -43,18 +41,10 @@ def feature_loss(maps: Maps, x: Tensor, y: Tensor) -> Tensor:
 def block_features() -> tuple[str, Maps]:
     """Find the φ of `feature_loss` on this machine: the last maps of four blocks, at strides 1, 2, 4 and 8.
 
-    Returns
-    -------
-    name, maps
-        "VGG16" where its weights are: ReLUs 1_2, 2_2, 3_3 and 4_3 of the images as they are, as released. Else
-        "EfficientNet-Lite0", which a package brings along: other features than the paper's, so the name belongs beside
-        every result. It sees the images twice as large, so that its maps are of VGG16's sizes, and they are divided by
-        7, about what they measure on faces.
-
-    Raises
-    ------
-    metrics.MetricUnavailable
-        Neither is on this machine.
+    Its name, beside it, is "VGG16" where the weights are: ReLUs 1_2, 2_2, 3_3 and 4_3 of the images as they are, as
+    released. Else "EfficientNet-Lite0", which a package brings along: other features than the paper's, so the name
+    belongs beside every result. It sees the images twice as large, so that its maps are of VGG16's sizes, and they are
+    divided by 7, about what they measure on faces. A ``MetricUnavailable`` says that neither is on this machine.
     """
     try:
         perceptual.lpips_file("vgg")
@@ -67,22 +57,9 @@ def block_features() -> tuple[str, Maps]:
 def imagenet_features(stride: Literal[4, 16]) -> tuple[str, Callable[[Tensor], Tensor]]:
     """What an ImageNet network sees of pictures before an activation: ESRGAN's features, and the contextual loss's.
 
-    Parameters
-    ----------
-    stride : {4, 16}
-        16: VGG19's conv5_4, for the perceptual loss. 4: its conv3_4, for the contextual loss.
-
-    Returns
-    -------
-    name, features
-        "VGG19" where its weights are. Else "EfficientNet-Lite0", which a package brings along: the last of its linear
-        bottlenecks at this stride; other features than the paper's, so the name belongs beside every result.
-        (N, 3, H, W) in [0, 1] → (N, C, H / stride, W / stride); gradients pass.
-
-    Raises
-    ------
-    metrics.MetricUnavailable
-        Neither is on this machine.
+    They are (N, 3, H, W) in [0, 1] → (N, C, H / stride, W / stride); gradients pass. Stride 16 is VGG19's conv5_4, for
+    the perceptual loss, 4 its conv3_4, for the contextual loss. Name and errors as `block_features`; EfficientNet-Lite0
+    answers by the last of its linear bottlenecks at this stride.
     """
     try:
         network = perceptual.vgg19(8 if stride == 4 else 16)

@@ -10,8 +10,6 @@ def normalise_heatmaps(heatmaps: Tensor) -> Tensor:
 
     (N, P, H, W), one for each of P points → the same; zero where all of an image's values are the same.
 
-    Notes
-    -----
     Source: Kim et al. 2019, section 3.2. The release takes the minimum of the *target's* heatmaps for both, by a typo.
     """
     if heatmaps.ndim != 4:
@@ -25,21 +23,10 @@ def attention_loss(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     .. math:: L_{attention} = \frac{1}{r^2WH} \sum_{x,y} M^*_{x,y} \cdot |I^{HR}_{x,y} - G(I^{LR})_{x,y}|
 
-    M* is the largest of the target's normalised heatmaps at each pixel; no gradient passes through it.
+    M* is the largest of the target's normalised ``heatmaps`` (N, P, H, W) at each pixel; no gradient passes through it,
+    and normalising them twice changes nothing. x and y are restored and target (N, 3, H, W), in [0, 1] → (N,); in
+    [−1, 1], where the release takes it, the loss is twice as large.
 
-    Parameters
-    ----------
-    heatmaps : (N, P, H, W)
-        Of the target, as a landmark network gives them; normalising them twice changes nothing.
-    x, y : (N, 3, H, W)
-        Restored and target, in [0, 1]; in [−1, 1], where the release takes it, the loss is twice as large.
-
-    Returns
-    -------
-    (N,)
-
-    Notes
-    -----
     Source: Kim et al. 2019, equation 1; averaged over the colours too, as released. Derived in chapter 8.
     """
     attention = normalise_heatmaps(heatmaps.detach()).amax(1, keepdim=True)  # M* (N, 1, H, W)
@@ -58,8 +45,6 @@ def heatmap_loss(x: Tensor, y: Tensor) -> Tensor:
 
     Heatmaps (N, P, H, W) of restored faces and of their targets → (N,); gradients pass through both.
 
-    Notes
-    -----
     Source: Kim et al. 2019, equation 5. Derived in chapter 8.
     """
     if x.shape != y.shape:

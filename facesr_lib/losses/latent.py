@@ -16,13 +16,6 @@ def geocross(w: Tensor) -> Tensor:
     w (N, L, d), one code per synthesis layer, after the mapping network's leaky ReLU → (N,): zero when all layers share
     one code (w lies in W), growing as W+ is used.
 
-    Raises
-    ------
-    ValueError
-        If ``w`` is not (N, L, d).
-
-    Notes
-    -----
     Source: the official PULSE; the text of Menon et al. 2020 does not name it. Derived in chapter 3.
     """
     if w.ndim != 3:

@@ -25,11 +25,6 @@ class SemanticLoss:
         How a small picture enters D: (N, 3, h, w) → D's image (N, 3, R, R) in [0, 1], or, with a fitted `Entrance`,
         the feature map of the block at its own resolution.
 
-    Raises
-    ------
-    ValueError
-        If ``blocks`` is less than one, or the picture cannot enter.
-
     Notes
     -----
     Source: equation 4 of the paper on discriminator-semantic exploration, which does not say how x enters D. Derived in
@@ -62,17 +57,9 @@ class Entrance:
     """A "fromRGB" for pictures smaller than the discriminator's: the feature map that its block expects.
 
     The "resnet" discriminator has one fromRGB, at full resolution. This one is the linear map, one for all pixels, that
-    best predicts a block's input from the colours of the small picture (least squares over ``faces``).
-
-    Parameters
-    ----------
-    discriminator, faces, lowres
-        D; faces to fit on, (M, 3, R, R) in [0, 1]; these made small, (M, 3, h, h). A ``ValueError`` says what D takes.
-
-    Attributes
-    ----------
-    resolution, explained
-        h; the share of the feature map's variance that colour explains, 1 if nothing is lost.
+    best predicts a block's input from the colours of the small picture: least squares over ``faces``, (M, 3, R, R) in
+    [0, 1], which are ``lowres``, (M, 3, h, h), made small. ``resolution`` is h, ``explained`` the share of the feature
+    map's variance that colour explains, 1 if nothing is lost. A ``ValueError`` says what D takes.
     """
 
     def __init__(self, discriminator: Discriminator, faces: Tensor, lowres: Tensor):

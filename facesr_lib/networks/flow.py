@@ -65,8 +65,6 @@ class Flow(nn.Module):
     deviations its network tells codes apart. ``None``: neither is bounded, as in flows of earlier versions, whose
     `inverse` is infinite or enormous for some draws.
 
-    Notes
-    -----
     Source: Papamakarios et al. 2017, on nflows' masked network. Bounded log-scales are from Dinh et al. 2017, the
     bounded view of w is ours. ``mean`` and ``std`` standardise w first; set them with `standardise`.
     """

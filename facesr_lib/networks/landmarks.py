@@ -19,8 +19,6 @@ class DistilledFAN(nn.Module):
     Five convolutions at full resolution and nothing else, 321,412 parameters where FAN-4 has 23,820,176. Parameter
     names are the authors'.
 
-    Notes
-    -----
     Source: the official release; the paper's section 3.3 gives the parameters' number. Derived in chapter 7.
     """
 
@@ -43,13 +41,6 @@ class FAN(nn.Module):
     23,820,176 parameters; their names are those of the authors' package face-alignment. It is the teacher of
     `DistilledFAN`.
 
-    Parameters
-    ----------
-    stacks : int
-        Hourglasses.
-
-    Notes
-    -----
     Source: Bulat & Tzimiropoulos 2017, sections 3 and 5.
     """
 

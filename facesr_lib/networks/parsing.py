@@ -72,12 +72,6 @@ class ParsingNetwork(nn.Module):
         Residual blocks at the bottleneck.
     classes : int
 
-    Raises
-    ------
-    ValueError
-        If ``size`` is not ``bottleneck`` times a power of two, or a number is too small; when called, if the pictures'
-        sides are no multiples of that power, or less than twice it.
-
     Notes
     -----
     Source: Chen et al. 2021, appendix A.1, and the official code, which differs from the text: the first convolution
@@ -118,18 +112,9 @@ class ParsingNetwork(nn.Module):
         self.out_mask_conv = ConvLayer(width, classes, norm=False, activation=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Parse and restore faces.
+        """Parse and restore faces (N, 3, H, W) in [0, 1]; poor ones are enlarged to the network's size first.
 
-        Parameters
-        ----------
-        image : (N, 3, H, W)
-            In [0, 1]; poor faces are enlarged to the network's size first.
-
-        Returns
-        -------
-        logits : (N, classes, H, W)
-        image : (N, 3, H, W)
-            In [0, 1] but for a little: not clamped, so that a loss sees what lies outside.
+        → logits (N, classes, H, W), and faces (N, 3, H, W), not clamped, so that a loss sees what lies outside.
         """
         height, width = image.shape[2:]
         if height % self.factor or width % self.factor or min(height, width) < 2 * self.factor:

@@ -20,20 +20,8 @@ CHANNELS = (512, 256, 128, 64)
 
 
 class ProgressiveGenerator(nn.Module):
-    """The super-resolution network G, 8,969,097 parameters at full width.
+    """The super-resolution network G, 8,969,097 parameters at width 1, the factor on every number of channels.
 
-    Parameters
-    ----------
-    width : float
-        Factor on every number of channels; 1 is the paper's.
-
-    Raises
-    ------
-    ValueError
-        The width leaves no channels.
-
-    Notes
-    -----
     Source: the official release; the paper's figure 1 and section 3.1. Derived in chapter 8.
     """
 
@@ -49,24 +37,10 @@ class ProgressiveGenerator(nn.Module):
     def forward(self, x: Tensor, step: int = 3, alpha: float | Tensor = -1.0) -> Tensor:
         """Make faces larger by 2^step.
 
-        Parameters
-        ----------
-        x : (N, 3, h, w)
-            In [−1, 1], the official range; the paper's are 16².
-        step : {1, 2, 3}
-        alpha : float
-            How far the last step has been faded in, from 0 (the step before, its pixels doubled) to 1; negative, as in
-            the official code: all of it. The first step has nothing to fade from. A tensor () is taken as it is.
-
-        Returns
-        -------
-        (N, 3, h · 2^step, w · 2^step)
-            About [−1, 1], not clamped.
-
-        Raises
-        ------
-        ValueError
-            There is no such step, or alpha is above 1.
+        (N, 3, h, w) in [−1, 1], the official range; the paper's are 16² → (N, 3, h · 2^step, w · 2^step), about there,
+        not clamped. ``alpha`` says how far the last step has been faded in, from 0 (the step before, its pixels
+        doubled) to 1; negative, as in the official code: all of it. The first step has nothing to fade from. A tensor
+        () is taken as it is.
         """
         faded = _check(step, alpha)
         before, h = x, self.step1(x)  # (N, c1, 2h, 2w)

@@ -23,15 +23,9 @@ RESIDUAL = 0.2  # how much of a block's answer is added to what came in
 class RRDBNet(nn.Module):
     """ESRGAN's generator: residual-in-residual dense blocks, no normalisation (Wang et al. 2018).
 
-    Parameters
-    ----------
-    blocks, channels, growth : int
-        RRDBs; channels between them; channels that each convolution of a dense block adds.
-    scale : int
-        A power of two, at least 2.
+    It has so many ``blocks``, the RRDBs, ``channels`` between them, and ``growth`` more by each convolution of a dense
+    block; ``scale`` is a power of two, at least 2.
 
-    Notes
-    -----
     Parameter names are those of the first ESRGAN release; the paper's size has 16,697,987 parameters. Derived in
     chapter 9.
     """
@@ -96,16 +90,8 @@ class DenseBlock(nn.Module):
 class PatchDiscriminator(nn.Module):
     """ESRGAN's discriminator of patches, after VGG: five pairs of convolutions, each halving the side.
 
-    Parameters
-    ----------
-    channels : int
-        Of the first pair; 64 in the paper (14,499,401 parameters at 128²).
-    size : int
-        The patches' side, a multiple of 32; 128 in the paper.
-
-    Notes
-    -----
-    Parameter names are those of ESRGAN's Discriminator_VGG_128.
+    The first pair has so many ``channels``; ``size`` is the patches' side, a multiple of 32. The defaults, the paper's,
+    make 14,499,401 parameters; their names are those of ESRGAN's Discriminator_VGG_128.
     """
 
     def __init__(self, channels: int = 64, size: int = 128):
@@ -141,12 +127,8 @@ class CompanionEncoder(nn.Module):
 
     VGG16 without batch normalisation up to its third pooling, at an eighth of the side; then one doubling and two
     convolutions, to the small picture's size and its three channels. The paper says "the first few layers" and "a few
-    upscaling layers"; their number is ours.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the first layers; 64 in VGG16. Its layers have torchvision's names.
+    upscaling layers"; their number is ours. ``width`` is the channels of the first layers, 64 in VGG16, which have
+    torchvision's names.
     """
 
     def __init__(self, width: int = 64):
@@ -174,10 +156,7 @@ class CompanionEncoder(nn.Module):
         return self.conv_last(_leaky(self.upconv(F.interpolate(x, scale_factor=2))))
 
     def start_from_vgg16(self) -> None:
-        """Take over VGG16's first layers; ``assets.AssetMissing`` if its weights are not on this machine.
-
-        Raises a ``ValueError`` if the width is not VGG16's.
-        """
+        """Take over VGG16's first layers; ``assets.AssetMissing`` if its weights are not on this machine."""
         if self.width != 64:
             raise ValueError(f"VGG16's first layers are 64 wide; this encoder is {self.width}: choose width=64.")
         theirs = unpickling.state_dict(unpickling.load(assets.checked("vgg16")))

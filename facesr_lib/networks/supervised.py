@@ -43,8 +43,6 @@ class VDSR(Enlarger):
 
     664,704 parameters. Names are those of the re-implementation twtygqyy/pytorch-vdsr.
 
-    Notes
-    -----
     Source: Kim, Lee & Lee 2016, section 3. Colour stays bicubic.
     """
 
@@ -73,8 +71,6 @@ class VDSR(Enlarger):
 class URDGN(Enlarger):
     """Generator of "Ultra-resolving by discriminative generative networks": 16² → 128², 1,054,243 parameters.
 
-    Notes
-    -----
     Source: Yu & Porikli 2016 and the authors' code, whose "deconvolutions" are enlargements by the nearest neighbour,
     then convolutions.
     """
@@ -125,8 +121,6 @@ class FSRNet(Enlarger):
     3,262,272 parameters, under the names of the re-implementation cydiachen/FSRNET_pytorch, and two 1×1 convolutions
     that read the priors off the features (``prior_conv1``: landmarks, 8,772; ``prior_conv2``: parsing, 1,419).
 
-    Notes
-    -----
     Source: Chen et al. 2018. The paper's own code is a test script; the layers are the re-implementation's.
     """
 
@@ -184,8 +178,6 @@ class FSRNet(Enlarger):
 class FSRGANDiscriminator(nn.Module):
     """Critic of FSRGAN, which judges patches: 4,693,697 parameters, under SRGAN's usual names.
 
-    Notes
-    -----
     Source: the re-implementation cs-giung/FSRNet-pytorch.
     """
 

@@ -21,8 +21,6 @@ class YuNet(nn.Module):
 
     Parameter names are the authors'.
 
-    Notes
-    -----
     Source: Wu, Peng & Yu 2023, YuNet: a tiny millisecond-level face detector, section 3; the official release (n).
     """
 
@@ -42,17 +40,9 @@ class YuNet(nn.Module):
             self.bbox_head.add_module(f"multi_level_{name}", heads)
 
     def forward(self, image: Tensor) -> dict[str, list[Tensor]]:
-        """Look for faces.
+        """Look for faces in pictures (N, 3, H, W) in [0, 1], whose sides are multiples of 32.
 
-        Parameters
-        ----------
-        image : (N, 3, H, W)
-            In [0, 1]; sides that are multiples of 32.
-
-        Returns
-        -------
-        dict of lists
-            "cls", "obj" (logits), "bbox" and "kps": a map (N, 1 | 4 | 10, H / s, W / s) for each stride s of 8, 16, 32.
+        → "cls", "obj" (logits), "bbox" and "kps": a map (N, 1 | 4 | 10, H / s, W / s) for each stride s of 8, 16, 32.
         """
         x, levels = 255 * image.flip(1), []  # the official network takes BGR, 0 to 255
         for i, stage in enumerate(self.backbone):

@@ -66,12 +66,7 @@ class FacePrior:
         precision : torch.dtype
             Of the convolutions; ``torch.bfloat16`` is faster where the hardware has it.
 
-        Raises
-        ------
-        FileNotFoundError
-            If the file, or the registry entry's file, is not on this machine.
-        ValueError
-            If the name or the device is unknown, the device is not there, or the file is not a checkpoint.
+        Errors as `assets.locate`'s, `devices.pick_device`'s and `stylegan2.load`'s.
         """
         if "://" in str(name):
             raise ValueError(f"{name} is an address, not a file: download it, and give its path.")
@@ -112,12 +107,7 @@ class FacePrior:
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
         """Write everything to a ``.safetensors`` file that `load` reads: networks in half precision, statistics not.
 
-        Raises
-        ------
-        ValueError
-            If the name ends otherwise, or half precision cannot hold a weight.
-        OSError
-            If it cannot be written; what was there stays.
+        A ``ValueError`` says which weight half precision cannot hold. What was there stays unless all went well.
         """
         path = Path(path).expanduser()
         if path.suffix.casefold() != ".safetensors":

@@ -37,18 +37,9 @@ def SphericalOptimizer(
     """Make a torch optimiser whose variables go back to their sphere after every step.
 
     Each row (all dimensions from the third on: one layer's code, one noise map) keeps the norm that it started with.
+    ``optimizer`` is a torch optimiser's class, ``params`` are (N, L, ...), already at their start; ``free`` are further
+    parameter groups, with rates of their own, that go where they like.
 
-    Parameters
-    ----------
-    optimizer, **options
-        A torch optimiser's class, such as ``torch.optim.Adam``; ``lr`` and the like.
-    params : iterable of (N, L, ...) tensors
-        The variables, already at their start.
-    *free : dict
-        Further parameter groups, with rates of their own, that go where they like.
-
-    Notes
-    -----
     Source: Menon et al. 2020, section 3.2, and the official PULSE, whose class has this name.
     """
 

@@ -83,12 +83,8 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
 class Discriminator(nn.Module):
     """StyleGAN2's discriminator: image in [−1, 1] → realness logit (N, 1).
 
-    Parameters
-    ----------
-    img_resolution, channel_base, channel_max : int
-        As in `Generator`.
-    group_size : int
-        Images that share one minibatch standard deviation; 1 scores every image on its own.
+    Parameters as in `Generator`; ``group_size`` images share one minibatch standard deviation, 1 scores every image on
+    its own.
     """
 
     precision: torch.dtype | None = None

@@ -207,16 +207,7 @@ class SynthesisNetwork(nn.Module):
 class Generator(nn.Module):
     """StyleGAN2's generator: ``mapping`` (z → w) and ``synthesis`` (w → image).
 
-    Parameters
-    ----------
-    z_dim, w_dim : int
-        Dimensions of the input and of the intermediate latent.
-    img_resolution : int
-        R, a power of two, at least 4.
-    channel_base, channel_max : int
-        Resolution r has min(channel_base / r, channel_max) channels.
-    num_mapping_layers : int
-        Depth of the mapping network.
+    R, ``img_resolution``, is a power of two, at least 4; resolution r has min(channel_base / r, channel_max) channels.
     """
 
     def __init__(
