@@ -68,19 +68,9 @@ def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
 def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: bool = True) -> np.ndarray:
     """Prepare the pictures of a folder for training: cropped to the central square, resized, kept in the cache.
 
-    Pictures that cannot be read are skipped, and one warning counts and names them; or they are errors.
-
-    Returns
-    -------
-    (N, resolution, resolution, 3)
-        uint8, in the order of `pictures`; mapped from the cache's file, which may be larger than memory.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder.
-    ValueError
-        No picture in it can be read, or a resolution below 1.
+    (N, resolution, resolution, 3), uint8, in the order of `pictures`; mapped from the cache's file, which may be larger
+    than memory. Pictures that cannot be read are skipped, and one warning counts and names them; or they are errors, as
+    is a folder without one that can.
     """
     path = Path(path).expanduser()
     messages.check("resolution", resolution, int, at_least=1)
@@ -121,15 +111,10 @@ def landmarks(faces: str | Path = "faces-train", resolution: int = 64, labels: s
     faces : str or Path
         Registry name or folder.
     resolution : int
-        In whose pixels the points are given; (0, 0) is the centre of the top-left one.
+        In whose pixels the points are given, (N, 68, 2) in iBUG's order; (0, 0) is the centre of the top-left one.
     labels : str or Path, optional
         An ``.npz`` file of two arrays: "names", the pictures' without suffix, and "labels", (M, 68, 2), x and y in
         pixels of the pictures cropped square and resized to 256². Default: the shipped ones, of the registry's faces.
-
-    Returns
-    -------
-    (N, 68, 2)
-        In the order of iBUG's 68 points.
 
     Raises
     ------
@@ -150,12 +135,9 @@ def landmarks(faces: str | Path = "faces-train", resolution: int = 64, labels: s
 def parsing(faces: str | Path = "faces-train", resolution: int = 256, labels: str | Path | None = None) -> np.ndarray:
     """Load what each pixel of every face of a folder belongs to, in the order of `prepared`.
 
-    Parameters as `landmarks`'s, but "labels" are (M, 256, 256), uint8, and the resolution divides 256; errors too.
-
-    Returns
-    -------
-    (N, resolution, resolution)
-        uint8, an index into `networks.parsing.CLASSES`, or 255 where nobody knows; made small by the nearest pixel.
+    Parameters as `landmarks`'s, but "labels" are (M, 256, 256), uint8, and the resolution divides 256; errors too. (N,
+    resolution, resolution), uint8: an index into `networks.parsing.CLASSES`, or 255 where nobody knows; made small by
+    the nearest pixel.
     """
     each = FACE_SIDE // _divisor(resolution)
     maps, file = _labels("parsing", faces, labels)

@@ -88,8 +88,6 @@ class CameraPipeline:
     A ``ValueError`` names a range or a probability that makes no sense. After a call, ``choices`` says what befell the
     pictures.
 
-    Notes
-    -----
     Source: Chen et al. 2021, appendix B, and the official code, which is what imgaug and OpenCV do: the text names
     neither grey pictures nor probabilities, and blurs, makes noise and compresses always. Derived in chapter 10.
     """
@@ -162,23 +160,10 @@ class CameraPipeline:
 def stages(faces: Tensor, choices: Choices) -> dict[str, Tensor]:
     """Let choices befall pictures, stage by stage.
 
-    Parameters
-    ----------
-    faces : (N, 3, S, S)
-        In [0, 1].
-    choices : Choices
-        N of them, drawn by `CameraPipeline.choose` or made by hand.
-
-    Returns
-    -------
-    dict
-        "grey", "blurred", "small", "noisy", "compressed", "enlarged": pictures in [0, 1], whole multiples of 1/255.
-        The small ones, of different sides, lie in the top left corner of equal squares: see `Choices.sides`.
-
-    Raises
-    ------
-    ValueError
-        Pictures that are not square, or not as many as choices.
+    Faces (N, 3, S, S) in [0, 1] and N choices, drawn by `CameraPipeline.choose` or made by hand → "grey", "blurred",
+    "small", "noisy", "compressed", "enlarged": pictures in [0, 1], whole multiples of 1/255. The small ones, of
+    different sides, lie in the top left corner of equal squares: see `Choices.sides`. A ``ValueError`` says that the
+    pictures are not square, or not as many as choices.
     """
     n, _, size, width = images.check_batch(faces).shape
     require(

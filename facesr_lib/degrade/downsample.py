@@ -69,8 +69,6 @@ def halvings(times: int) -> Chain:
 
     One step of the same scale differs: it sees each pixel of the large picture through a wider, simpler tent.
 
-    Notes
-    -----
     Source: the official code of Kim et al. 2019, which rounds to 8 bits between the steps; here nothing is rounded.
     """
     return Chain(*(Downsample(2, "bilinear") for _ in range(times)))
@@ -97,18 +95,10 @@ def check_pixels(lowres: Tensor) -> Tensor:
 
 
 def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolution: int) -> Tensor:
-    """Check that a low-resolution batch can be explained by faces of ``resolution`` through ``operator``.
+    """Return a low-resolution batch (N, 3, h, w) that faces of ``resolution`` can explain through ``operator``.
 
-    Returns
-    -------
-    (N, 3, h, w)
-        ``lowres`` itself.
-
-    Raises
-    ------
-    ValueError
-        If its shape is not what the operator gives, or that gives no pictures; or a pixel is NaN, infinite or outside
-        [0, 1] by more than 0.25: a bicubic kernel overshoots by up to 0.21, at scale 2.
+    A ``ValueError`` says that its shape is not what the operator gives, or that this gives no pictures; or that a pixel
+    is NaN, infinite or outside [0, 1] by more than 0.25: a bicubic kernel overshoots by up to 0.21, at scale 2.
     """
     height, width = check_pixels(lowres).shape[2:]
     require(callable(operator), f"an operator makes large pictures small when it is called; got {operator!r}.")

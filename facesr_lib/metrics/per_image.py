@@ -89,12 +89,8 @@ def ms_ssim_scales(side: int) -> int:
 def lpips(x: Tensor, y: Tensor) -> Tensor:
     """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al. 2018): 0 for equal images, (N,).
 
-    Raises
-    ------
-    MetricUnavailable
-        If AlexNet's weights are not on this machine, or are not the published ones.
-    ValueError
-        As `psnr`, or if the images are too small for AlexNet (31 pixels).
+    Errors as `psnr`'s, also of images smaller than 31 pixels; a `MetricUnavailable` says that AlexNet's weights are not
+    on this machine, or are not the published ones.
     """
     x, y = prepared_pair(x, y)
     if min(x.shape[2:]) < _ALEXNET_SMALLEST:

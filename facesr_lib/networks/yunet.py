@@ -64,22 +64,11 @@ class YuNet(nn.Module):
 
     @torch.no_grad()
     def detect(self, image: Tensor, *, score: float = 0.7, overlap: float = 0.3) -> Tensor:
-        """Find the faces of one photograph.
+        """Find the faces of one photograph (3, H, W) in [0, 1], by a ``score`` from which on a face counts.
 
-        Parameters
-        ----------
-        image : (3, H, W)
-            In [0, 1].
-        score : float
-            From which on a face counts.
-        overlap : float
-            Of two boxes that share more (intersection over union), the less certain is dropped.
-
-        Returns
-        -------
-        (K, 15)
-            Most certain first: left, top, width, height; (x, y) of two eyes, nose, two mouth corners, each from the
-            picture's left; score. In pixels, (0, 0) the centre of the top-left one.
+        (K, 15), most certain first: left, top, width, height; (x, y) of two eyes, nose, two mouth corners, each from
+        the picture's left; score. In pixels, (0, 0) the centre of the top-left one. Of two boxes that share more than
+        ``overlap`` (intersection over union), the less certain is dropped.
         """
         _, height, width = image.shape
         maps = self(F.pad(image[None], (0, -width % 32, 0, -height % 32)))

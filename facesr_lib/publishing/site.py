@@ -36,14 +36,10 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
     strict : bool
         Warnings of the page builder are errors.
     out : Path, optional
-        Folder for ``source/`` and ``_build/html/``, which is returned, by default the repository (``_build/html/``).
+        Folder for ``source/`` and ``_build/html/``, which is returned, by default the repository (``_build/html/``); it
+        holds no ``_build`` that this function did not make.
 
-    Raises
-    ------
-    BookError
-        If a chapter failed or the pages could not be built.
-    FileExistsError
-        If ``out`` holds a ``_build`` that this function did not make.
+    A `BookError` says that a chapter failed or the pages could not be built.
     """
     jobs, root = checked(profile, jobs), repository()
     out = (out or root).expanduser().absolute()

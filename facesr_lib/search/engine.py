@@ -134,7 +134,7 @@ def run_search(
     callback: Callback | None = None,
     progress: bool = True,
 ) -> SearchResult:
-    """Minimise an objective over the variables, image by image.
+    """Minimise an objective over the variables, image by image. The residual is left open: what was given is unknown.
 
     Parameters
     ----------
@@ -152,16 +152,6 @@ def run_search(
         How many steps lie between two codes in the history.
     callback, progress
         Sees every step, and ends the search by returning ``True``; whether there is a progress bar.
-
-    Returns
-    -------
-    SearchResult
-        Without a residual: the loop does not know what was given.
-
-    Raises
-    ------
-    ValueError
-        If ``steps`` or ``record_every`` is no whole number, or less than one.
     """
     for name, count in {"steps": steps, "record_every": record_every}.items():
         check(name, count, int, at_least=1)

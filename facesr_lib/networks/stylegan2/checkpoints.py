@@ -43,8 +43,6 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If the file is corrupt, refuses to be read safely, or holds no StyleGAN2 generator; the message says what it is.
     """
