@@ -587,6 +587,7 @@ def test_rows_name_the_networks_that_they_ask(prior):
     assert run.asked(Row("codes", options={"space": "flow"})) == set()  # its table's measure asks
     assert run.units("rls-fig3", prior, faces=1)[0].origin.weights.keys() == {"F", "G"}
     assert run.asked(Row("VDSR", "vdsr")) == {"vdsr"}
+    assert run.asked(Row("VDSR, another training", "vdsr", {"weights": "vdsr-1"})) == {"vdsr-1"}
 
 
 def test_a_new_flow_changes_nothing_for_rows_that_do_not_ask_it(prior, monkeypatch, calls):

@@ -173,10 +173,14 @@ LETTERS = {"prior": "G", "discriminator": "D", "flow": "F"}
 
 
 def asked(row: Row) -> set[str]:
-    """Name the networks that a row asks: letters of a prior's own, registry entries of others."""
-    methods = [restoration.METHODS[stage.method] for stage in (row, row.start) if stage and stage.method]
-    own = {LETTERS[need] for method in methods for need in method.needs & LETTERS.keys()}
-    return own | {name for method in methods for name in method.weights}
+    """Name the networks that a row asks: letters of a prior's own, registry entries (or files) of others."""
+    found: set[str] = set()
+    for stage in (row, row.start):
+        if stage and stage.method:
+            method = restoration.METHODS[stage.method]
+            found |= {LETTERS[need] for need in method.needs & LETTERS.keys()}
+            found |= {stage.options["weights"]} if "weights" in stage.options else set(method.weights)
+    return found
 
 
 def weights(networks: Iterable[str], prior: FacePrior) -> dict[str, str]:
@@ -184,7 +188,7 @@ def weights(networks: Iterable[str], prior: FacePrior) -> dict[str, str]:
     own = {"G": prior.generator.state_dict(), "F": prior.flow.weights() if prior.flow else {}}
     own["D"] = prior.discriminator.state_dict() if prior.discriminator else {}
     return {
-        name: _digest(own[name].items()) if name in own else files.sha256(assets.path(name))[:16]
+        name: _digest(own[name].items()) if name in own else files.sha256(assets.locate(name))[:16]
         for name in sorted(networks)
     }
 
