@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,19 @@ from torch import Tensor
 from torch.testing import assert_close
 from traitlets import TraitError
 
-from facesr_lib.degrade import Downsample
+from facesr_lib.degrade import CameraPipeline, Downsample, camera
 from facesr_lib.prior import FacePrior
 from facesr_lib.search.engine import History, SearchResult
-from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Playground, Run, Sweep
+from facesr_lib.widgets import (
+    BeforeAfter,
+    CameraStages,
+    LambdaExplorer,
+    LatentTrajectory,
+    NormHistogram,
+    Playground,
+    Run,
+    Sweep,
+)
 
 
 def decode(data: bytes) -> Tensor:
@@ -420,3 +430,53 @@ def test_playground_carries_no_more_pixels_than_it_shows() -> None:
     assert widget.resolution == 256
     assert decode(widget.sheet).shape[1:] == (512, 512)
     assert widget.psnr == [[[99]]]
+
+
+def camera_tile(widget: CameraStages, number: int) -> Tensor:
+    """A picture of the sheet."""
+    row, column = divmod(number, widget.columns)
+    size = widget.resolution
+    return decode(widget.sheet)[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+
+
+def test_camera_shows_what_the_pipeline_makes() -> None:
+    face = FacePrior.load("faces-64").sample(1, seed=0)[0]
+    widget = CameraStages(face, blurs=(0, 15), sides=(255, 64), noises=(0,), compressions=(0, 64), alt="a face")
+    assert [stage["says"] for stage in widget.stages] == [
+        ["none", "15"],
+        ["255 of 512", "64 of 512"],
+        ["none"],
+        ["none", "37"],
+    ]
+    drawn = CameraPipeline(grey_p=0, noise_p=0, jpeg_p=1, side=(64, 65), compression=(64, 64)).choose(1)
+    by_hand = {"blur": torch.tensor([1]), "extent": torch.tensor([15.0]), "kernel": torch.tensor([2])}
+    expected = camera.stages(face, replace(drawn, **by_hand))["enlarged"][0]
+    assert_close(camera_tile(widget, 8), expected, atol=0.1, rtol=0)
+    assert_close(camera_tile(widget, 0), face[0], atol=0.25, rtol=0)
+    worst = -10 * (expected - face[0]).square().mean().log10()
+    assert widget.psnr[-1] == pytest.approx(float(worst), abs=0.01)
+    assert widget.psnr[0] > widget.psnr[-1] + 3
+    assert widget.told[-1] == "Gaussian blur, σ = 15.0, made small to 64 of 512 (area), JPEG of quality 37."
+
+
+def test_eighty_one_photographs_stay_under_600_kb() -> None:
+    face = FacePrior.load("faces-64").sample(1, seed=0)[0]
+    widget = CameraStages(torch.nn.functional.interpolate(face, scale_factor=4, mode="bicubic").clamp(0, 1), alt="one")
+    assert (len(widget.told), widget.resolution) == (81, 128)
+    assert state_size(widget) < 600_000
+
+
+@pytest.mark.parametrize(
+    ("face", "options", "message"),
+    [
+        (torch.rand(3, 8, 9), {}, r"shape \(3, 8, 9\); give one square picture"),
+        (torch.rand(2, 3, 8, 8), {}, r"shape \(2, 3, 8, 8\)"),
+        (torch.full((3, 8, 8), torch.nan), {}, "NaN"),
+        (255 * torch.rand(3, 8, 8), {}, "the face ranges from"),
+        (torch.rand(3, 8, 8), {"noises": ()}, "0 combinations"),
+        (torch.rand(3, 8, 8), {"blurs": range(30)}, "810 combinations"),
+    ],
+)
+def test_what_cannot_be_photographed_is_refused(face: Tensor, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CameraStages(face, alt="a face", **options)

@@ -14,7 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from facesr_lib.widgets import BeforeAfter, LambdaExplorer, LatentTrajectory, NormHistogram, Playground, Run, Sweep
+from facesr_lib.widgets import (
+    BeforeAfter,
+    CameraStages,
+    LambdaExplorer,
+    LatentTrajectory,
+    NormHistogram,
+    Playground,
+    Run,
+    Sweep,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -760,3 +769,71 @@ def test_playground_plays_on_the_front_page(browser_page: Callable[..., Any], sc
     assert page.outside_requests == []
     assert page.console_errors == []
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.fixture(scope="module")
+def camera_widget() -> CameraStages:
+    board = ((torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2).float().expand(3, 64, 64)
+    return CameraStages(board, alt="a board", title="A camera", caption="Four sliders")
+
+
+def photograph(page: Any) -> np.ndarray:
+    """The pixels of the photograph; the face is the other canvas."""
+    data = page.locator("canvas").nth(1).evaluate("c => [...c.getContext('2d').getImageData(0, 0, 64, 64).data]")
+    return np.array(data).reshape(64, 64, 4)[..., :3].astype(float)
+
+
+def test_each_slider_of_the_camera_changes_the_photograph(
+    show: Callable[..., Any], camera_widget: CameraStages
+) -> None:
+    page = show(camera_widget)
+    page.locator("canvas").first.wait_for()
+    start, said = photograph(page), page.locator("output").inner_text()
+    assert said == f"{camera_widget.told[0]} {camera_widget.psnr[0]:.1f} dB from the face."
+    for k, (trait, name) in enumerate(
+        {"blur": "Blur, σ", "side": "Made small to", "noise": "Noise, levels", "jpeg": "JPEG, quality"}.items()
+    ):
+        slider = page.get_by_role("slider", name=name)
+        slider.focus()
+        page.keyboard.press("End")
+        assert page.evaluate(f"model.get('{trait}')") == 2
+        number = 2 * [27, 9, 3, 1][k]
+        assert page.locator("output").inner_text().startswith(camera_widget.told[number])
+        assert slider.get_attribute("aria-valuetext") == camera_widget.stages[k]["says"][2]
+        assert np.abs(photograph(page) - start).mean() > 2
+        page.keyboard.press("Home")
+        assert np.array_equal(photograph(page), start)
+    assert page.evaluate("model.saved") == 8
+    page.evaluate("model.set('blur', 1)")
+    assert "σ = 5.0" in page.locator("output").inner_text()
+    page.evaluate("cleanup(); model.set('blur', 0)")
+    assert "σ = 5.0" in page.locator("output").inner_text()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 720])
+def test_camera_fits_and_is_legible(show: Callable[..., Any], camera_widget, width: int, dark: bool) -> None:
+    page = show(camera_widget, viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
+    page.locator("canvas").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    back = luminance(page.locator(".facesr").evaluate("node => getComputedStyle(node).backgroundColor"))
+    assert (back < 0.1) == dark
+    for text in (".facesr-setting", ".facesr-reading", ".facesr-name", "output"):
+        low, high = sorted([back, luminance(page.locator(text).first.evaluate("node => getComputedStyle(node).color"))])
+        assert (high + 0.05) / (low + 0.05) >= 4.5, text
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_camera_takes_photographs_in_chapter_10(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
+    page = browser_page("10-camera.html", scheme=scheme, color_scheme=colours)
+    scroll_to_widget(page)
+    figure = page.locator("figure").filter(has=page.get_by_role("slider", name="JPEG, quality"))
+    figure.wait_for()
+    for name in ("Blur, σ", "Made small to", "Noise, levels", "JPEG, quality"):
+        still = figure.locator("canvas").nth(1).screenshot()
+        figure.get_by_role("slider", name=name).focus()
+        page.keyboard.press("End")
+        assert figure.locator("canvas").nth(1).screenshot() != still
+    assert "JPEG of quality 37" in figure.locator("output").inner_text()
+    assert page.outside_requests == []
