@@ -121,6 +121,75 @@ def test_nothing_cannot_be_shown() -> None:
             make()
 
 
+@pytest.mark.parametrize("given", [{}, "face", None, [[1.0], [1.0, 2.0]]], ids=["dict", "str", "None", "ragged"])
+def test_what_makes_no_tensor_is_named(given: object) -> None:
+    picture, batch = torch.rand(3, 8, 8), torch.rand(2, 3, 16, 16)
+    axes = {"fidelity": "x", "realism": "y", "alt": "a trade"}
+    for make in (
+        lambda: BeforeAfter(given, picture, alt="a pair"),
+        lambda: BeforeAfter(picture, given, alt="a pair"),
+        lambda: Playground({4: {"own": batch}}, given, alt="two faces"),
+        lambda: Playground({4: {"own": given}}, batch, alt="two faces"),
+        lambda: Playground({4: {"own": batch}}, batch, lowres={4: given}, alt="two faces"),
+        lambda: LatentTrajectory({"a": broken(path=given)}, alt="a path"),
+        lambda: LatentTrajectory({"a": broken(faces=given)}, alt="a path"),
+        lambda: LatentTrajectory({"a": broken(losses={"pixel": given})}, alt="a path"),
+        lambda: LatentTrajectory({"a": run()}, background=given or {}, alt="a path"),
+        lambda: LambdaExplorer({"a": sweep(values=given)}, **axes),
+        lambda: LambdaExplorer({"a": sweep(faces=given)}, **axes),
+        lambda: LambdaExplorer({"a": sweep(realism=given)}, **axes),
+        lambda: LambdaExplorer({"a": sweep()}, beside={"truth": given}, **axes),
+        lambda: NormHistogram({"z": given}),
+    ):
+        with pytest.raises(ValueError, match="makes no tensor"):
+            make()
+
+
+def test_what_has_no_names_is_told_so() -> None:
+    batch = torch.rand(2, 3, 16, 16)
+    for make in (
+        lambda: NormHistogram(codes(9)),
+        lambda: LatentTrajectory(run(), alt="a path"),
+        lambda: LambdaExplorer([sweep()], fidelity="x", realism="y", alt="a trade"),
+    ):
+        with pytest.raises(ValueError, match=r"expected one to 6 .*, got a (Tensor|Run|list): give them by name"):
+            make()
+    for faces in (batch, {4: batch}, []):
+        with pytest.raises(ValueError, match="give scale → method → pictures"):
+            Playground(faces, batch, alt="two faces")
+    with pytest.raises(ValueError, match="lowres holds nothing at scale 4"):
+        Playground({4: {"own": batch}}, batch, lowres=batch, alt="two faces")
+    with pytest.raises(ValueError, match=r"lowres at scale 4 has shape \(2, 3, 2, 2\); give \(2, 3, 4, 4\)"):
+        Playground({4: {"own": batch}}, batch, lowres={4: batch[..., :2, :2]}, alt="two faces")
+
+
+def test_empty_batches_are_refused() -> None:
+    none = torch.rand(0, 3, 16, 16)
+    for make in (
+        lambda: BeforeAfter(none, torch.rand(3, 8, 8), alt="a pair"),
+        lambda: Playground({4: {"own": none}}, none, alt="no face"),
+        lambda: LatentTrajectory({"a": broken(faces=torch.rand(4, 3, 0, 0))}, alt="a path"),
+        lambda: LambdaExplorer({"a": sweep(n=0)}, fidelity="x", realism="y", alt="a trade"),
+        lambda: NormHistogram({"z": torch.rand(9, 0)}),
+        lambda: NormHistogram({"z": torch.tensor(1.0)}),
+    ):
+        with pytest.raises(ValueError, match=r"shape \("):
+            make()
+
+
+def test_arrays_and_lists_are_taken_like_tensors() -> None:
+    before, after, v = torch.rand(3, 8, 8), torch.rand(3, 64, 64), codes(50)
+    ours, theirs = (BeforeAfter(a, b, alt="a") for a, b in ((before, after), (before.numpy(), after.numpy())))
+    assert (ours.before, ours.after) == (theirs.before, theirs.after)
+    assert NormHistogram({"z": v.tolist()}).series == NormHistogram({"z": v}).series
+
+
+def test_codes_beyond_all_measure_are_counted_as_cut_off() -> None:
+    v = codes(50)
+    v[7] = 1e25  # whose squares float32 cannot hold
+    assert sum(NormHistogram({"z": v}).series[0]["counts"]) == 49
+
+
 def test_position_stays_on_the_picture() -> None:
     widget = BeforeAfter(torch.rand(3, 8, 8), torch.rand(3, 8, 8), alt="a pair")
     widget.position = 1.0

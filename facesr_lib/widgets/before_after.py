@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from traitlets import Bytes, Float, Int, List, Unicode
 
-from facesr_lib.widgets.figure import Figure, script, webp
+from facesr_lib.widgets.figure import Figure, numbers, script, webp
 
 
 class BeforeAfter(Figure):
@@ -81,6 +81,7 @@ class BeforeAfter(Figure):
 
 def _single(image: Tensor, name: str) -> Tensor:
     """(3, H, W) or (1, 3, H, W) -> (3, H, W)."""
+    image = numbers(name, image).float()
     single = image[0] if image.ndim == 4 and len(image) == 1 else image
     if single.ndim != 3 or single.shape[0] != 3 or 0 in single.shape:
         raise ValueError(f"{name} has shape {tuple(image.shape)}; give one picture, (3, H, W) or (1, 3, H, W)")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import anywidget
+import torch
 from PIL import Image
 from torch import Tensor
 from traitlets import Unicode
@@ -63,8 +65,28 @@ def webp(image: Tensor, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def numbers(name: str, values: Any) -> Tensor:
+    """Take a tensor, an array or a list as a tensor on the CPU; a ``ValueError`` says which of them is none."""
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise ValueError(f"{name} is a {kind} that makes no tensor ({error}): give a tensor of numbers.") from error
+
+
+def check_named(what: str, given: Any) -> None:
+    """Raise a ``ValueError`` unless these are one to six things under their names."""
+    if not isinstance(given, Mapping) or not 1 <= len(given) <= COLOURS:
+        came = str(len(given)) if isinstance(given, Mapping) else f"a {type(given).__name__}"
+        raise ValueError(
+            f"expected one to {COLOURS} {what}, got {came}: give them by name, and show others in another figure."
+        )
+
+
 def check_range(name: str, pictures: Tensor) -> None:
-    """Raise a ``ValueError`` if pixels are far outside [0, 1]: bytes would all be white."""
+    """Raise a ``ValueError`` if there is no pixel, or some are far outside [0, 1]: bytes would all be white."""
+    if not pictures.numel():
+        raise ValueError(f"{name} has no pixel, shape {tuple(pictures.shape)}: give at least one picture.")
     low, high = (float(bound) for bound in pictures.aminmax())
     if low < -0.25 or high > 1.25:
         raise ValueError(f"{name} ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]: divide bytes by 255.")

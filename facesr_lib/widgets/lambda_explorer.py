@@ -11,7 +11,8 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode
 
 from facesr_lib import images
-from facesr_lib.widgets.figure import COLOURS, Figure, rounded, script, webp
+from facesr_lib.widgets import figure
+from facesr_lib.widgets.figure import Figure, rounded, script, webp
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ class LambdaExplorer(Figure):
         title: str = "",
         caption: str = "",
     ):
-        if not 1 <= len(sweeps) <= COLOURS:
-            raise ValueError(f"expected one to {COLOURS} sweeps, got {len(sweeps)}: show the others in another figure")
+        figure.check_named("sweeps", sweeps)
         batches = {name: _faces(name, sweep) for name, sweep in sweeps.items()}  # (K, N, 3, R, R) each
         shapes = {tuple(faces.shape[1:]) for faces in batches.values()}
         if len(shapes) > 1:
@@ -130,16 +130,17 @@ _NUMBERS = ("values", "fidelity", "realism")
 
 def _faces(name: str, sweep: Sweep) -> Tensor:
     """-> (K, N, 3, R, R), checked."""
-    k = len(sweep.values)
+    k = figure.numbers(f"'values' of {name!r}", sweep.values).numel()
     if not k:
         raise ValueError(f"{name!r} has no values: give at least one")
-    faces = torch.as_tensor(sweep.faces).detach().float().cpu()
+    faces = figure.numbers(f"'faces' of {name!r}", sweep.faces).float()
+    came = tuple(faces.shape)
     if faces.ndim == 4:
         faces = faces[:, None]
-    if faces.ndim != 5 or faces.shape[0] != k or faces.shape[2] != 3 or faces.shape[3] != faces.shape[4]:
+    fits = faces.ndim == 5 and faces.shape[0] == k and faces.shape[2] == 3 and faces.shape[3] == faces.shape[4]
+    if not (fits and faces.numel()):
         raise ValueError(
-            f"{name!r} has {k} values but faces of shape {tuple(sweep.faces.shape)}; give ({k}, 3, R, R), or "
-            f"({k}, N, 3, R, R) for N faces"
+            f"{name!r} has {k} values but faces of shape {came}; give ({k}, 3, R, R), or ({k}, N, 3, R, R) for N faces"
         )
     finite = faces.isfinite().flatten(1).all(1)
     if not finite.all():
@@ -148,7 +149,7 @@ def _faces(name: str, sweep: Sweep) -> Tensor:
 
 
 def _numbers(name: str, what: str, values: Sequence[float] | Tensor, k: int) -> Tensor:
-    numbers = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    numbers = figure.numbers(f"{what!r} of {name!r}", values).double()
     if numbers.shape != (k,):
         raise ValueError(f"{name!r} has {k} values but {what!r} of shape {tuple(numbers.shape)}; give one each, ({k},)")
     if not numbers.isfinite().all():
@@ -158,7 +159,8 @@ def _numbers(name: str, what: str, values: Sequence[float] | Tensor, k: int) -> 
 
 
 def _beside(name: str, pictures: Tensor, n: int, side: int) -> Tensor:
-    pictures = pictures.detach().float().cpu()
-    if pictures.ndim != 4 or pictures.shape[:2] != (n, 3) or pictures.shape[2] != pictures.shape[3]:
+    pictures = figure.numbers(repr(name), pictures).float()
+    square = pictures.ndim == 4 and pictures.shape[:2] == (n, 3) and pictures.shape[2] == pictures.shape[3]
+    if not square or not pictures.numel():
         raise ValueError(f"{name!r} has shape {tuple(pictures.shape)}; give a picture beside each face, ({n}, 3, R, R)")
     return torch.nn.functional.interpolate(pictures, (side, side), mode="nearest-exact").clamp(0, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from traitlets import Bytes, Dict, Int, List
 
 from facesr_lib import images
-from facesr_lib.widgets.figure import COLOURS, Figure, rounded, script, webp
+from facesr_lib.widgets.figure import Figure, check_named, numbers, rounded, script, webp
 
 if TYPE_CHECKING:
     from facesr_lib.prior import FacePrior
@@ -85,18 +85,15 @@ class LatentTrajectory(Figure):
         title: str = "",
         caption: str = "",
     ):
-        if not 1 <= len(runs) <= COLOURS:
-            raise ValueError(f"expected one to {COLOURS} runs, got {len(runs)}: show the others in another figure")
-        for name, run in runs.items():
-            _check(name, run)
+        check_named("runs", runs)
+        runs = {name: _checked(name, run) for name, run in runs.items()}
         sizes = {run.faces.shape[-1] for run in runs.values()}
         if len(sizes) > 1:
             raise ValueError(f"the runs' faces have different resolutions, {sorted(sizes)}: resize them to one")
-        if background is None:
-            background = torch.empty(0, 2)
+        background = torch.empty(0, 2) if background is None else numbers("background", background)
         if background.ndim != 2 or background.shape[1] != 2 or not background.isfinite().all():
             raise ValueError(f"background must be finite points (M, 2), got shape {tuple(background.shape)}")
-        faces = torch.cat([run.faces.detach().float().cpu() for run in runs.values()])
+        faces = torch.cat([run.faces.float() for run in runs.values()])
         columns = math.ceil(math.sqrt(len(faces)))  # nearly square: WebP allows 16383 pixels a side
         first = [0]
         for run in runs.values():
@@ -215,7 +212,7 @@ class _PrincipalPlane:
 
 def _cloud(background: Tensor, codes: Tensor) -> Tensor:
     """(M, d) or (M, L, d) -> (M, L, d), like the codes."""
-    cloud = background.detach().float().cpu()
+    cloud = background = numbers("background", background).float()
     if cloud.ndim == 2:
         cloud = cloud[:, None].expand(-1, codes.shape[1], -1)
     if cloud.ndim != 3 or cloud.shape[1:] != codes.shape[1:]:
@@ -226,13 +223,15 @@ def _cloud(background: Tensor, codes: Tensor) -> Tensor:
     return cloud
 
 
-def _check(name: str, run: Run) -> None:
-    k = len(run.steps)
+def _checked(name: str, run: Run) -> Run:
+    path, faces = (numbers(f"{what!r} of {name!r}", getattr(run, what)) for what in ("path", "faces"))
+    losses = {term: numbers(f"{term!r} of {name!r}", values) for term, values in run.losses.items()}
+    run, k = Run(run.steps, path, faces, losses), len(run.steps)
     if not k or list(run.steps) != sorted(set(run.steps)):
         raise ValueError(f"the steps of {name!r} must increase, got {list(run.steps)}")
     if tuple(run.path.shape) != (k, 2):
         raise ValueError(f"{name!r} has {k} steps but a path of shape {tuple(run.path.shape)}; give ({k}, 2)")
-    if run.faces.ndim != 4 or run.faces.shape[:2] != (k, 3) or run.faces.shape[2] != run.faces.shape[3]:
+    if run.faces.ndim != 4 or run.faces.shape[:2] != (k, 3) or not 0 < run.faces.shape[2] == run.faces.shape[3]:
         raise ValueError(f"{name!r} has {k} steps but faces of shape {tuple(run.faces.shape)}; give ({k}, 3, R, R)")
     for what, values in {"path": run.path, "faces": run.faces, **run.losses}.items():
         finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
@@ -241,3 +240,4 @@ def _check(name: str, run: Run) -> None:
     for term, values in run.losses.items():
         if values.ndim != 1 or not len(values):
             raise ValueError(f"loss {term!r} of {name!r} has shape {tuple(values.shape)}; give a value per step, (S,)")
+    return run

@@ -11,7 +11,7 @@ from torch import Tensor
 from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib.plots import chi2_pdf
-from facesr_lib.widgets.figure import COLOURS, Figure, rounded, script
+from facesr_lib.widgets.figure import Figure, check_named, numbers, rounded, script
 
 FINEST = 512  # bins at most; they travel, the codes do not
 COARSEST = 16  # finest bins in a bar
@@ -74,12 +74,10 @@ class NormHistogram(Figure):
 
         from facesr_lib.metrics.gaussianity import Gaussianity
 
-        if not 1 <= len(codes) <= COLOURS:
-            raise ValueError(f"expected one to {COLOURS} sets of codes, got {len(codes)}")
-        d = dof if dof is not None else next(iter(codes.values())).shape[-1]
-        for name, v in codes.items():
-            _check(name, v, d)
-        found = {name: Gaussianity.of(name, v.detach()) for name, v in codes.items()}
+        check_named("sets of codes", codes)
+        held = {name: _checked(name, v, dof) for name, v in codes.items()}
+        d = next(iter(held.values())).shape[1]
+        found = {name: Gaussianity.of(name, _checked(name, v, d)) for name, v in held.items()}
         low, high = stats.chi2(d).ppf([0.005, 0.995])
         longest = max(float(one.squared_norms.quantile(0.995)) for one in found.values())
         end = max(1.3 * high, min(longest, 20 * d))
@@ -88,13 +86,13 @@ class NormHistogram(Figure):
         edges = width * torch.arange(bins + 1)
         series: list[dict[str, Any]] = []
         for name, one in found.items():
-            index = (one.squared_norms / width).long()
+            index = (one.squared_norms / width).clamp_max(bins).long()
             inside = (one.squared_norms >= low) & (one.squared_norms <= high)
             series.append(
                 {
                     "name": name,
                     "size": len(index),
-                    "counts": torch.bincount(index.clamp_max(bins), minlength=bins + 1)[:bins].tolist(),
+                    "counts": torch.bincount(index, minlength=bins + 1)[:bins].tolist(),
                     "mean": float(f"{one.mean:.6g}"),
                     "std": float(f"{one.std:.6g}"),
                     "ks": float(f"{one.ks:.4g}"),
@@ -115,14 +113,16 @@ class NormHistogram(Figure):
         )
 
 
-def _check(name: str, v: Tensor, d: int) -> None:
-    if v.ndim != 2 or len(v) < 2:
-        raise ValueError(f"{name!r} has shape {tuple(v.shape)}; give codes (n, {d}), at least two")
-    if v.shape[1] != d:
+def _checked(name: str, codes: Any, d: int | None) -> Tensor:
+    v = numbers(repr(name), codes)
+    if v.ndim != 2 or len(v) < 2 or not v.shape[1]:
+        raise ValueError(f"{name!r} has shape {tuple(v.shape)}; give codes (n, d), at least two.")
+    if d not in (None, v.shape[1]):
         raise ValueError(f"{name!r} has codes of {v.shape[1]} dimensions where dof is {d}: they follow different χ²")
     finite = v.isfinite().all(1)
     if not finite.all():
         raise ValueError(f"{name!r} is NaN or infinite from row {int((~finite).int().argmax())} on")
+    return v
 
 
 def _in_words(series: list[dict[str, Any]], d: int) -> str:

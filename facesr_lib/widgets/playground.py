@@ -11,7 +11,7 @@ from traitlets import Bytes, Enum, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import Downsample
-from facesr_lib.widgets.figure import Figure, check_range, rounded, script, webp
+from facesr_lib.widgets.figure import Figure, check_range, numbers, rounded, script, webp
 
 LARGEST = 256  # pixels per side that a picture has on the page
 PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
@@ -85,13 +85,15 @@ class Playground(Figure):
     ):
         truth = _checked("truth", truth, None)
         side = truth.shape[-1]
-        names = list(next(iter(faces.values()), {}))
+        by_name = isinstance(faces, Mapping) and all(isinstance(results, Mapping) for results in faces.values())
+        names = list(next(iter(faces.values()), {})) if by_name else []
         if not names:
-            raise ValueError("there is nothing to show: give at least one scale and one method")
+            raise ValueError("there is nothing to show: give scale → method → pictures, at least one of each.")
         guess = [name for name in names if name not in PLAIN] if guess is None else list(guess)
         if unknown := set(guess) - set(names):
             raise ValueError(f"the truth cannot hide among {sorted(unknown)}: the methods are {names}")
-        if lowres is not None and (missing := faces.keys() - lowres.keys()):
+        held = lowres.keys() if isinstance(lowres, Mapping) else ()
+        if lowres is not None and (missing := faces.keys() - set(held)):
             raise ValueError(f"lowres holds nothing at scale {', '.join(map(str, sorted(missing)))}.")
         tiles: list[Tensor] = []
         psnr, residual = [], []
@@ -101,8 +103,11 @@ class Playground(Figure):
                     f"scale {scale} has the methods {list(results)}, another has {names}: give each the same"
                 )
             small = operator(scale)
-            given = (small(truth) if lowres is None else lowres[scale]).detach().float().cpu()
-            check_range(f"lowres at scale {scale}", given)
+            what, own = f"lowres at scale {scale}", small(truth)
+            given = numbers(what, own if lowres is None else lowres[scale]).float()
+            if given.shape != own.shape:
+                raise ValueError(f"{what} has shape {tuple(given.shape)}; give {tuple(own.shape)}.")
+            check_range(what, given)
             made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
             tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
@@ -127,7 +132,7 @@ class Playground(Figure):
 
 
 def _checked(name: str, pictures: Tensor, shape: torch.Size | None) -> Tensor:
-    pictures = torch.as_tensor(pictures).detach().float().cpu()
+    pictures = numbers(name, pictures).float()
     square = pictures.ndim == 4 and pictures.shape[1] == 3 and pictures.shape[2] == pictures.shape[3]
     if not square or (shape is not None and pictures.shape != shape):
         wanted = "(N, 3, R, R)" if shape is None else tuple(shape)
