@@ -425,6 +425,7 @@ def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatc
         (torch.zeros(4, 3, 8, 8), torch.zeros(0, 3, 8, 8), Pooled(), "at least two images; got 4 and 0"),
         (torch.zeros(4, 8, 8), torch.zeros(4, 3, 8, 8), Pooled(), r"\(4, 8, 8\)"),
         (torch.zeros(4, 8), torch.zeros(4, 7), "inception", "got 8 and 7 of them"),
+        (torch.zeros(4, 8).long(), torch.zeros(4, 8), "inception", r"the real set: features are .*; got torch\.int64"),
         (
             torch.zeros(4, 8),
             torch.zeros(4, 8),
@@ -451,6 +452,21 @@ def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatc
 def test_sets_that_cannot_be_compared_are_refused(metric, real, fake, features, message):
     with pytest.raises(ValueError, match=message):
         metric(real, fake, features)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (torch.full((2, 3), float("nan")), torch.zeros(2, 3), "the first set: a feature is NaN"),
+        (torch.zeros(2, 3), torch.full((2, 3), float("inf")), "the second set: a feature is NaN"),
+        (torch.zeros(2, 3), torch.zeros(2, 4), "features of one network"),
+        (torch.zeros(2, 3), torch.zeros(2, 3).int(), "the second set: features are floating-point"),
+        (torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8), "`embed` makes them"),
+    ],
+)
+def test_distances_of_what_has_none_are_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.distances(a, b)
 
 
 @pytest.mark.parametrize("one", ["torch.nan", "torch.inf", "1e200"])

@@ -51,7 +51,9 @@ def embed(x: Tensor, features: Features = "inception") -> Tensor:
     network = (
         NETWORKS[messages.choose(features, NETWORKS, "feature network")] if isinstance(features, str) else features
     )
-    if isinstance(x, Tensor) and x.ndim == 2 and x.is_floating_point():
+    if isinstance(x, Tensor) and x.ndim == 2:
+        if not x.is_floating_point():
+            raise ValueError(f"features are floating-point numbers, (N, F); got {x.dtype}: x.float() makes them some.")
         return x
     x, _ = prepared_pair(x, x)
     with torch.no_grad():
@@ -163,7 +165,13 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, features: Features 
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances between features (N, F) and (M, F): (N, M), in double precision."""
+    """Euclidean distances between features (N, F) and (M, F): (N, M), in double precision.
+
+    A ``ValueError`` says that they are no features of one network, or not finite.
+    """
+    if not all(isinstance(x, Tensor) and x.ndim == 2 for x in (a, b)) or a.shape[1] != b.shape[1]:
+        raise ValueError("distances are between features of one network, (N, F) and (M, F): `embed` makes them.")
+    a, b = (_of_set(name, x) for name, x in {"first": a, "second": b}.items())
     return torch.cdist(a.double(), b.double())  # its fast way subtracts nearly equal numbers
 
 
@@ -181,7 +189,7 @@ def _two_sets(real: Tensor, fake: Tensor, features: Features) -> tuple[Tensor, T
     return a, b
 
 
-def _of_set(name: str, x: Tensor, features: Features) -> Tensor:
+def _of_set(name: str, x: Tensor, features: Features = "inception") -> Tensor:
     """One set's features, fit for linear algebra: LAPACK ends the whole process where it is given a NaN."""
     try:
         code = embed(x, features)
