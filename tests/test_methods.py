@@ -681,6 +681,9 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("rls_plus", {"optimise": ["w", "g"]}, "w, theta and eta"),
         ("rls_plus", {"optimise": []}, "w, theta and eta"),
         ("rls_plus", {"anchor": torch.zeros(2, 6, 8)}, r"\(3, 6, 8\); got \(2, 6, 8\)"),
+        ("rls_plus", {"anchor": torch.full((3, 6, 8), nan)}, "the anchor holds NaN"),
+        ("rls_plus", {"rls_options": {"foo": 1}}, "there is no option of rls 'foo': choose one of .*lambda_w"),
+        ("rls_plus", {"rls_options": 3}, "rls_options is a dictionary of rls's options; got 3"),
         ("rls_plus", {"layers": 9}, "between 1 and 6"),
         ("mganprior", {"codes": 0}, "codes must be a whole number, at least 1; got 0"),
         ("mganprior", {"at": 16}, "mixed at one of 4, 8; got codes=3, at=16"),
@@ -703,6 +706,11 @@ def test_impossible_options_are_refused(prior, lowres, method, options, message)
 def test_pictures_that_do_not_fit_and_no_steps_are_refused(method, prior, picture, options, message):
     with pytest.raises(ValueError, match=message):
         method(prior, picture, OPERATOR, **quiet | options)
+
+
+def test_a_priors_name_is_no_prior(lowres):
+    with pytest.raises(TypeError, match=r"a prior is what FacePrior\.load gives; got a str"):
+        search.rls("faces-64", lowres, OPERATOR, **quiet)
 
 
 def test_a_prior_without_what_a_method_needs_is_refused(lowres):

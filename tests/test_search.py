@@ -340,6 +340,7 @@ def test_the_prior_is_left_as_it_was(prior, lowres):
         (torch.zeros(1, 3, 8, 8), {}, "8×8"),
         (torch.full((1, 3, 4, 4), float("nan")), {}, "NaN"),
         (torch.zeros(1, 3, 4, 4), {"space": "z"}, "there is no space"),
+        (torch.zeros(1, 3, 4, 4), {"step": 9}, "there is no option of pulse 'step': did you mean steps"),
         (torch.zeros(1, 3, 4, 4), {"noise": "pink"}, "there is no noise"),
         (torch.zeros(1, 3, 4, 4), {"restarts": 0}, "restarts must be"),
         (torch.zeros(1, 3, 4, 4), {"steps": 0}, "at least 1"),
@@ -371,6 +372,18 @@ def test_what_cannot_be_searched_is_refused(prior, lowres, options, message):
 def test_operators_that_no_search_can_go_through_are_refused(prior, lowres, operator, message):
     with pytest.raises(ValueError, match=message):
         search.pulse(prior, lowres, operator, steps=1, progress=False)
+
+
+def test_a_picture_for_which_no_step_gives_a_number_is_told(prior, lowres):
+    def spoils_the_second(x):
+        return Downsample(4)(x) * torch.tensor([1.0, torch.nan, 1.0])[: len(x)].view(-1, 1, 1, 1)
+
+    with pytest.warns(UserWarning, match="pulse: no step gave a number for image 1 of 3: its start is returned"):
+        result = search.pulse(prior, lowres, spoils_the_second, steps=3, progress=False)
+    assert result.loss.isfinite().tolist() == [True, False, True]
+    with pytest.warns(UserWarning, match="image 0, 1, 2 of 3"):
+        result = search.pulse(prior, lowres, lambda x: Downsample(4)(x) * torch.nan, steps=100, progress=False)
+    assert len(result.history.total) == 1  # nothing is left to look for
 
 
 def test_an_operators_own_parameters_collect_no_gradients(prior, lowres):

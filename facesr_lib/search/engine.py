@@ -6,6 +6,7 @@ or small enough, stops there while the others go on; Ctrl-C ends the search with
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -17,10 +18,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from facesr_lib import images, randomness
+from facesr_lib import images, messages, randomness
 from facesr_lib.degrade import check_gradient, check_lowres
 from facesr_lib.devices import undisturbed
-from facesr_lib.messages import check
 from facesr_lib.prior import FacePrior
 
 Variables = dict[str, Tensor]
@@ -58,7 +58,7 @@ class SearchResult:
 
     image: Tensor  # (N, 3, H, W) in [0, 1]
     latent: Tensor  # (N, L, d): its codes
-    loss: Tensor  # (N,): its objective, before it was clamped to [0, 1]; infinite if no step gave a number
+    loss: Tensor  # (N,): its objective, before it was clamped to [0, 1]; infinite, and told, if no step gave a number
     step: Tensor  # (N,): at which it was found
     history: History
     interrupted: bool = False  # before the last step, by Ctrl-C or the callback
@@ -88,6 +88,8 @@ def latent_search(
     parameters = signature(method).parameters.values()
     numbers = {each.name: type(each.default) for each in parameters if type(each.default) in (int, float)}
     numbers |= {"record_every": int, "restarts": int}
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    known += [name for name in ("record_every", "callback", "progress") if name not in known]
 
     @wraps(method)
     def framed(
@@ -98,8 +100,12 @@ def latent_search(
                 "low-resolution images are a tensor (N, 3, h, w) in [0, 1], as images.read(path)[None] gives them; got "
                 f"a {type(lowres).__name__}."
             )
+        if not isinstance(prior, FacePrior):
+            raise TypeError(f"a prior is what FacePrior.load gives; got a {type(prior).__name__}.")
+        for name in options:
+            messages.choose(name, known, f"option of {method.__name__}")
         for name in sorted(options.keys() & numbers.keys() - {"seed", "good_enough"}):  # before a first stage runs
-            check(name, options[name], numbers[name], **_bounds(name, numbers[name]))
+            messages.check(name, options[name], numbers[name], **_bounds(name, numbers[name]))
         restarts: Any = options.get("restarts", 1)
         randomness.generators(options.get("seed", 0), len(images.check_batch(lowres)))  # type: ignore[arg-type]
         with undisturbed():
@@ -108,6 +114,12 @@ def latent_search(
             check_gradient(operator, prior.resolution, prior.device)
             result = method(prior.view(), lowres.repeat_interleave(restarts, 0), operator, *args, **options)
             result = result.best_of(restarts)
+            if bad := (~result.loss.isfinite()).nonzero()[:, 0].tolist():
+                warnings.warn(
+                    f"{method.__name__}: no step gave a number for image {', '.join(map(str, bad))} of {len(lowres)}: "
+                    "its start is returned. The operator, the prior or a term of the loss gives NaN.",
+                    stacklevel=2,
+                )
             with torch.no_grad():
                 return replace(result, residual=(operator(result.image) - lowres).square().mean((1, 2, 3)).sqrt())
 
@@ -154,7 +166,7 @@ def run_search(
         Sees every step, and ends the search by returning ``True``; whether there is a progress bar.
     """
     for name, count in {"steps": steps, "record_every": record_every}.items():
-        check(name, count, int, at_least=1)
+        messages.check(name, count, int, at_least=1)
     variables = {name: start.detach().clone().requires_grad_() for name, start in variables.items()}
     optimise = optimizer(variables)
     rates = [group["lr"] for group in optimise.param_groups]
@@ -184,7 +196,8 @@ def run_search(
                 best = {name: torch.where(_rows(better, value), value, best[name]) for name, value in found.items()}
                 alive = alive & (best["loss"] > good_enough)
                 terms_seen.append({name: term.detach() for name, term in terms.items()})
-                over = step == steps - 1 or (good_enough > -torch.inf and not alive.any())
+                may_end = step == 0 or good_enough > -torch.inf  # asking makes a GPU wait
+                over = step == steps - 1 or (may_end and not bool(alive.any()))
                 if step % record_every == 0 or over:
                     latents.append(codes.detach().clone())
                     latent_steps.append(step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import sqrt
@@ -142,6 +142,8 @@ def rls_plus(
     optimise = optimise.split(",") if isinstance(optimise, str) else optimise
     if not optimise or not {"w", "theta", "eta"}.issuperset(optimise):
         raise ValueError(f"optimise names some of w, theta and eta; got {optimise!r}.")
+    if not isinstance(rls_options, Mapping | None):
+        raise ValueError(f"rls_options is a dictionary of rls's options; got {rls_options!r}.")
     radius = check_radius(sqrt(prior.w_dim) if radius is None else radius)
     searched = layer_count(prior, prior.num_ws // 2 if layers is None else layers)
     if anchor is None:
@@ -155,6 +157,8 @@ def rls_plus(
     anchor = torch.as_tensor(anchor).detach().to(prior.device, torch.float32, copy=True)  # (N, L, d)
     if anchor.shape != (expected := (len(lowres), prior.num_ws, prior.w_dim)):
         raise ValueError(f"the anchor holds one code per image and layer, {expected}; got {tuple(anchor.shape)}.")
+    if not anchor.isfinite().all():
+        raise ValueError("the anchor holds NaN or infinite codes: give those of a search that has found something.")
     centre, rest = anchor[:, :searched], anchor[:, searched:]
     groups: dict[str, Variables] = {
         "w": {"w": centre},
