@@ -1,5 +1,8 @@
 """The camera pipeline: every stage as imgaug and OpenCV make it, its choices, seeds and limits."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import ROOT
@@ -171,6 +174,10 @@ def test_the_smallest_picture_is_one_pixel():
         ({"side": (32, 600)}, "side is a range"),
         ({"compression": (10, 200)}, "compression is a range"),
         ({"jpeg_p": 1.5}, "jpeg_p is a probability"),
+        ({"jpeg_p": "often"}, "jpeg_p is a probability, between 0 and 1; got 'often'"),
+        ({"gaussian": 3}, "gaussian is a range, two numbers between 0.1 and 100, first end first; got 3"),
+        ({"motion": (5, 9.5)}, "motion is a range, two whole numbers"),
+        ({"noise": (0, "much")}, "noise is a range"),
     ],
 )
 def test_senseless_ranges_are_refused(options, message):
@@ -183,3 +190,31 @@ def test_pictures_that_are_not_square_or_none_are_refused():
         CameraPipeline()(torch.rand(2, 3, 64, 32))
     with pytest.raises(ValueError, match="at least one"):
         CameraPipeline()(torch.rand(0, 3, 64, 64))
+    with pytest.raises(ValueError, match="NaN"):
+        CameraPipeline()(torch.full((1, 3, 64, 64), torch.nan))
+    with pytest.raises(ValueError, match="Divide by 255"):
+        CameraPipeline()(torch.full((1, 3, 64, 64), 200.0))
+
+
+def test_threads_may_share_a_pipeline():
+    pipeline, faces = CameraPipeline(seed=3), torch.rand(8, 3, 32, 32)
+    alone = [CameraPipeline(seed=3)(faces[:n])[0] for n in range(1, 9)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for ours, theirs in zip(pool.map(lambda n: pipeline(faces[:n])[0], range(1, 9)), alone, strict=True):
+                assert torch.equal(ours, theirs)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are spawned here")
+def test_a_forked_process_makes_poor_photographs_too():
+    pipeline, faces = CameraPipeline(seed=0, jpeg_p=1.0), torch.rand(4, 3, 32, 32)
+    here, _ = pipeline(faces)  # the threads of this process are there now
+    loader = torch.utils.data.DataLoader(
+        range(1),
+        batch_size=None,
+        num_workers=1,
+        collate_fn=lambda _: pipeline(faces)[0],
+        multiprocessing_context="fork",
+        timeout=60,
+    )
+    assert torch.equal(next(iter(loader)), here)

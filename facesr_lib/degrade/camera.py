@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cache
@@ -13,9 +15,9 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from facesr_lib import devices, images, randomness
+from facesr_lib import devices, images, messages, randomness
 from facesr_lib.degrade import opencv
-from facesr_lib.degrade.downsample import require
+from facesr_lib.degrade.downsample import check_pixels, require
 
 REFERENCE = 512  # side of the pictures to which the paper's pixels belong
 _LUMA = (0.299, 0.587, 0.114)
@@ -112,19 +114,21 @@ class CameraPipeline:
         bounds = {"gaussian": (0.1, 100), "average": (1, 255), "median": (1, 255), "motion": (2, 255)}
         bounds |= {"side": (1, REFERENCE + 1), "noise": (0, 1), "compression": (1, 101)}
         for name, (least, most) in bounds.items():
-            low, high = getattr(self, name)
-            fits = least <= low <= high <= most and (name != "side" or low < high)
-            require(fits, f"{name} is a range between {least} and {most}, first end first; got {(low, high)}.")
+            ends, whole = getattr(self, name), int if name in ("average", "median", "motion", "side") else float
+            fits = isinstance(ends, Sequence) and len(ends) == 2 and all(messages.is_number(end, whole) for end in ends)
+            fits = fits and least <= ends[0] <= ends[1] <= most and (name != "side" or ends[0] < ends[1])
+            kind = "whole numbers" if whole is int else "numbers"
+            require(fits, f"{name} is a range, two {kind} between {least} and {most}, first end first; got {ends!r}.")
         for each in fields(self):
             if each.name.endswith("_p"):
                 p = getattr(self, each.name)
-                require(0 <= p <= 1, f"{each.name} is a probability, between 0 and 1; got {p}.")
+                fits = messages.is_number(p) and 0 <= p <= 1
+                require(fits, f"{each.name} is a probability, between 0 and 1; got {p!r}.")
 
     def __call__(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, S, S) in [0, 1] → poor photographs, and the faces, grey where these are; multiples of 1/255."""
-        images.check_batch(faces)
-        self.choices = self.choose(len(faces))
-        at = stages(faces, self.choices)
+        self.choices = choices = self.choose(len(check_pixels(faces)))  # another thread may draw its own meanwhile
+        at = stages(faces, choices)
         return at["enlarged"], at["grey"]
 
     def choose(self, n: int) -> Choices:
@@ -233,10 +237,11 @@ def _compress(x: Tensor, choices: Choices, sides: Tensor) -> Tensor:
         Image.fromarray(np.ascontiguousarray(corner)).save(file, "JPEG", quality=quality[i])
         corner[:] = np.asarray(Image.open(file))
 
-    list(_pool().map(compress, choices.compression.nonzero()[:, 0].tolist()))
+    list(_pool(os.getpid()).map(compress, choices.compression.nonzero()[:, 0].tolist()))
     return torch.from_numpy(levels).permute(0, 3, 1, 2).to(x)
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of this process: one that was forked has none of its parent's, and would wait for ever."""
     return ThreadPoolExecutor(devices.cores())

@@ -82,14 +82,13 @@ def halved(scale: int) -> Chain:
 
 
 def check_pixels(lowres: Tensor) -> Tensor:
-    """Check that a low-resolution batch holds pictures, of whatever size; errors as `check_lowres`."""
+    """Check that a batch holds pictures, of whatever size; errors as `check_lowres`."""
     require(images.check_batch(lowres).numel() > 0, f"expected at least one picture; got {tuple(lowres.shape)}.")
-    require(bool(lowres.isfinite().all()), "the low-resolution picture has NaN or infinite pixels; repair or drop it.")
+    require(bool(lowres.isfinite().all()), "a picture has NaN or infinite pixels; repair or drop it.")
     low, high = (bound.item() for bound in lowres.aminmax())
     require(
         low >= -0.25 and high <= 1.25,
-        f"the low-resolution picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they "
-        "are bytes.",
+        f"a picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they are bytes.",
     )
     return lowres
 
