@@ -72,7 +72,7 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
     than memory. Pictures that cannot be read are skipped, and one warning counts and names them; or they are errors, as
     is a folder without one that can.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     messages.check("resolution", resolution, int, at_least=1)
     paths = pictures(path)
     states = [(p.relative_to(path), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
@@ -125,9 +125,11 @@ def landmarks(faces: str | Path = "faces-train", resolution: int = 64, labels: s
     """
     points, file = _labels("landmarks", faces, labels)
     messages.check("resolution", resolution, int, at_least=1)
-    if points.shape[1:] != (68, 2) or not np.isfinite(points).all() or abs(points - FACE_SIDE / 2).max() > FACE_SIDE:
+    numbers = points.dtype.kind in "fiu" and bool(np.isfinite(points).all())
+    if points.shape[1:] != (68, 2) or not numbers or abs(points - FACE_SIDE / 2).max() > FACE_SIDE:
         raise ValueError(
-            f"{file} holds no landmarks: they are (M, 68, 2), in pixels of {FACE_SIDE}²; got {points.shape}."
+            f"{file} holds no landmarks: they are (M, 68, 2), in pixels of {FACE_SIDE}²; got {points.shape}, "
+            f"{points.dtype}, or a place far outside."
         )
     return (torch.from_numpy(points).float() + 0.5) * (resolution / FACE_SIDE) - 0.5
 
@@ -169,6 +171,8 @@ def _labels(kind: str, faces: str | Path, labels: str | Path | None) -> tuple[np
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} holds no labels ({error}): it is to be .npz, with 'names' and 'labels'.") from error
     wanted = [p.relative_to(folder).with_suffix("").as_posix() for p in pictures(folder)]
+    if not wanted:
+        raise ValueError(f"no picture is in {folder}: names should end in {', '.join(images.SUFFIXES)}.")
     if missing := [name for name in wanted if name not in index]:
         raise ValueError(
             f"{file} has no {kind} of {len(missing)} of the {len(wanted)} faces in {folder}, such as {missing[0]}: "
@@ -197,9 +201,9 @@ def benchmark_images(name: str) -> list[Tensor]:
     return [images.read(p) for p in pictures(assets.path(messages.choose(name, known, "benchmark")))]
 
 
-def pictures(path: Path) -> list[Path]:
+def pictures(path: str | Path) -> list[Path]:
     """List what has a picture's name in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg."""
-    if not path.is_dir():
+    if not (path := files.expanded(path)).is_dir():
         raise FileNotFoundError(f"there is no folder {path}: check the path.")
     return files.shown(path, images.SUFFIXES)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 
@@ -36,8 +37,18 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         if error.errno and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)
         raise
+    except SafetensorError as error:  # its own words for a full disk
+        raise OSError(f"{path} cannot be written ({error}): make room, or choose another place.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path, ``~`` expanded; a ``ValueError`` if it is none, or names the home of nobody."""
+    try:
+        return Path(path).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"a path is a text or a pathlib.Path, and ~ the home of a user; got {path!r}.") from error
 
 
 def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:

@@ -57,7 +57,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
         a warning: the picture is taken for sRGB.
     """
     messages.check("max_megapixels", max_megapixels, above=0)
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture at {path}: check the path.")
     with path.open("rb") as file:
@@ -184,7 +184,7 @@ def write(
     FileExistsError
         The file does, and is not to be overwritten.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(f"cannot tell a format from {path.name!r}: end the name in one of {', '.join(WRITABLE)}.")
     pixels = to_uint8(image[None] if isinstance(image, Tensor) and image.ndim == 3 else image)
@@ -193,7 +193,7 @@ def write(
     file_format, options = WRITABLE[path.suffix.lower()]
     picture = Image.fromarray(pixels[0])
     if like is not None:
-        picture, kept = _as_in(Path(like).expanduser(), picture)
+        picture, kept = _as_in(files.expanded(like), picture)
         options = options | kept
     with files.replacing(path, overwrite=overwrite) as temporary:
         picture.save(temporary, file_format, **options)
@@ -310,6 +310,14 @@ def luma(x: Tensor) -> Tensor:
     """Luminance of ITU-R BT.601 in studio range, as MATLAB's ``rgb2ycbcr``: (N, 3, H, W) → (N, 1, H, W)."""
     red, green, blue = x.split(1, 1)
     return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
+
+
+def check_single(x: Tensor) -> Tensor:
+    """Return ``x`` if it is one float picture (3, H, W) that has pixels; else an error as `check_batch`'s."""
+    if isinstance(x, Tensor) and (x.ndim != 3 or not x.numel()):
+        raise ValueError(f"expected one float picture (3, H, W), got shape {tuple(x.shape)}: give them one by one.")
+    check_batch(x[None] if isinstance(x, Tensor) else x)
+    return x
 
 
 def check_batch(x: Tensor) -> Tensor:

@@ -295,6 +295,7 @@ def test_the_shipped_labels_are_of_the_faces_and_agree():
         (data.landmarks, np.full((3, 68, 2), 900.0), ("3", "10", "2"), r"in pixels of 256²"),
         (data.landmarks, np.full((3, 68, 2), np.nan), ("3", "10", "2"), r"holds no landmarks"),
         (data.landmarks, np.zeros((2, 68, 2)), ("3", "10", "2"), r"holds no labels \(3 names, 2 labels\)"),
+        (data.landmarks, np.full((3, 68, 2), "9"), ("3", "10", "2"), r"holds no landmarks"),
         (data.parsing, np.zeros((3, 128, 128), np.uint8), ("3", "10", "2"), r"holds no parsing.*\(3, 128, 128\)"),
         (data.parsing, np.zeros((3, 256, 256)), ("3", "10", "2"), r"uint8; got .*float64"),
     ],
@@ -313,6 +314,10 @@ def test_faces_of_ones_own_come_without_labels(three, tmp_path):
         (tmp_path / "l.npz").write_bytes(content)
         with pytest.raises(ValueError, match=r"holds no labels.*'names' and 'labels'"):
             data.landmarks(three, labels=tmp_path / "l.npz")
+    (tmp_path / "none").mkdir()
+    for read in (data.landmarks, data.parsing):
+        with pytest.raises(ValueError, match=r"no picture is in .*none: names should end in \.png"):
+            read(tmp_path / "none", labels=labelled(tmp_path / "l.npz", np.zeros((3, 68, 2))))
     np.save(tmp_path / "l.npy", np.zeros((3, 68, 2)))
     with pytest.raises(ValueError, match="holds no labels"):
         data.landmarks(three, labels=tmp_path / "l.npy")

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from facesr_lib import files
 
@@ -35,6 +36,20 @@ def test_a_disk_that_is_full_is_told_with_the_files_own_name(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: '.*result\.csv'$"):
         full()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_own_words_for_a_full_disk_become_the_systems(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"a\.safetensors cannot be written \(I/O error.*\): make room"),
+        files.replacing(tmp_path / "a.safetensors"),
+    ):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a", ["a"], "~nobody-of-this-name/a"])
+def test_what_is_no_path_is_told(path):
+    with pytest.raises(ValueError, match=r"a path is a text or a pathlib\.Path, and ~ the home of a user; got"):
+        files.expanded(path)
 
 
 def test_a_name_that_is_taken_stops_before_the_work(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facesr_lib import assets
@@ -142,6 +142,19 @@ def test_a_flow_beside_a_checkpoint_is_used_only_if_it_is_that_checkpoints(prior
         FacePrior.load(tmp_path / "other.pkl")
 
 
+def test_statistics_of_which_nobody_knows_whose_they_are_are_not_used(prior, monkeypatch, tmp_path):
+    monkeypatch.setattr(stylegan2, "load", lambda path: (prior.generator, None))
+    (tmp_path / "mine.pkl").write_bytes(b"whatever the official file holds")
+    prior.save(tmp_path / "mine.safetensors")
+    assert FacePrior.load(tmp_path / "mine.pkl").flow is not None
+    held = load_file(tmp_path / "mine.safetensors")
+    for kept in (("F.",), ("pulse.",), ("F.", "pulse.", "G.mapping.fc0")):
+        part = {name: value for name, value in held.items() if name.startswith(kept)}
+        save_file(part, tmp_path / "mine.safetensors")
+        with pytest.raises(ValueError, match=r"mine\.safetensors belong to another prior: .* is another, or not there"):
+            FacePrior.load(tmp_path / "mine.pkl")
+
+
 def test_a_prior_that_could_not_be_read_again_is_not_written(tmp_path):
     generator = stylegan2.Generator(4, 4, 8, channel_base=64, channel_max=8)
     tiny = FacePrior("tiny", generator, None)
@@ -154,7 +167,7 @@ def test_a_prior_that_could_not_be_read_again_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [SafetensorError("I/O error: No space left on device"), OSError("No space left")])
+@pytest.mark.parametrize("error", [SafetensorError("I/O error: No space left on device"), OSError(28, "No space left")])
 def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch, error):
     tiny = FacePrior("tiny", stylegan2.Generator(4, 4, 8, channel_base=64, channel_max=8), None)
     tiny.save(tmp_path / "prior.safetensors")
@@ -165,7 +178,7 @@ def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("facesr_lib.prior.face_prior.save_file", full)
-    with pytest.raises(OSError, match=r"prior\.safetensors cannot be written \(.*No space left.*make room"):
+    with pytest.raises(OSError, match=r"prior\.safetensors.*No space left|No space left.*prior\.safetensors"):
         tiny.save(tmp_path / "prior.safetensors")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 

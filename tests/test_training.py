@@ -174,9 +174,13 @@ def test_weights_gone_wrong_are_not_kept_either(tmp_path):
         return losses
 
     trainee.step = step
-    with pytest.raises(loop.Diverged, match="generator is no longer a number after 8 images"):
+    with pytest.raises(
+        loop.Diverged, match="generator is no longer a number after 8 images; the last checkpoint is kept"
+    ):
         fit(trainee, tmp_path, steps=1, resume=True)
     assert (tmp_path / loop.CHECKPOINT).read_bytes() == kept
+    with pytest.raises(loop.Diverged, match=r"there is no checkpoint yet\. Start anew"):
+        fit(trainee, tmp_path / "new", steps=1)
 
 
 @pytest.fixture

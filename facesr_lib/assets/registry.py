@@ -118,7 +118,7 @@ def home() -> Path:
 @functools.cache
 def _absolute(folder: str) -> Path:
     """Where a folder lay when it was first asked for, though the process may go elsewhere since."""
-    return Path(folder).expanduser().absolute()
+    return files.expanded(folder).absolute()
 
 
 def path(name: str) -> Path:
@@ -141,7 +141,7 @@ def path(name: str) -> Path:
 
 def locate(name: str | Path) -> Path:
     """Where something lies that is named by its path, or as a registry entry; errors as `path`'s."""
-    place = Path(name).expanduser()
+    place = files.expanded(name)
     plain = place.name == str(name) and not place.suffix and not place.is_file()
     return path(str(name)) if plain and (str(name) in entries() or not place.exists()) else place
 

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facesr_lib import files
+
 
 class UnsafePickle(ValueError):
     """The file asks for a call that has no place in a checkpoint. Nothing was executed."""
@@ -57,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     ValueError
         It is empty, truncated, damaged, or no checkpoint.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
     try:

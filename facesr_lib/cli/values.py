@@ -44,4 +44,7 @@ def text(value: Any) -> str:
 
 def path(text: str) -> Path:
     """Read a path; ``~`` is the home folder wherever the shell left it."""
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ArgumentTypeError(f"{text!r} names the home of nobody here.") from error

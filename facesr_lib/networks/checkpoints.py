@@ -18,14 +18,32 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None:
-    """Write a network, whole or not at all: vectors in single precision, all else in half; counters are left out."""
+    """Write a network, whole or not at all: vectors in single precision, all else in half; counters are left out.
+
+    Raises
+    ------
+    ValueError
+        Half precision cannot hold a weight.
+    OSError
+        It cannot be written; what was there stays.
+    """
     state = {
         name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
         for name, value in network.state_dict().items()
         if value.is_floating_point()
     }
-    with files.replacing(Path(path)) as temporary:
+    check_finite(state)
+    with files.replacing(files.expanded(path)) as temporary:
         save_file(state, temporary, dict(about))
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise a ``ValueError`` that names what half precision could not hold."""
+    if bad := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(
+            f"{', '.join(bad[:3])} cannot be kept in half precision (at most 65,504), or is no number: the training "
+            "diverged."
+        )
 
 
 @torch.inference_mode(False)
@@ -39,7 +57,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     ValueError
         It is damaged, or refuses to be read safely.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no network at {path}: check the path.")
     if path.suffix.lower() != ".safetensors":

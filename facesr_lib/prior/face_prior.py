@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 
 from facesr_lib import assets, files, messages, randomness
 from facesr_lib.devices import pick_device, undisturbed
-from facesr_lib.networks import stylegan2
+from facesr_lib.networks import checkpoints, stylegan2
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior.pulse_gaussian import PulseGaussian
 
@@ -89,15 +89,12 @@ class FacePrior:
             raise ValueError(f"{path} cannot be read: {error}.") from error
         if any(held[name].shape != (self.w_dim,) for name in held if name.startswith("pulse.") or name == "F.mean"):
             raise ValueError(f"the statistics in {path} belong to another prior: this one has {self.w_dim} dimensions.")
-        own = self.generator.mapping.state_dict()
-        if any(
-            not torch.equal(held[f"G.mapping.{name}"].half(), own[name].half())
-            for name in own
-            if f"G.mapping.{name}" in held
-        ):
+        own = {f"G.mapping.{name}": value for name, value in self.generator.mapping.state_dict().items()}
+        told = any(name.startswith(("F.", "pulse.")) for name in held)
+        if told and not all(name in held and torch.equal(held[name].half(), own[name].half()) for name in own):
             raise ValueError(
-                f"the flow and the fit in {path} belong to another prior: its mapping network is another. Move that "
-                "file away, or train a flow for this prior."
+                f"the flow and the fit in {path} belong to another prior: its mapping network is another, or not "
+                "there. Move that file away, or train a flow for this prior."
             )
         if "pulse.mean" in held:
             self.pulse_gaussian = PulseGaussian(held["pulse.mean"], held["pulse.std"])
@@ -109,7 +106,7 @@ class FacePrior:
 
         A ``ValueError`` says which weight half precision cannot hold. What was there stays unless all went well.
         """
-        path = Path(path).expanduser()
+        path = files.expanded(path)
         if path.suffix.casefold() != ".safetensors":
             raise ValueError(f"a prior is kept in a file that ends in .safetensors; got {path}.")
         networks = {"G": self.generator, "D": self.discriminator}
@@ -121,17 +118,10 @@ class FacePrior:
         }
         if self.flow is not None:
             tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
-        if bad := [name for name, value in tensors.items() if not value.isfinite().all()]:
-            raise ValueError(
-                f"{', '.join(bad[:3])} cannot be kept in half precision (at most 65,504), or is no number: the "
-                "training diverged."
-            )
+        checkpoints.check_finite(tensors)
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
         with files.replacing(path) as temporary:
-            try:
-                save_file(tensors, temporary, metadata)
-            except (OSError, SafetensorError) as error:
-                raise OSError(f"{path} cannot be written ({error}): make room, or choose another place.") from error
+            save_file(tensors, temporary, metadata)
 
     @cached_property
     def pulse_gaussian(self) -> PulseGaussian:

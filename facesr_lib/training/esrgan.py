@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -35,7 +34,7 @@ from facesr_lib.losses import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
-from facesr_lib.networks import rrdb
+from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial, follow
@@ -78,7 +77,7 @@ class Start(Checked):
     channels: int = within(32, at_least=1)
     growth: int = within(16, at_least=1)
     encoder_width: int = within(16, at_least=1)
-    patch: int = within(128, at_least=32)
+    patch: int = within(128, at_least=32, multiple_of=32)
     turns: bool = within(True, among=(False, True))
     batch: int = within(16, at_least=1)
     lr: float = within(2e-4, at_least=0)
@@ -123,7 +122,7 @@ class Config(Checked):
     mu: float = within(1e-3, at_least=0)
     anchor: float = within(0.0, at_least=0)
     discriminator_width: int = within(16, at_least=1)
-    patch: int = within(128, at_least=32)
+    patch: int = within(128, at_least=32, multiple_of=32)
     turns: bool = within(True, among=(False, True))
     batch: int = within(16, at_least=1)
     lr: float = within(1e-4, at_least=0)
@@ -204,10 +203,8 @@ class SuperResolution(Adversarial):
 
     def write(self, network: nn.Module, path: Path, **also: str) -> None:
         """Write a network in half precision, under its official names, with how it was trained."""
-        state = {name: value.cpu().half().contiguous() for name, value in network.state_dict().items()}
-        metadata = {"config": json.dumps(self.config), "images_seen": str(self.images_seen)} | also
-        with files.replacing(path) as temporary:
-            save_file(state, temporary, metadata)
+        about = {"config": json.dumps(self.config), "images_seen": str(self.images_seen)} | also
+        checkpoints.save(network, path, about)
 
 
 class Pretraining(SuperResolution):
@@ -292,7 +289,7 @@ class Refinement(SuperResolution):
         device: str = "cpu",
         bf16: bool = False,
     ):
-        start = Path(start).expanduser()
+        start = files.expanded(start)
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -161,7 +160,7 @@ def fit(
         The disk is full; the last checkpoint is intact.
     """
     check_budget(hours, steps)
-    folder, processes = Path(folder).expanduser(), trainee.processes
+    folder, processes = files.expanded(folder), trainee.processes
     leader = processes.rank == 0
     if resume:
         trainee.load_state_dict(read_checkpoint(folder / CHECKPOINT, trainee.config))
@@ -185,7 +184,7 @@ def fit(
                 continue
             values = {name: float(processes.mean(value)) for name, value in losses.items()}
             state = trainee.state_dict() if due else {}
-            _require_numbers(values | state, trainee.images_seen)
+            _require_numbers(values | state, trainee.images_seen, folder)
             bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
             if leader:
                 with _a_full_disk_told(folder):
@@ -248,19 +247,20 @@ def write_checkpoint(path: Path, config: dict[str, Any], state: dict[str, Any]) 
 def _a_full_disk_told(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         kept = "the last checkpoint is kept. Make room, then resume."
         none = "there is no checkpoint yet. Make room, empty the folder and start anew."
         way_out = kept if (folder / CHECKPOINT).exists() else none
-        raise OSError(f"{folder} cannot be written to ({error}): {way_out}") from error
+        raise OSError(f"{folder} cannot be written to ({error.__cause__ or error}): {way_out}") from error
 
 
-def _require_numbers(values: dict[str, Any], images_seen: int) -> None:
+def _require_numbers(values: dict[str, Any], images_seen: int, folder: Path) -> None:
     bad = [name for name, value in values.items() if not _finite(value)]
     if bad:
+        kept, none = "the last checkpoint is kept. Resume from it", "there is no checkpoint yet. Start anew"
         raise Diverged(
-            f"{', '.join(bad)} is no longer a number after {images_seen} images; the last checkpoint is kept. Resume "
-            "from it with a lower learning rate or stronger regularisation."
+            f"{', '.join(bad)} is no longer a number after {images_seen} images; "
+            f"{kept if (folder / CHECKPOINT).exists() else none} with a lower learning rate or stronger regularisation."
         )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import assets, data
+from facesr_lib import assets, data, files
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
 from facesr_lib.training import loop
@@ -233,14 +233,18 @@ def labelled_faces(faces: str | Path, masks: str | Path, resolution: int) -> tup
     ValueError
         A map that is not square, of a side that is no multiple of ``resolution``, or of other numbers than classes.
     """
-    masks = Path(masks).expanduser()
-    paths = [masks / f"{path.stem}.png" for path in data.pictures(Path(faces).expanduser())]
-    missing = [path.name for path in paths if not path.is_file()]
+    faces, masks = files.expanded(faces), files.expanded(masks)
+    paths = [masks / path.relative_to(faces).with_suffix(".png") for path in data.pictures(faces)]
+    missing = [str(path.relative_to(masks)) for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} faces have no label map in {masks}: {', '.join(missing[:3])}, ….")
     maps = np.empty((len(paths), resolution, resolution), np.uint8)
     for i, path in enumerate(paths):
-        picture = Image.open(path)
+        try:
+            picture = Image.open(path)
+            picture.load()
+        except Exception as error:  # a decoder raises nearly anything on foreign bytes
+            raise ValueError(f"{path} is no label map that can be read ({error}): copy or make it again.") from error
         width, height = picture.size
         if width != height or width % resolution or picture.mode not in ("P", "L"):
             raise ValueError(
@@ -279,7 +283,7 @@ def faces_and_labels(
         As `labelled_faces` and `data.parsing`.
     """
     place = assets.locate(faces)
-    if labels is not None and Path(labels).is_dir():
+    if labels is not None and files.expanded(labels).is_dir():
         return labelled_faces(place, labels, size)
     whole = data.FACE_SIDE if data.FACE_SIDE % size == 0 else size
     return data.prepared(place, whole, skip_damaged=False), data.parsing(faces, whole, labels)

@@ -27,7 +27,7 @@ def read_pictures(folder: str | Path, patch: int) -> list[np.ndarray]:
         No such folder; nothing in it can be used.
     """
     found, skipped = [], []
-    for path in data.pictures(Path(folder).expanduser()):
+    for path in data.pictures(folder):
         try:
             pixels = images.to_uint8(images.read(path)[None])[0]
         except (ValueError, OSError) as error:

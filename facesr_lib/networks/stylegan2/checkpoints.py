@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from facesr_lib import randomness
+from facesr_lib import files, randomness
 from facesr_lib.assets import unpickling
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
 from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
@@ -46,7 +46,7 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     ValueError
         If the file is corrupt, refuses to be read safely, or holds no StyleGAN2 generator; the message says what it is.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     if what := _foreign(path):
         raise ValueError(f"{path} is {what}.")
     if not path.is_file():
