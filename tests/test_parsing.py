@@ -78,6 +78,14 @@ def test_a_network_is_read_back_as_it_was_written(tmp_path):
             assert_close(ours, theirs, atol=5e-3, rtol=0)  # half precision
 
 
+def test_what_half_precision_cannot_hold_is_not_written(tmp_path):
+    network = ParsingNetwork(**SMALL)
+    network.body[0].conv1.conv2d.weight.data[0] = 1e6
+    with pytest.raises(ValueError, match=r"body\.0\.conv1\.conv2d\.weight cannot be kept in half precision"):
+        save(network, tmp_path / "large.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_network_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no network at"):
         load(tmp_path / "none.safetensors")
@@ -228,6 +236,21 @@ def test_label_maps_are_read_beside_their_faces(tmp_path):
         training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
 
 
+def test_label_maps_lie_in_sub_folders_as_their_faces_do(tmp_path):
+    pixels, masks = made_up(2)
+    for i, folder in enumerate("ab"):
+        for kind, picture in (("faces", pixels[i]), ("masks", masks[i] * 0 + i + 1)):
+            (tmp_path / kind / folder).mkdir(parents=True)
+            Image.fromarray(picture).save(tmp_path / kind / folder / "1.png")
+    _, labels = training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
+    assert [set(np.unique(each)) for each in labels] == [{1}, {2}]
+    whole = (tmp_path / "masks" / "b" / "1.png").read_bytes()
+    for damaged in (whole[:60], b"no picture"):
+        (tmp_path / "masks" / "b" / "1.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"1\.png is no label map that can be read"):
+            training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
+
+
 def test_iou_by_hand():
     labels = torch.tensor([[[0, 0, 1, 255]], [[1, 1, 1, 1]]])
     predicted = torch.tensor([[[0, 1, 1, 2]], [[1, 1, 0, 2]]])
@@ -248,8 +271,30 @@ def test_iou_is_one_where_all_is_right_and_follows_a_renaming(n, classes):
 
 
 def test_iou_refuses_other_shapes_and_classes():
-    labels = torch.zeros(1, 2, 2)
+    labels = torch.zeros(1, 2, 2).long()
+    for other in (labels.float(), labels.numpy(), None):
+        with pytest.raises(ValueError, match="tensors of whole numbers"):
+            confusion(labels, other)
+    for other in ([1], torch.ones(3), torch.ones(3, 4)):
+        with pytest.raises(ValueError, match="`confusion` gives them"):
+            iou(other)
+    assert confusion(labels[:0], labels[:0]).shape == (0, 19, 19)
     with pytest.raises(ValueError, match="both are"):
         confusion(labels[0], labels[0])
     with pytest.raises(ValueError, match="classes are 0 to 18"):
         confusion(labels + 19, labels)
+
+
+def test_what_cannot_be_parsed_is_refused_and_leaves_the_network_as_it_was():
+    network, faces, labels = ParsingNetwork(**SMALL), torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64).long()
+    for change, message in (
+        ({"faces": faces * torch.nan}, "NaN"),
+        ({"faces": 255 * faces}, "Divide by 255"),
+        ({"labels": labels[:1]}, "got 2 faces and 1 maps"),
+        ({"labels": labels.numpy()}, "tensors of whole numbers"),
+        ({"batch": 0}, "batch must be a whole number"),
+        ({"faces": faces[:, :, :33]}, "got 33×64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parsing_confusion(network, **{"faces": faces, "labels": labels} | change)
+        assert network.training

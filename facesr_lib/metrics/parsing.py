@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from facesr_lib.degrade import CameraPipeline
+from facesr_lib.degrade import CameraPipeline, check_pixels
+from facesr_lib.messages import check
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork
 
 
@@ -15,19 +16,24 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) ->
     Whole numbers (N, H, W) twice → (N, classes, classes); row: the label, column: the prediction. Sums over images are
     the confusion of a set. A ``ValueError`` says that the two have different shapes, or that there are other classes.
     """
+    for x in (predicted, labels):
+        _check_whole(x)
     if predicted.shape != labels.shape or labels.ndim != 3:
         raise ValueError(f"both are (N, H, W); got {tuple(predicted.shape)} and {tuple(labels.shape)}.")
+    check("classes", classes, int, at_least=1)
     predicted, labels = predicted.long(), labels.long()
     decided = labels != UNDECIDED
     if ((predicted < 0) | (predicted >= classes) | (decided & ((labels < 0) | (labels >= classes)))).any():
         raise ValueError(f"classes are 0 to {classes - 1}, and {UNDECIDED} is undecided; there are other numbers.")
     image = torch.arange(len(labels), device=labels.device)[:, None, None]
     cell = (image * classes + labels) * classes + predicted
-    return torch.bincount(cell[decided], minlength=len(labels) * classes**2).view(-1, classes, classes)
+    return torch.bincount(cell[decided], minlength=len(labels) * classes**2).view(len(labels), classes, classes)
 
 
 def iou(counts: Tensor) -> Tensor:
     """Intersection over union of each class, from `confusion`: (..., C, C) → (..., C); NaN where no label has it."""
+    if not isinstance(counts, Tensor) or counts.ndim < 2 or counts.shape[-1] != counts.shape[-2]:
+        raise ValueError("an intersection over union is of counts (..., C, C): `confusion` gives them.")
     hit, labelled, predicted = counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1), counts.sum(-2)
     # |A ∩ B| / |A ∪ B|
     ratio = hit / (labelled + predicted - hit)
@@ -48,11 +54,23 @@ def parsing_confusion(
     Faces (N, 3, S, S) in [0, 1], labels (N, S, S) → `confusion`'s (N, C, C): ``iou(it.sum(0))`` are the classes' scores
     on this set.
     """
+    check("batch", batch, int, at_least=1)
+    _check_whole(labels)
+    if len(labels) != len(check_pixels(faces)):
+        raise ValueError(f"each face has its labels; got {len(faces)} faces and {len(labels)} maps.")
     if camera is not None:
         faces, _ = camera(faces)
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
-    predicted = [network(part.to(device))[0].argmax(1).cpu() for part in faces.split(batch)]
-    network.train(was_training)
+    try:
+        predicted = [network(part.to(device))[0].argmax(1).cpu() for part in faces.split(batch)]
+    finally:
+        network.train(was_training)
     return confusion(torch.cat(predicted), labels.cpu(), network.sizes["classes"])
+
+
+def _check_whole(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex():
+        came = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise ValueError(f"predictions and labels are classes, tensors of whole numbers (N, H, W); got {came}.")
