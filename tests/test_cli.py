@@ -19,7 +19,8 @@ from PIL import Image
 from facesr_lib import cli, images, networks
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
-from facesr_lib.metrics import pretrained
+from facesr_lib.evaluation import sweep
+from facesr_lib.metrics import MetricUnavailable, pretrained
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
@@ -312,13 +313,14 @@ def test_networks_for_faces_are_trained_from_the_shell(name, labelled, capsys, m
         (["progressive", "--fan", "vdsr", "--feature", "0"], "another architecture than DistilledFAN"),
         (["progressive", "--width", "0"], "width must be"),
         (["supervised", "--network", "fsrnett"], "did you mean fsrnet"),
+        (["esrgan-start", "--patch", "40"], "patch must be a whole number, at least 32, multiple of 32; got 40"),
         (["supervised", "--network", "fsrnet"], "come without landmarks"),
         (["supervised", "--network", "fsrgan", "--landmarks", "landmarks.npz"], "come without parsing"),
     ],
 )
 def test_trainings_that_cannot_be_are_told_before_anything_is_written(command, message, labelled, capsys, monkeypatch):
     monkeypatch.chdir(labelled)
-    given = [] if "--faces" in command else ["--faces", "faces"]
+    given = [] if {"--faces", "esrgan-start"} & set(command) else ["--faces", "faces"]
     assert cli.main(["train", *command, *given, "--out", "run", "--device", "cpu"]) == 1
     assert message in capsys.readouterr().err
     assert not (labelled / "run").exists()
@@ -352,6 +354,22 @@ def test_a_flag_of_another_type_is_refused(capsys, tmp_path):
         cli.main(["train", "flow", "--out", str(tmp_path), "--hours", "1", "--hidden", "wide"])
     assert refused.value.code == 2
     assert "--hidden: 'wide' cannot be given: expected a whole number." in capsys.readouterr().err
+
+
+def test_the_home_of_nobody_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["restore", "~nobody-of-this-name/a.png", "--out", "out"])
+    assert "'~nobody-of-this-name/a.png' names the home of nobody here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("Ray is not installed."), MetricUnavailable("no weights.")])
+def test_a_package_that_is_missing_is_told_without_a_traceback(error, capsys, monkeypatch):
+    def missing(*_):
+        raise error
+
+    monkeypatch.setattr(sweep, "on_ray", missing)
+    assert cli.main(["table", "dse-1", "--ray"]) == 1
+    assert capsys.readouterr().err == f"facesr: {error}\n"
 
 
 def test_what_was_skipped_is_told_without_our_source(photos, tmp_path):

@@ -47,7 +47,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
             print(end="", flush=True)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"facesr: {_words(error)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from facesr_lib.assets import unpickling
 _EFFICIENTNET_SIDE = 224
 
 
-class MetricUnavailable(RuntimeError):
+class MetricUnavailable(FileNotFoundError):
     """A metric's weights or package are not on this machine; it is not approximated by something else."""
 
 
