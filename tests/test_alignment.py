@@ -116,6 +116,8 @@ def test_the_mask_says_how_much_of_the_crop_counts():
         (torch.zeros(68, 2), 64, "do not all lie in one place"),
         (torch.full((5, 2), float("nan")), 64, "finite places"),
         (torch.zeros(7, 2), 64, r"got \(7, 2\)"),
+        (face(50, 50) * 1e30, 64, "a place that is NaN or far away"),
+        (None, 64, "finite places"),
         (face(50, 50), 0, "size must be a whole number, at least 1"),
         (face(-900, 50), 64, "outside of the photograph"),
     ],
@@ -123,6 +125,20 @@ def test_the_mask_says_how_much_of_the_crop_counts():
 def test_what_is_no_face_is_refused(landmarks, size, message):
     with pytest.raises(ValueError, match=message):
         align(torch.zeros(3, 100, 100), landmarks, size)
+
+
+def test_a_face_smaller_than_a_pixel_has_its_colour():
+    crop, _ = align(torch.full((3, 100, 100), 0.3), face(50, 50, 1e-5), 8)
+    assert_close(crop, torch.full((3, 8, 8), 0.3), atol=1e-3, rtol=0)
+
+
+def test_a_transform_may_be_of_single_precision_and_has_to_be_one():
+    photo = torch.rand(3, 100, 100)
+    crop, transform = align(photo, face(50, 50), 64)
+    assert_close(paste(photo, crop + 0.1, transform.float()), paste(photo, crop + 0.1, transform), atol=1e-3, rtol=0)
+    for other in (None, torch.zeros(2, 3), transform * torch.nan):
+        with pytest.raises(ValueError, match="a transform is what `align` gives"):
+            paste(photo, crop, other)
 
 
 def test_a_crop_that_is_not_square_cannot_be_pasted():

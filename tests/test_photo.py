@@ -244,6 +244,13 @@ def test_ctrl_c_keeps_the_faces_that_are_done(stub):
         ({"background": "pulse"}, "pulse restores faces and no backgrounds: choose one of .*bicubic"),
         ({"method": "pulse", "scale": 3}, "faces of 64×64, which cannot be made 3 times smaller"),
         ({"image": torch.full((3, 8, 8), torch.nan)}, "NaN"),
+        ({"image": scene()[None]}, r"one float picture \(3, H, W\), got shape \(1, 3, 120, 160\)"),
+        ({"faces": [(30, 20, 64, 64)]}, r"faces are what detection\.find gives"),
+        ({"faces": [at(30, 20, 1e30)]}, "landmarks are .*, or a place that is NaN or far away"),
+        ({"faces": 3}, r"faces are what detection\.find gives"),
+        ({"only": 1}, "only is a list of numbers of faces, such as .*; got 1"),
+        ({"leave": 2}, "leave is a list of numbers of faces"),
+        ({"smallest": "small"}, "smallest must be a finite number, at least 0; got 'small'"),
         (
             {"image": torch.zeros(3, 1, 1).expand(3, 5000, 8000)},
             "8000×5000 pixels, enlarged 2 times, are 160 megapixels",
@@ -254,6 +261,31 @@ def test_what_cannot_be_is_refused(options, message):
     given = {"image": scene(), "faces": [at(30, 20, 64)], "progress": False} | options
     with pytest.raises(ValueError, match=message):
         restore_photo(**given)
+
+
+def test_photographs_are_a_list_of_paths(tmp_path):
+    for photos in (b"a.png", [1, None], ["~nobody-here/a.png"]):
+        with pytest.raises(ValueError, match=r"list of paths|a path is a text or a pathlib\.Path"):
+            list(restoration.restore_photos(photos, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_written_before_the_disk_was_full_is_listed(tmp_path, monkeypatch, capsys):
+    write = images.write
+
+    def full(image, path, **options):
+        if path.name == "a-faces.png":
+            raise OSError(28, "No space left on device", str(path))
+        write(image, path, **options)
+
+    monkeypatch.setattr(images, "write", full)
+    write(scene(), tmp_path / "a.png")
+    command = ["restore", str(tmp_path / "a.png"), "--method", "bicubic", "--box", "40,30,40,40", "--scale", "1"]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "a.png  1 of 1 faces restored" in told
+    assert "a-faces.png could not be written (No space left on device): make room" in told
+    assert images.read(tmp_path / "out" / "a.png").shape == scene().shape
 
 
 # Found in made-up photographs
@@ -350,6 +382,8 @@ def test_faces_can_be_given_by_hand():
         ((0, 0, 0, 10), r"left, top, width and height in pixels, the last two above 0; got \(0, 0, 0, 10\)"),
         ((0, 0, 10), "left, top, width and height"),
         ((500, 0, 10, 10), "lies outside of the photograph, which is 160×120"),
+        (None, "left, top, width and height.*got None"),
+        (("a", "b", "c", "d"), "left, top, width and height"),
     ],
 )
 def test_a_box_that_is_none_is_refused(box, message):

@@ -148,6 +148,11 @@ def test_a_full_disk_is_told_of_each_photo_that_it_could_not_take(prior, photos,
     ("photos", "options", "message"),
     [
         ("photos/0.png", {}, r"a list of paths; got 'photos/0\.png': put it in brackets"),
+        (b"0.png", {}, r"a list of paths; got b'0\.png'"),
+        (None, {}, r"a list of paths; got None"),
+        ([1, None], {}, r"a path is a text or a pathlib\.Path.*; got 1\."),
+        ([b"0.png"], {}, r"a path is a text or a pathlib\.Path.*; got b'0\.png'"),
+        (["~nobody-here/0.png"], {}, r"~ the home of a user; got '~nobody-here/0\.png'"),
         (["a.png"], {"batch": -1}, "batch must be a whole number, at least 1; got -1"),
         (["a.png"], {"batch": 1.5}, "batch must be a whole number, at least 1; got 1.5"),
         (["a.png"], {"seed": None}, "seed must be a whole number, at least 0; got None"),
@@ -266,6 +271,37 @@ def test_a_method_without_its_weights_says_where_they_are(monkeypatch, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"realesrgan needs weights:.*facesr assets fetch realesrgan-release"):
         check("realesrgan")
+
+
+@pytest.mark.parametrize("surroundings", ["torch.set_default_dtype(torch.float64)", "autocast.__enter__()"])
+def test_networks_are_loaded_and_run_the_same_in_any_surroundings(surroundings):
+    """In a process of its own, which has loaded none of them."""
+    program = f"""
+import torch
+from facesr_lib.restoration import METHODS
+autocast, lowres = torch.autocast("cpu", torch.bfloat16), torch.rand(1, 3, 16, 16, dtype=torch.float32)
+for name in ("bicubic", "lsrgan", "progressive", "fpn"):
+    method = METHODS[name]
+    operator = method.operator(method.scale or 4)
+    {surroundings}
+    found = method(lowres, operator).image
+    {"torch.set_default_dtype(torch.float32)" if "dtype" in surroundings else "autocast.__exit__(None, None, None)"}
+    print(found.dtype == torch.float32 and torch.equal(found, method(lowres, operator).image))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 4), done.stderr
+
+
+@pytest.mark.parametrize("name", ["bicubic", "lsrgan", "progressive", "fpn"])
+def test_an_operator_of_one_channel_is_told(name):
+    class Grey(torch.nn.Module):
+        scale = METHODS[name].scale or 4
+
+        def forward(self, image):
+            return METHODS[name].operator(self.scale)(image)[:, :1]
+
+    with pytest.raises(ValueError, match=r"of which the operator makes \(1, 1, 16, 16\): its scale is another"):
+        METHODS[name](torch.rand(1, 3, 16, 16), Grey())
 
 
 # Networks for faces
@@ -408,6 +444,12 @@ def test_unknown_options_are_told_before_anything_runs(prior, photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["bicubic", "lsrgan", "progressive", "fpn"])
+def test_a_method_that_is_called_names_its_options(name):
+    with pytest.raises(ValueError, match=r"there is no option of this method 'progres': did you mean progress"):
+        METHODS[name](torch.rand(1, 3, 16, 16), METHODS[name].operator(8), progres=False)
+
+
 def test_what_a_method_lacks_is_told_before_anything_runs(prior, photos, tmp_path):
     assert check("dse").needs == {"prior", "discriminator"}  # the shipped prior has all of it
     assert check("rls_plus").needs == {"prior", "flow"}
@@ -478,5 +520,5 @@ def test_interpolation_tells_an_operator_whose_scale_is_another():
         def forward(self, image):
             return Downsample(8)(image)[:, :1]
 
-    with pytest.raises(ValueError, match=r"bicubic enlarges 8 times, but the operator makes \(1, 1, 8, 8\) of it"):
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\) was enlarged.* the operator makes \(1, 1, 8, 8\)"):
         METHODS["bicubic"](torch.zeros(1, 3, 8, 8), Grey())

@@ -94,8 +94,8 @@ def _restore(arguments: argparse.Namespace) -> int:
         )
     failed = 0
     for outcome in outcomes:
-        failed += outcome.output is None
-        print(outcome.message, file=sys.stderr if outcome.output is None else sys.stdout, flush=True)
+        failed += bool(outcome.error)
+        print(outcome.message, file=sys.stderr if outcome.error else sys.stdout, flush=True)
     return int(failed > 0)
 
 

@@ -13,7 +13,7 @@ from facesr_lib import data, images, messages
 from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration.methods import check
-from facesr_lib.restoration.outputs import Outcome, Outputs, check_list, told, words
+from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
 
 
 def restore(
@@ -63,16 +63,15 @@ def restore(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, ``photos`` is one name instead of a list, ``batch`` or ``seed`` cannot be, or as
+        If ``out`` is no folder, ``photos`` is no list of paths, ``batch`` or ``seed`` cannot be, or as
         `check`.
     KeyboardInterrupt
         After Ctrl-C, when the best that the interrupted batch had found is written and yielded.
     """
-    check_list(photos)
+    todo = [Outcome(photo) for photo in paths(photos)]
     messages.check("batch", batch, int, at_least=1)
     messages.check("seed", seed, int, at_least=0)
     find = check(method, options, prior)
-    todo = [Outcome(Path(photo).expanduser()) for photo in photos]
     outputs = Outputs(out, [outcome.photo for outcome in todo], overwrite)
     batch = 1 if find.pictures else batch  # they differ in size
     resolution = find.resolution or prior.resolution

@@ -46,17 +46,20 @@ def align(image: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     Source: Karras et al. 2019, appendix C, and the official script of FFHQ, in float where that rounds to 8 bits.
     """
     messages.check("size", size, int, at_least=1)
-    images.check_batch(image[None])
-    corners = quad(landmarks)
-    transform = _transform(corners, image.shape[1], image.shape[2])
+    _, height, width = images.check_single(image).shape
+    transform = _transform(quad(landmarks), height, width)
     return view(image, transform, size), transform
 
 
 def quad(landmarks: Tensor) -> Tensor:
     """Corners of FFHQ's crop, from top left counterclockwise: landmarks (68, 2) or (5, 2) → (4, 2), float64 pixels."""
-    points = torch.as_tensor(landmarks, dtype=torch.float64)
-    if points.shape not in ((68, 2), (5, 2)) or not points.isfinite().all():
-        raise ValueError(f"landmarks are (68, 2) or (5, 2) finite places (x, y) in pixels; got {tuple(points.shape)}.")
+    try:
+        points = torch.as_tensor(landmarks, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        points = torch.empty(0)
+    if points.shape not in ((68, 2), (5, 2)) or not points.abs().max() < 1e6:  # no photograph is so large
+        came = f"{tuple(points.shape)}, or a place that is NaN or far away"
+        raise ValueError(f"landmarks are (68, 2) or (5, 2) finite places (x, y) in pixels; got {came}.")
     left, right, mouths = (slice(36, 42), slice(42, 48), [48, 54]) if len(points) == 68 else ([0], [1], [3, 4])
     eyes = (points[left].mean(0) + points[right].mean(0)) / 2
     across, down = points[right].mean(0) - points[left].mean(0), points[mouths].mean(0) - eyes  # e, m
@@ -108,7 +111,7 @@ def view(image: Tensor, transform: Tensor, size: int) -> Tensor:
     pad = [ceil(-low[0]) + border, ceil(-low[1]) + border]
     pad += [ceil(high[0]) - (right - left) + border, ceil(high[1]) - (bottom - top) + border]
     if max(pad) > border - 4:
-        part, (first, above) = _continued(part, [max(n, round(0.3 * length)) for n in pad], length)
+        part, (first, above) = _continued(part, [max(n, round(0.3 * length), 1) for n in pad], length)
         corners = corners + torch.tensor([first, above], dtype=torch.float64)
     # bilinear, four times as fine, then Lanczos
     _, height, width = part.shape
@@ -145,13 +148,16 @@ def paste(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None = 
 
 def paste_(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None = None) -> Tensor:
     """As `paste`, into the photograph itself, all at once."""
-    _, height, width = images.check_batch(image[None])[0].shape
-    size = images.check_batch(crop[None]).shape[-1]
+    _, height, width = images.check_single(image).shape
+    size = images.check_single(crop).shape[-1]
+    fits = isinstance(transform, Tensor) and transform.shape == (2, 3) and bool(transform.isfinite().all())
+    if not fits or not transform[:, :2].det():
+        raise ValueError(f"a transform is what `align` gives beside a crop, (2, 3) and finite; got {transform!r}.")
     mask = ellipse(size) if mask is None else mask
     if crop.shape[1] != size or mask.shape != (size, size):
         raise ValueError(f"a crop is square and its mask as large; got {tuple(crop.shape)} and {tuple(mask.shape)}.")
-    change = mask.to(crop) * (crop - view(image, transform, size).to(crop))  # (3, S, S)
-    added, rows, columns = spread(change, transform, height, width)
+    change = mask.to(crop) * (crop - view(image, transform.double(), size).to(crop))  # (3, S, S)
+    added, rows, columns = spread(change, transform.double(), height, width)
     region = image[:, rows, columns]
     region.copy_(torch.where(added == 0, region, (region + added.to(region)).clamp(0, 1)))
     return image

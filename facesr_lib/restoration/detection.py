@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from facesr_lib import assets, images
+from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
 from facesr_lib.metrics import MetricUnavailable, recognition
 from facesr_lib.networks import landmarks, yunet
@@ -63,6 +64,7 @@ class Found:
         return shown / (w * h)
 
 
+@undisturbed()
 def find(
     image: Tensor, *, detector: str = "auto", boxes: Sequence[Sequence[float]] | None = None, points: str = "auto"
 ) -> list[Found]:
@@ -91,8 +93,10 @@ def find(
         No detector is on this machine and no boxes are given, the one that is asked for is not, or a box has no size or
         lies outside of the photograph.
     """
-    height, width = images.check_batch(image[None]).shape[2:]
+    height, width = images.check_single(image).shape[1:]
     if boxes is not None:
+        if not isinstance(boxes, Iterable):
+            raise ValueError(f"boxes are a list of boxes, one for each face; got {boxes!r}.")
         found = [_by_hand(box, height, width) for box in boxes]
     else:
         name, look = _available(DETECTORS, detector, "detector")
@@ -219,9 +223,12 @@ def _located(image: Tensor, face: Found, name: str, locate: Callable[[Tensor, Fo
 
 
 def _by_hand(box: Sequence[float], height: int, width: int) -> Found:
-    numbers = tuple(float(n) for n in box)
+    try:
+        numbers = tuple(float(n) for n in box)
+    except (TypeError, ValueError):
+        numbers = ()
     if len(numbers) != 4 or not numbers[2] > 0 or not numbers[3] > 0:
-        raise ValueError(f"a box is left, top, width and height in pixels, the last two above 0; got {tuple(box)}.")
+        raise ValueError(f"a box is left, top, width and height in pixels, the last two above 0; got {box!r}.")
     face = Found(numbers, _guessed(numbers), 1.0, "by hand", "guessed from the box")
     if not face.inside(height, width) > 0:
         raise ValueError(

@@ -17,7 +17,7 @@ from typing import Any, Protocol, get_type_hints
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, images, search
+from facesr_lib import assets, files, images, search
 from facesr_lib.degrade import Downsample, check_pixels, halved
 from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
@@ -89,9 +89,12 @@ class Method:
 
         ``prior`` is the shipped one by default. Errors are the method's own; `check` foresees what it lacks.
         """
-        if prior is None and "prior" in self.needs:
-            prior = shipped_prior(str(getattr(lowres, "device", "cpu")))
-        return self.restore(prior, lowres, operator, seed=seed, **options)
+        for option in options:
+            choose(option, self.options, "option of this method")
+        with undisturbed():
+            if prior is None and "prior" in self.needs:
+                prior = shipped_prior(str(getattr(lowres, "device", "cpu")))
+            return self.restore(prior, lowres, operator, seed=seed, **options)
 
     @property
     def about(self) -> str:
@@ -124,11 +127,7 @@ def _interpolation(kernel: str) -> Callable[..., Restored]:
         if scale is None:
             raise ValueError(f"{kernel} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
         lowres = check_pixels(lowres).float()
-        image = Downsample(scale, kernel).upsample(lowres).clamp(0, 1)
-        if (small := operator(image)).shape != lowres.shape:
-            came = f"{tuple(small.shape)} of it, and {tuple(lowres.shape)} was given"
-            raise ValueError(f"{kernel} enlarges {scale} times, but the operator makes {came}: its scale is another.")
-        return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
+        return _enlarged(Downsample(scale, kernel).upsample(lowres).clamp(0, 1), lowres, operator)
 
     return enlarge
 
@@ -138,6 +137,18 @@ class _Enlarged:
     image: Tensor
     residual: Tensor
     interrupted: bool = False
+
+
+def _enlarged(image: Tensor, lowres: Tensor, operator: Operator) -> Restored:
+    """A result and its residual; a ``ValueError`` if the operator makes it other than the picture that was given."""
+    small: Any = operator(image) if callable(operator) else operator
+    came = tuple(small.shape) if isinstance(small, Tensor) else type(small).__name__
+    if came != (given := tuple(lowres.shape)):
+        raise ValueError(
+            f"{given} was enlarged to {tuple(image.shape)}, of which the operator makes {came}: its scale is another, "
+            "or it is none."
+        )
+    return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
 
 
 def _esrgan(about: str, *weights: str) -> Method:
@@ -163,7 +174,7 @@ def _esrgan(about: str, *weights: str) -> Method:
                 f"{network.scale}."
             )
         image = tiles.enlarge(network, lowres, scale, tile=tile, overlap=overlap, progress=progress)
-        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+        return _enlarged(image, lowres, operator)
 
     enlarge.__doc__ = about
     return Method(enlarge, frozenset({"weights"}), weights=weights, scale=4, pictures=True)
@@ -211,8 +222,8 @@ def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
                 "another method."
             )
         network = _face_network(name, weights, str(lowres.device))
-        image = network(lowres.float()).clamp(0, 1)
-        return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+        lowres = lowres.float()
+        return _enlarged(network(lowres).clamp(0, 1), lowres, operator)
 
     enlarge.__doc__ = about
     return Method(
@@ -228,7 +239,7 @@ def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
 
 def _face_network(name: str, weights: str, device: str) -> Callable[[Tensor], Tensor]:
     """A network for faces by its registry entry or path; errors as its `load`'s."""
-    path = assets.checked(weights) if weights in assets.names() else Path(weights).expanduser()
+    path = assets.checked(weights) if weights in assets.names() else files.expanded(weights)
     return _loaded(name, path, path.stat().st_mtime_ns if path.is_file() else 0, device)
 
 
@@ -248,8 +259,7 @@ def _fpn(
     network = _parser("parsing-128", str(lowres.device))
     size, side = (scale * lowres.shape[2], scale * lowres.shape[3]), network.sizes["size"]
     _, image = network(images.resize(lowres, (side, side)).clamp(0, 1))
-    image = images.resize(image, size).clamp(0, 1)
-    return _Enlarged(image, (operator(image) - lowres).square().mean((1, 2, 3)).sqrt())
+    return _enlarged(images.resize(image, size).clamp(0, 1), lowres, operator)
 
 
 @cache
@@ -296,6 +306,8 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
         message says how to get it.
     """
     method = METHODS[choose(name, METHODS, "method")]
+    if not isinstance(prior, FacePrior | None):
+        raise TypeError(f"a prior is what FacePrior.load gives; got a {type(prior).__name__}.")
     given = {choose(option, method.options, f"option of {name}"): value for option, value in (options or {}).items()}
     for need in sorted(method.needs):
         instead = method.unless.get(need, "")

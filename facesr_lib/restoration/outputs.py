@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from facesr_lib import files
+
 
 @dataclass
 class Outcome:
@@ -16,7 +18,7 @@ class Outcome:
     Attributes
     ----------
     photo, output : Path
-        ``output`` is ``None`` if nothing could be restored.
+        ``output`` is ``None`` if nothing was written.
     residual : float
         Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
     error : str
@@ -33,7 +35,7 @@ class Outcome:
         """One line for a terminal."""
         if self.output is None:
             return f"{self.photo}: {self.error}"
-        doubt = "  (the result does not explain this picture well)" if self.residual > 25 else ""
+        doubt = "" if self.residual <= 25 else "  (the result does not explain this picture well)"
         return f"{self.photo} → {self.output}  off by {self.residual:.1f} grey levels{doubt}"
 
 
@@ -55,7 +57,7 @@ class Outputs:
     """
 
     def __init__(self, folder: str | Path, photos: Iterable[Path], overwrite: bool):
-        self._folder, self._overwrite = Path(folder).expanduser(), overwrite
+        self._folder, self._overwrite = files.expanded(folder), overwrite
         if self._folder.exists() and not self._folder.is_dir():
             raise ValueError(f"{folder} is no folder: name a folder for the results.")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -87,16 +89,17 @@ def told(outcome: Outcome, output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error  # a full disk, a name that is too long
-        outcome.error = f"{output} could not be written ({reason}): make room, or choose another folder."
+        reason, place = error.strerror or error, error.filename or output  # a full disk, a name that is too long
+        outcome.error = f"{place} could not be written ({reason}): make room, or choose another folder."
     except ValueError as error:
         outcome.error = words(error)
 
 
-def check_list(photos: object) -> None:
-    """Raise a ``ValueError`` if one path was given instead of a list."""
-    if isinstance(photos, (str, os.PathLike)):
-        raise ValueError(f"photos is a list of paths; got {str(photos)!r}: put it in brackets.")
+def paths(photos: Iterable[str | Path]) -> list[Path]:
+    """Return the photos as paths; a ``ValueError`` if one was given instead of a list, or something else."""
+    if isinstance(photos, (str, bytes, os.PathLike)) or not isinstance(photos, Iterable):
+        raise ValueError(f"photos is a list of paths; got {photos!r}: put it in brackets.")
+    return [files.expanded(photo) for photo in photos]
 
 
 def _exists(path: Path) -> bool:

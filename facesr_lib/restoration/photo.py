@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from facesr_lib import assets, images, messages, randomness
 from facesr_lib.degrade import Downsample, check_pixels
+from facesr_lib.devices import undisturbed
 from facesr_lib.networks import parsing
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection, tiles
@@ -88,6 +89,7 @@ class RestoredPhoto:
     interrupted: bool = False
 
 
+@undisturbed()
 def restore_photo(
     image: Tensor,
     method: str = "fpn",
@@ -147,18 +149,24 @@ def restore_photo(
         face that there is not.
     """
     messages.check("scale", scale, int, at_least=1)
-    _, _, height, width = images.check_batch(image[None]).shape
+    _, height, width = images.check_single(image).shape
     if (large := scale**2 * height * width) > LARGEST_PHOTO:
         raise ValueError(
             f"{width}×{height} pixels, enlarged {scale} times, are {large / 1e6:.0f} megapixels, more than "
             f"{LARGEST_PHOTO / 1e6:.0f}: choose scale 1, or make the photograph smaller."
         )
-    image = check_pixels(image[None])[0].float().clamp(0, 1).cpu()
+    image = check_pixels(image[None])[0].detach().float().clamp(0, 1).cpu()
     messages.check("strength", strength, at_least=0, at_most=1)
     messages.check("seed", seed, int, at_least=0)
+    messages.check("smallest", 0 if smallest is None else smallest, at_least=0)
+    for name, numbers in {"only": only, "leave": leave}.items():
+        if not isinstance(numbers, Collection | None):
+            raise ValueError(f"{name} is a list of numbers of faces, such as [3, 5]; got {numbers!r}.")
     how, device = check(method, options, prior), "cpu" if prior is None else prior.device
     options = ({"progress": False} if "progress" in how.options else {}) | options
     found = detection.find(image) if faces is None else faces
+    if not isinstance(found, Iterable) or not all(isinstance(face, detection.Found) for face in found):
+        raise ValueError("faces are what detection.find gives; of boxes it makes them: find(image, boxes=…).")
     result = [_face(number, one, image) for number, one in enumerate(found, start=1)]
     for number in [*(only or ()), *leave]:
         if number not in range(1, len(result) + 1):

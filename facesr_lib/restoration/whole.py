@@ -18,7 +18,7 @@ from facesr_lib import files, images, messages
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection
 from facesr_lib.restoration.methods import check
-from facesr_lib.restoration.outputs import Outcome, Outputs, check_list, told, words
+from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
 from facesr_lib.restoration.photo import UNCHOSEN, PhotoFace, RestoredPhoto, restore_photo
 
 TILE = 160  # of the contact sheet
@@ -43,6 +43,7 @@ class PhotoOutcome(Outcome):
             return f"{self.photo}: {self.error}"
         done = sum(face.restored for face in self.faces)
         lines = [f"{self.photo} → {self.output}  {done} of {len(self.faces)} faces restored"]
+        lines += [f"    {self.error}"] if self.error else []
         lines += [f"    face {face.number}: {face.note}" for face in self.faces if face.note not in ("", UNCHOSEN)]
         return "\n".join(lines)
 
@@ -89,15 +90,14 @@ def restore_photos(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, ``photos`` is one name instead of a list, or as `methods.check`.
+        If ``out`` is no folder, ``photos`` is no list of paths, or as `methods.check`.
     KeyboardInterrupt
         After Ctrl-C, when the photograph with the faces that were done is written and yielded.
     """
-    check_list(photos)
+    outcomes = [PhotoOutcome(photo) for photo in paths(photos)]
     messages.check("seed", seed, int, at_least=0)
     own = inspect.signature(restore_photo).parameters
     check(method, {name: value for name, value in options.items() if name not in own}, prior)
-    outcomes = [PhotoOutcome(Path(photo).expanduser()) for photo in photos]
     outputs = Outputs(out, [outcome.photo for outcome in outcomes], overwrite)
     for outcome in outcomes:
         interrupted = False
@@ -118,9 +118,10 @@ def restore_photos(
             interrupted, outcome.faces = result.interrupted, result.faces
             if not interrupted or any(face.restored for face in result.faces):
                 with told(outcome, names[0]):
-                    _write(result, outcome.photo, names, overwrite, {"method": method, "scale": scale, "seed": seed})
+                    images.write(result.image, names[0], overwrite=overwrite, like=outcome.photo)
                     residuals = [face.residual for face in result.faces if face.restored]
                     outcome.output, outcome.residual = names[0], float(np.mean(residuals)) if residuals else 0.0
+                    _describe(result, outcome.photo, names, overwrite, {"method": method, "scale": scale, "seed": seed})
             else:
                 outcome.error = "interrupted before a face was done; nothing was written."
         except (ValueError, OSError) as error:
@@ -130,8 +131,7 @@ def restore_photos(
             raise KeyboardInterrupt
 
 
-def _write(result: RestoredPhoto, photo: Path, names: list[Path], overwrite: bool, setting: dict[str, Any]) -> None:
-    images.write(result.image, names[0], overwrite=overwrite, like=photo)
+def _describe(result: RestoredPhoto, photo: Path, names: list[Path], overwrite: bool, setting: dict[str, Any]) -> None:
     if any(face.restored for face in result.faces):
         images.write(contact_sheet(result.faces), names[1], overwrite=overwrite)
     head = json.dumps({"photo": photo.name, **setting, "faces": []})[:-2]
