@@ -314,13 +314,14 @@ def test_networks_for_faces_are_trained_from_the_shell(name, labelled, capsys, m
         (["progressive", "--width", "0"], "width must be"),
         (["supervised", "--network", "fsrnett"], "did you mean fsrnet"),
         (["esrgan-start", "--patch", "40"], "patch must be a whole number, at least 32, multiple of 32; got 40"),
+        (["esrgan", "--start", "none", "--batch", "1"], "batch must be a whole number, at least 2; got 1"),
         (["supervised", "--network", "fsrnet"], "come without landmarks"),
         (["supervised", "--network", "fsrgan", "--landmarks", "landmarks.npz"], "come without parsing"),
     ],
 )
 def test_trainings_that_cannot_be_are_told_before_anything_is_written(command, message, labelled, capsys, monkeypatch):
     monkeypatch.chdir(labelled)
-    given = [] if {"--faces", "esrgan-start"} & set(command) else ["--faces", "faces"]
+    given = [] if {"--faces", "esrgan-start", "esrgan"} & set(command) else ["--faces", "faces"]
     assert cli.main(["train", *command, *given, "--out", "run", "--device", "cpu"]) == 1
     assert message in capsys.readouterr().err
     assert not (labelled / "run").exists()

@@ -124,7 +124,7 @@ class Config(Checked):
     discriminator_width: int = within(16, at_least=1)
     patch: int = within(128, at_least=32, multiple_of=32)
     turns: bool = within(True, among=(False, True))
-    batch: int = within(16, at_least=1)
+    batch: int = within(16, at_least=2)  # its losses compare with averages
     lr: float = within(1e-4, at_least=0)
     iterations: int = within(20_000, at_least=1)
     ema: float = within(0.999, at_least=0, at_most=0.999999)
