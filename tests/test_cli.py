@@ -211,6 +211,7 @@ def test_every_field_of_a_config_is_a_flag_that_the_help_explains(capsys):
         ("flow", flow.Config, "Codes per step. (512)"),
         ("esrgan-start", esrgan.Start, "G's size, as in"),
         ("esrgan", esrgan.Config, "Whether L takes part: LSR and CLSR. (false)"),
+        ("esrgan", esrgan.Config, "Side of the patches that it sees, a multiple of 32 (128). (128)"),
         ("landmarks", landmarks.Config, "Width of the drawn heatmaps in pixels"),
         ("progressive", progressive.Config, "Factor on the networks' channels. (1)"),
         ("supervised", supervised.Config, "Learning rate, as a multiple of the paper's. (1)"),

@@ -38,9 +38,9 @@ class ConfigParser(argparse.ArgumentParser):
 
 
 def _attributes(config: type) -> dict[str, str]:
-    """What the docstring says of each field."""
-    section = (inspect.getdoc(config) or "").partition("Attributes\n----------\n")[2]
-    entries = [entry.partition("\n") for entry in re.split(r"\n(?=\S)", section)]
+    """What the docstring says of each field, its bases' too."""
+    sections = [(inspect.getdoc(one) or "").partition("Attributes\n----------\n")[2] for one in config.__mro__]
+    entries = [entry.partition("\n") for section in sections for entry in re.split(r"\n(?=\S)", section)]
     return {
         name: " ".join(text.split()) for head, _, text in entries for name in re.findall(r"\w+", head.split(":")[0])
     }
@@ -75,7 +75,7 @@ def add(commands: Any) -> None:
 
     for stage in (first, second):
         stage.module = "facesr_lib.training.esrgan"
-        stage.add_argument("--pictures", type=values.path, metavar="DIR", help="folder of pictures (bsd200's)")
+        stage.add_argument("--pictures", default="bsd200", help="registry name or folder (%(default)s)")
         stage.add_argument("--bf16", action="store_true", help="convolutions in bfloat16")
         stage.add_argument("--device", default="auto")
 
@@ -175,7 +175,7 @@ def _pictures(arguments: argparse.Namespace) -> Any:
     from facesr_lib import assets
     from facesr_lib.training.patches import read_pictures
 
-    return read_pictures(arguments.pictures or assets.path("bsd200"), arguments.patch)
+    return read_pictures(assets.locate(arguments.pictures), arguments.patch)
 
 
 def _on(arguments: argparse.Namespace) -> dict[str, Any]:

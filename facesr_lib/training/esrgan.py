@@ -49,8 +49,35 @@ SCALE = 4
 
 
 @dataclass(frozen=True)
-class Start(Checked):
-    """Every choice of the first stage; networks that a CPU trains in hours. The paper's are in brackets.
+class Shared(Checked):
+    """What a choice is in either stage. The paper's are in brackets, here and below.
+
+    Attributes
+    ----------
+    patch : int
+        Side of the patches that it sees, a multiple of 32 (128).
+    turns : bool
+        Whether patches are turned and upside down, too, and not only mirrored (true); faces are not.
+    batch : int
+        Patches per step (16).
+    iterations : int
+        How many the learning rate's schedule is made for (500,000).
+    ema : float
+        Share of G's moving average that stays in a step; 0: no average. The paper says nothing, ESRGAN's code 0.999.
+    seed : int
+    """
+
+    patch: int = within(128, at_least=32, multiple_of=32)
+    turns: bool = within(True, among=(False, True))
+    batch: int = within(16, at_least=1)
+    iterations: int = within(20_000, at_least=1)
+    ema: float = within(0.999, at_least=0, at_most=0.999999)
+    seed: int = within(0, at_least=0, at_most=2**32)
+
+
+@dataclass(frozen=True)
+class Start(Shared):
+    """Every choice of the first stage; networks that a CPU trains in hours.
 
     Attributes
     ----------
@@ -58,36 +85,19 @@ class Start(Checked):
         G's size, as in `networks.rrdb.RRDBNet` (23, 64, 32).
     encoder_width : int
         L's, as in `networks.rrdb.CompanionEncoder`; 64 takes VGG16's weights where they are (64).
-    patch : int
-        Side of the patches that it sees, a multiple of 32 (128).
-    turns : bool
-        Whether patches are turned and upside down, too, and not only mirrored (true); faces are not.
-    batch : int
-        Patches per step (16).
     lr : float
         Adam's learning rate, halved after two and after four fifths of the iterations (2e-4).
-    iterations : int
-        How many the schedule is made for (500,000).
-    ema : float
-        Share of G's moving average that stays in a step; 0: no average. The paper says nothing, ESRGAN's code 0.999.
-    seed : int
     """
 
     blocks: int = within(3, at_least=1)
     channels: int = within(32, at_least=1)
     growth: int = within(16, at_least=1)
     encoder_width: int = within(16, at_least=1)
-    patch: int = within(128, at_least=32, multiple_of=32)
-    turns: bool = within(True, among=(False, True))
-    batch: int = within(16, at_least=1)
     lr: float = within(2e-4, at_least=0)
-    iterations: int = within(20_000, at_least=1)
-    ema: float = within(0.999, at_least=0, at_most=0.999999)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 @dataclass(frozen=True)
-class Config(Checked):
+class Config(Shared):
     """Every choice of the second stage; weights are the paper's.
 
     Attributes
@@ -108,8 +118,6 @@ class Config(Checked):
         A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss.
     discriminator_width : int
         D's, as in `networks.rrdb.PatchDiscriminator` (64).
-    patch, turns, batch, ema, iterations, seed
-        As in the first stage.
     lr : float
         Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4).
     """
@@ -122,13 +130,8 @@ class Config(Checked):
     mu: float = within(1e-3, at_least=0)
     anchor: float = within(0.0, at_least=0)
     discriminator_width: int = within(16, at_least=1)
-    patch: int = within(128, at_least=32, multiple_of=32)
-    turns: bool = within(True, among=(False, True))
     batch: int = within(16, at_least=2)  # its losses compare with averages
     lr: float = within(1e-4, at_least=0)
-    iterations: int = within(20_000, at_least=1)
-    ema: float = within(0.999, at_least=0, at_most=0.999999)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 class SuperResolution(Adversarial):
