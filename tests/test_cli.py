@@ -19,7 +19,7 @@ from PIL import Image
 from facesr_lib import cli, images, networks
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
-from facesr_lib.evaluation import sweep
+from facesr_lib.evaluation import ledger, run, sweep
 from facesr_lib.metrics import MetricUnavailable, pretrained
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
@@ -393,6 +393,14 @@ def test_a_table_replaces_no_file_unless_it_may(tmp_path, capsys):
     assert cli.main(["table", "dse-1", "--out", str(kept)]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert kept.read_text() == "mine"
+
+
+def test_a_table_says_what_could_not_be_measured_and_why(monkeypatch, capsys):
+    monkeypatch.setattr(run, "run", lambda name, prior, **_: ledger.results()[name])
+    assert cli.main(["table", "lsrgan-1"]) == 0
+    shown = capsys.readouterr().out
+    assert "unavailable · paper 3.755" in shown
+    assert "pi is unavailable: NRQM's regression forests" in shown
 
 
 def test_assets_are_listed_and_verified(capsys):

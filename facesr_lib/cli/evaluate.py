@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    from facesr_lib import chapter, devices, files
+    from facesr_lib import chapter, devices, files, metrics
     from facesr_lib.evaluation import records, report, run, sweep
     from facesr_lib.evaluation.papers import TABLES
     from facesr_lib.prior import FacePrior
@@ -57,7 +57,10 @@ def _table(arguments: argparse.Namespace) -> None:
             "for every search (`facesr assets fetch faces-test` brings the others).\n"
         )
     print(f"{arguments.name}: {TABLES[arguments.name].about} ({results.origin.budget()})\n")
-    print(report.table(arguments.name, results))
+    print(shown := report.table(arguments.name, results))
+    for name, missing in metrics.available().items():
+        if missing and name in shown.columns:
+            print(f"{name} is unavailable: {missing}")
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from facesr_lib import chapter
+from facesr_lib import chapter, metrics
 from facesr_lib.evaluation import claims
 from facesr_lib.evaluation.measures import METRICS
 from facesr_lib.evaluation.papers import TABLES
@@ -35,6 +35,8 @@ def table(name: str, results: Results) -> Table:
             values = by_face(here, metric)
             count = metric in METRICS and METRICS[metric].whole and bool(values)  # the same for every face
             parts = [f"{min(values.values()):,.0f}" if count else ours(values)]
+            if not values and metric in metrics.available().keys() - results.origin.metrics.split():
+                parts = ["unavailable"]  # where it was measured; `metrics.available` says why
             if (number := printed.get((name, paper, row, metric))) is not None:
                 parts.append(f"paper{others} {number / METRICS[metric].unit}")
             cells.append(" · ".join(filter(None, parts)))
