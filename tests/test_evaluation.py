@@ -1,6 +1,7 @@
 """The papers' tables: what is measured, that it is kept, and how it is laid out."""
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -605,9 +606,9 @@ def test_a_new_flow_changes_nothing_for_rows_that_do_not_ask_it(prior, monkeypat
 
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     draws = torch.randn(300, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    hit = [low < 0 < high for low, high in (interval(row.tolist()) for row in draws)]
+    hit = [low < 0 < high for low, high in (interval([row.tolist()]) for row in draws)]
     assert 0.89 < sum(hit) / len(hit) < 0.98
-    assert interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    assert interval([[2.0, 2.0, 2.0]]) == (2.0, 2.0)
 
 
 def test_the_table_shows_ours_beside_the_papers():
@@ -624,6 +625,20 @@ def test_the_table_shows_ours_beside_the_papers():
     assert row[0] == "16× (paper: 64×)"
     assert "unavailable · paper 0.0302643" in row  # KID is printed times 1000
     assert any(cell.startswith("99 · paper") for cell in row)  # PSNR could run
+
+
+def test_trainings_of_one_model_share_a_row():
+    found = [
+        Record("dse-1", "8x", "8x", f"PULSE{s}", i, "psnr", v + i)
+        for s, v in (("", 17), (", seed 1", 18))
+        for i in (0, 1)
+    ]
+    (row,) = report.table("dse-1", Results(ORIGIN, tuple(found))).rows
+    assert row[1] == "PULSE (2 trainings)"
+    mean, low, high = map(float, re.findall(r"[-\d.]+", row[2])[:3])
+    assert mean == 18
+    assert high - mean == pytest.approx(12.71 / 2, abs=0.1)
+    assert mean - low == pytest.approx(12.71 / 2, abs=0.1)
 
 
 def test_a_set_metric_is_shown_whole_and_corrected():

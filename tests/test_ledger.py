@@ -281,6 +281,30 @@ def test_a_claim_that_no_difference_can_decide_is_undecided_with_its_numbers():
     assert judged.difference == pytest.approx(1.0)
 
 
+def of_three_trainings(apart):
+    """Ten faces, on which the better row wins by 1 ± 0.1; three trainings of each, which lie ``apart``."""
+    found = []
+    for k, seed in enumerate(("", ", seed 1", ", seed 2")):
+        better = [21.0 + i + 0.1 * (-1) ** i + (k - 1) * apart for i in range(10)]
+        found += rows(better, [20.0 + i for i in range(10)], labels=("dse" + seed, "PULSE" + seed))
+    return found
+
+
+def test_trainings_count_as_chance_besides_faces():
+    claim = replace(PSNR, undecided="one training of each")
+    alike, apart = verdict(claim, of_three_trainings(0.1)), verdict(claim, of_three_trainings(0.5))
+    assert (alike.word, apart.word) == ("reproduced", "undecided")
+    assert (alike.trainings, alike.faces, alike.difference) == (3, 10, pytest.approx(1.0))
+    for judged, spread in ((alike, 0.1), (apart, 0.5)):
+        low, high = judged.interval
+        of_trainings = 4.303 * spread / 3**0.5  # Student's t
+        assert of_trainings < (high - low) / 2 < of_trainings + 0.08
+    first = verdict(claim, [r for r in of_three_trainings(0.1) if "seed" not in r.row])
+    assert (first.word, first.reason, first.trainings) == ("undecided", "one training of each", 1)
+    uneven = [r for r in of_three_trainings(0.1) if r.row != "dse, seed 2"]
+    assert verdict(claim, uneven).trainings == 2  # compared are those that both rows have
+
+
 @given(
     st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=ledger.FEWEST, max_size=14),
     st.sampled_from([PSNR, LPIPS]),

@@ -20,7 +20,7 @@ from facesr_lib.evaluation import claims, measures, run
 from facesr_lib.evaluation.claims import Claim
 from facesr_lib.evaluation.measures import METRICS, STAND_INS
 from facesr_lib.evaluation.papers import TABLES
-from facesr_lib.evaluation.records import OF_ALL_FACES, Record, Results, by_face, interval, read
+from facesr_lib.evaluation.records import OF_ALL_FACES, Record, Results, by_training, interval, model, read
 from facesr_lib.messages import choose
 from facesr_lib.prior import FacePrior
 from facesr_lib.tables import Table
@@ -39,8 +39,9 @@ class Verdict:
     reason: str = ""  # why not measured or undecided; with which side of a contradiction ours go; the chapter
     ours: tuple[float, float] | None = None  # means of the better and the worse row; of a set metric the sets' values
     difference: float = 0.0  # mean, paired, better minus worse; of a set metric's pseudo-values: without its bias
-    interval: tuple[float, float] | None = None  # of the difference: 95 %, bootstrap over faces
+    interval: tuple[float, float] | None = None  # of the difference: 95 %, over faces, and over trainings if several
     faces: int = 0  # 0 where there is one value for all of them
+    trainings: int = 1  # that both rows have
     measured: str = ""  # how, if not by the paper's metric under its own name (`measures.STAND_INS`)
     setting: str = ""  # ours, such as "16x" where the claim is about "64x"
 
@@ -54,16 +55,16 @@ def results(folder: Path | None = None) -> dict[str, Results]:
 def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     """Judge a claim by the differences between its two rows on the same faces, at the paper's setting.
 
-    *Reproduced*: the whole 95 % bootstrap interval of the mean difference lies on the claimed side. *Not reproduced*:
-    it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST` faces; or the
-    claim's ``undecided`` says why it cannot decide.
+    *Reproduced*: the whole 95 % interval of the mean difference (`records.interval`) lies on the claimed side. *Not
+    reproduced*: it lies on the other. *Undecided*: it reaches over zero, or there is none, as for fewer than `FEWEST`
+    faces; or the claim's ``undecided`` says why one training cannot decide, and there is one.
     *Contradictory*: the paper's own numbers deny its words, so neither can be reproduced alone.
 
     Records of other tables are passed over; ``seed`` is the resampling's. A ``ValueError`` says that a row holds a face
     twice.
     """
     judged = _of_the_words(claim, records, seed)
-    if claim.undecided and judged.interval:
+    if claim.undecided and judged.interval and judged.trainings == 1:
         judged = replace(judged, word="undecided", reason=claim.undecided)
     if not claim.contradicted or judged.ours is None:
         return judged
@@ -71,7 +72,7 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     return replace(judged, word="contradictory", reason=sides.get(judged.word, judged.reason))
 
 
-def _of_the_words(claim: Claim, records: Iterable[Record], seed: int) -> Verdict:
+def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdict:
     if claim.untested:
         return Verdict("not measured", claim.untested)
     if not claim.table:
@@ -80,33 +81,37 @@ def _of_the_words(claim: Claim, records: Iterable[Record], seed: int) -> Verdict
     if not table:
         return Verdict("not measured", f"no results of {claim.table}")
     here = [record for record in table if record.paper == claim.at]
-    rows = {label: [record for record in here if record.row == label] for label in (claim.better, claim.worse)}
+    rows = {label: [record for record in here if model(record.row) == label] for label in (claim.better, claim.worse)}
     for label, found in rows.items():
         if not found:
             return Verdict("not measured", f"no results of {label!r} at {claim.at}")
     name, how, setting = claim.metric, "", here[0].setting
     if name in STAND_INS and not any(record.metric == name for record in here):
         name, how = STAND_INS[name]
-    better, worse = (by_face(found, name) for found in rows.values())
+    better, worse = (by_training(found, name) for found in rows.values())
     if not better or not worse:
         return Verdict("not measured", _reason(claim.metric))
-    if better.keys() != worse.keys():
+    pairs = [(better[seed], worse[seed]) for seed in sorted(better.keys() & worse.keys())]  # same start and patches
+    if not pairs or any(one.keys() != other.keys() for one, other in pairs):
         return Verdict("not measured", "the two rows were measured on different faces")
-    if not all(isfinite(value) for values in (better, worse) for value in values.values()):
+    if not all(isfinite(value) for pair in pairs for values in pair for value in values.values()):
         return Verdict("not measured", "some values are not finite")
-    whole = (better.pop(OF_ALL_FACES), worse.pop(OF_ALL_FACES)) if OF_ALL_FACES in better else None
-    ours = whole or (fmean(better.values()), fmean(worse.values()))
-    differences = [better[face] - worse[face] for face in sorted(better)]
-    judged = Verdict("undecided", ours=ours, faces=len(better), measured=how, setting=setting)
-    if len(differences) < FEWEST:
-        few = f"fewer than {FEWEST} faces" if better else "one value for all faces"
+    set_values = [[values.pop(OF_ALL_FACES) for values in pair if OF_ALL_FACES in values] for pair in pairs]
+    means = set_values if all(set_values) else [[fmean(values.values()) for values in pair] for pair in pairs]
+    ours = fmean(mean[0] for mean in means), fmean(mean[1] for mean in means)
+    differences = [[one[face] - other[face] for face in sorted(one)] for one, other in pairs]
+    faces, judged = len(differences[0]), Verdict("undecided", ours=ours, measured=how, setting=setting)
+    judged = replace(judged, faces=faces, trainings=len(pairs))
+    if faces < FEWEST:
+        few = f"fewer than {FEWEST} faces" if faces else "one value for all faces"
         return replace(judged, reason=f"{few}: no interval")
-    low, high = interval(differences, seed)
+    low, high = interval(differences, draws)
+    difference = fmean(map(fmean, differences))
     claimed, other = (low > 0, high < 0) if METRICS[claim.metric].more_is_better else (high < 0, low > 0)
     word: Word = "reproduced" if claimed else "not reproduced" if other else "undecided"
     tie = "the two rows are equal" if low == high else "the interval reaches over zero"
     reason = tie if word == "undecided" else ""
-    return replace(judged, word=word, reason=reason, difference=fmean(differences), interval=(low, high))
+    return replace(judged, word=word, reason=reason, difference=difference, interval=(low, high))
 
 
 def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple[Claim, Verdict]]:
@@ -157,7 +162,8 @@ def table(paper: str, folder: Path | None = None) -> Table:
         budget = []
         if judged.ours:
             measured, sets = found[claim.table], f"{judged.faces} sets of codes" if codes else ""
-            budget = list(filter(None, [measured.origin.budget(sets), _another_prior(measured)]))
+            trainings = f"{judged.trainings} trainings" if judged.trainings > 1 else ""
+            budget = list(filter(None, [measured.origin.budget(sets), trainings, _another_prior(measured)]))
         comparison = f"{claim.better} better than {claim.worse}"
         rows.append([comparison, ", ".join(place), _theirs(claim), _ours(claim, judged), "; ".join(budget), word])
     columns = ["comparison", "where, at, by", "paper", "ours, difference and 95 % interval", "budget", "verdict"]

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from math import hypot, sqrt
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ class Record:
     table: str
     setting: str  # the scale that was measured, such as "16x"
     paper: str  # the paper's that it stands for: "64x" under a small prior
-    row: str
+    row: str  # its label; "LSR, seed 1" is another training of "LSR"
     face: int  # or OF_ALL_FACES: the set's value, whose pseudo-values stand under its faces
     metric: str  # in `measures.METRICS`, perhaps with what was changed: "niqe-256", "fid-efficientnet-lite0"
     value: float
@@ -103,21 +104,44 @@ def _seal(text: str) -> str:
     return f"# content: {files.digest(text)[:16]}\n"
 
 
-def by_face(records: Iterable[Record], metric: str) -> dict[int, float]:
-    """Collect one row's values of a metric: face → value; a ``ValueError`` if a face has two."""
-    values: dict[int, float] = {}
+SEED = ", seed "
+
+
+def model(row: str) -> str:
+    """Return the label of a row without its training's seed."""
+    return row.partition(SEED)[0]
+
+
+def by_training(records: Iterable[Record], metric: str) -> dict[str, dict[int, float]]:
+    """Collect one model's values of a metric: its training's seed ("" for the method's own weights) → face → value.
+
+    A ``ValueError`` if a face has two.
+    """
+    values: dict[str, dict[int, float]] = {}
     for r in records:
         if r.metric == metric:
-            if r.face in values:
+            faces = values.setdefault(r.row.partition(SEED)[2], {})
+            if r.face in faces:
                 place = f"{r.table}, {r.setting}, {r.row}"
                 raise ValueError(f"{place}: face {r.face} has two values of {metric}; give one run's records.")
-            values[r.face] = r.value
+            faces[r.face] = r.value
     return values
 
 
-def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean: the faces drawn anew 2,000 times."""
+STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Trainings → how many standard errors from their mean the true one lies in 95 of 100 cases, at most."""
+
+
+def interval(values: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a mean over trainings and faces, (T, N): bootstrap over faces, Student's t over trainings.
+
+    The faces are drawn anew 2,000 times. One training tells nothing of how far others would lie from it.
+    """
     sample = torch.tensor(values, dtype=torch.float64)
-    drawn = torch.randint(len(sample), (2000, len(sample)), generator=torch.Generator().manual_seed(seed))
-    low, high = sample[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    faces, t = sample.mean(0), len(sample)
+    drawn = torch.randint(len(faces), (2000, len(faces)), generator=torch.Generator().manual_seed(seed))
+    low, high = faces[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    if t == 1:
+        return low, high
+    mean, chance = faces.mean().item(), STUDENT.get(t, 2.776) * sample.mean(1).std().item() / sqrt(t)
+    return mean - hypot(mean - low, chance), mean + hypot(high - mean, chance)

@@ -8,7 +8,7 @@ from facesr_lib import chapter, metrics
 from facesr_lib.evaluation import claims
 from facesr_lib.evaluation.measures import METRICS
 from facesr_lib.evaluation.papers import TABLES
-from facesr_lib.evaluation.records import OF_ALL_FACES, Results, by_face, interval
+from facesr_lib.evaluation.records import OF_ALL_FACES, Results, by_training, interval, model
 from facesr_lib.messages import choose
 from facesr_lib.tables import Table
 
@@ -27,14 +27,16 @@ def table(name: str, results: Results) -> Table:
     trained = dict(part.split(": ", 1) for part in results.origin.networks.split("; ") if part)
     methods = {row.label: row.method for row in TABLES[name].rows}
     rows = []
-    for setting, paper, row in dict.fromkeys((r.setting, r.paper, r.row) for r in records):
-        here = [r for r in records if (r.setting, r.paper, r.row) == (setting, paper, row)]
+    for setting, paper, row in dict.fromkeys((r.setting, r.paper, model(r.row)) for r in records):
+        here = [r for r in records if (r.setting, r.paper, model(r.row)) == (setting, paper, row)]
         cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×"))]
         cells.append(f"{row} ({trained[methods[row]]})" if methods.get(row) in trained else row)
+        if (several := len({r.row for r in here})) > 1:
+            cells[-1] += f" ({several} trainings)"
         for metric in columns:
-            values = by_face(here, metric)
+            values = list(by_training(here, metric).values())
             count = metric in METRICS and METRICS[metric].whole and bool(values)  # the same for every face
-            parts = [f"{min(values.values()):,.0f}" if count else ours(values)]
+            parts = [f"{min(values[0].values()):,.0f}" if count else ours(values)]
             if not values and metric in metrics.available().keys() - results.origin.metrics.split():
                 parts = ["unavailable"]  # where it was measured; `metrics.available` says why
             if (number := printed.get((name, paper, row, metric))) is not None:
@@ -44,14 +46,15 @@ def table(name: str, results: Results) -> Table:
     return Table(["scale", "method", *columns], rows)
 
 
-def ours(values: dict[int, float]) -> str:
+def ours(trainings: list[dict[int, float]]) -> str:
     """Write a mean with its interval; of a set metric the whole set's value, then that without the small set's bias."""
-    whole = values.pop(OF_ALL_FACES, None)
-    parts = [] if whole is None else [f"{whole:.4g}"]
+    wholes = [values.pop(OF_ALL_FACES) for values in trainings if OF_ALL_FACES in values]
+    parts = [f"{fmean(wholes):.4g}"] if wholes else []
+    values = [list(one.values()) for one in trainings if one]
     if values:
-        mean = f"{fmean(values.values()):.4g}"
-        if len(values) > 1:
-            low, high = interval(list(values.values()))
+        mean = f"{fmean(map(fmean, values)):.4g}"
+        if len(values[0]) > 1:
+            low, high = interval(values)
             mean += f" [{low:.4g}, {high:.4g}]"
-        parts.append(mean if whole is None else f"corrected {mean}")
+        parts.append(f"corrected {mean}" if wholes else mean)
     return ", ".join(parts)
