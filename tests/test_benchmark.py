@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facesr_lib.benchmark import enlarging
 from facesr_lib.benchmark import search as benchmark
 from facesr_lib.benchmark import training as throughput
 from facesr_lib.networks.flow import Flow
+from facesr_lib.networks.rrdb import RRDBNet
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS
 from facesr_lib.tables import Table
+from facesr_lib.training import esrgan
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 
@@ -65,14 +68,30 @@ def test_every_method_is_measured_with_what_its_networks_take(monkeypatch):
 # --- training
 
 
+def test_enlarging_is_compared_with_all_of_its_convolutions_and_nothing_else():
+    [row] = enlarging.run("cpu", quick=True, side=16)
+    rate, lowest, highest = map(float, re.findall(r"[\d.]+", row["of the convolution rate"]))
+    assert 0 < lowest <= rate <= highest
+    network, x = RRDBNet(2, 8, 4), torch.rand(1, 3, 9, 7)
+    alone = enlarging.convolutions(network, lambda: network(x))
+    with throughput.Operations() as whole:
+        network(x)
+    with throughput.Operations() as counted:
+        alone()
+    assert counted.total == whole.total > 0
+
+
 TINY = Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=2, channel_base=64, channel_max=8, batch=4)
 
 
 def test_training_speed_has_a_row_per_configuration():
-    rows = throughput.run("cpu", quick=True, configurations={"tiny": TINY}, precision=torch.float32)
-    assert [row["training"] for row in rows] == ["tiny"]
-    assert float(rows[0]["images per second"]) > 0
-    assert 0 <= float(rows[0]["loading images"].rstrip(" %")) < 100
+    patches = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, patch=32, batch=2)
+    both = {"tiny": TINY, "patches": patches}
+    rows = throughput.run("cpu", quick=True, configurations=both, precision=torch.float32)
+    assert [(row["training"], row["batch"]) for row in rows] == [("tiny", 4), ("patches", 2)]
+    for row in rows:
+        assert float(row["images per second"]) > 0
+        assert 0 <= float(row["loading images"].rstrip(" %")) < 100
 
 
 def test_operations_are_counted_through_both_passes():

@@ -1,4 +1,4 @@
-"""How fast a prior trains on this machine, and how much of that is waiting for images."""
+"""How fast networks train on this machine, and how much of that is waiting for images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from facesr_lib.benchmark import clock
+from facesr_lib.training import esrgan
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 
-CONFIGURATIONS = {"64×64": Config(), "128×128": Config(resolution=128)}
+CONFIGURATIONS: dict[str, Config | esrgan.Start] = {
+    "64×64": Config(),
+    "128×128": Config(resolution=128),
+    "ESRGAN's first stage": esrgan.Start(),
+}
 _FACES = 900
 
 
@@ -28,13 +33,13 @@ def run(
     device: str = "auto",
     quick: bool = False,
     *,
-    configurations: Mapping[str, Config] = CONFIGURATIONS,
+    configurations: Mapping[str, Config | esrgan.Start] = CONFIGURATIONS,
     precision: torch.dtype = torch.bfloat16,
 ) -> list[dict[str, Any]]:
-    """Measure training steps of a prior on random pixels, read from a file as those of real faces are.
+    """Measure training steps on random pixels: a prior's, read from a file as those of real faces are, and ESRGAN's.
 
-    The penalties come on some steps only. So each kind of step (with and without either) is timed by itself, and the
-    kinds are averaged in the proportion in which they come.
+    A prior's penalties come on some steps only. So each kind of step (with and without either) is timed by itself, and
+    the kinds are averaged in the proportion in which they come.
 
     Parameters
     ----------
@@ -42,24 +47,35 @@ def run(
         "cpu", "cuda" or "auto".
     quick : bool
         One timing of each kind of step instead of three.
-    configurations : mapping of str to Config
-        By default what ``facesr train prior --resolution 64`` and ``128`` train.
+    configurations : mapping of str to Config or esrgan.Start
+        By default what ``facesr train prior --resolution 64`` and ``128`` and ``facesr train esrgan-start`` train.
     precision : torch.dtype
         Of the convolutions.
 
     Returns
     -------
     list of dict
-        One row per configuration: images per second; share of a step that it takes to fetch real images (with the copy
-        to the device); arithmetic rate, of convolutions and matrix products as PyTorch counts them; and that as a share
-        of `convolution_rate`.
+        One row per configuration: images, or patches, per second; share of a step that it takes to fetch real ones
+        (with the copy to the device, or with what makes patches small); arithmetic rate, of convolutions and matrix
+        products as PyTorch counts them; and that as a share of `convolution_rate`.
     """
     processes, repeat = Processes(device), 1 if quick else 3
-    rate = convolution_rate(processes.device, precision)
-    return [
-        {"training": name} | _measure(config, processes, precision, repeat, rate)
-        for name, config in configurations.items()
-    ]
+    rate, rows = convolution_rate(processes.device, precision), []
+    for name, config in configurations.items():
+        measure: Any = _patches if isinstance(config, esrgan.Start) else _prior
+        step, operations, loading = measure(config, processes, precision, repeat)
+        rows.append(
+            {
+                "training": name,
+                "batch": config.batch,
+                "precision": str(precision).removeprefix("torch."),
+                "images per second": f"{config.batch / step:.1f}",
+                "loading images": f"{100 * loading / step:.2f} %",
+                "TFLOP/s": f"{operations / step / 1e12:.3f}",
+                "of the convolution rate": f"{operations / step / rate:.2f}",
+            }
+        )
+    return rows
 
 
 def convolution_rate(device: torch.device, precision: torch.dtype = torch.bfloat16) -> float:
@@ -72,13 +88,16 @@ def convolution_rate(device: torch.device, precision: torch.dtype = torch.bfloat
     return 2 * x.numel() * 256 * 9 / seconds
 
 
-def _measure(config: Config, processes: Processes, precision: torch.dtype, repeat: int, rate: float) -> dict[str, Any]:
+Measured = tuple[float, float, float]
+"""Seconds and operations of a step; seconds that it takes to fetch its images."""
+
+
+def _prior(config: Config, processes: Processes, precision: torch.dtype, repeat: int) -> Measured:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # some systems keep mapped files
         path = Path(folder) / "pixels.npy"
         shape = (_FACES, config.resolution, config.resolution, 3)
         np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
         trainee = PriorTraining(np.load(path, mmap_mode="r"), config, processes, precision)
-        device = processes.device
         period = lcm(config.r1_interval, config.path_interval)
         kinds = Counter((i % config.r1_interval == 0, i % config.path_interval == 0) for i in range(period))
         first = {(i % config.r1_interval == 0, i % config.path_interval == 0): i for i in reversed(range(period))}
@@ -92,16 +111,19 @@ def _measure(config: Config, processes: Processes, precision: torch.dtype, repea
             with Operations() as counted:
                 once()  # warms up, too
             operations += counted.total * times / period
-            step += median(clock.seconds(once, device) for _ in range(repeat)) * times / period
-        loading = median(clock.seconds(trainee.real, device) for _ in range(20))
-    return {
-        "batch": config.batch,
-        "precision": str(precision).removeprefix("torch."),
-        "images per second": f"{config.batch / step:.1f}",
-        "loading images": f"{100 * loading / step:.2f} %",
-        "TFLOP/s": f"{operations / step / 1e12:.3f}",
-        "of the convolution rate": f"{operations / step / rate:.2f}",
-    }
+            step += median(clock.seconds(once, processes.device) for _ in range(repeat)) * times / period
+        loading = median(clock.seconds(trainee.real, processes.device) for _ in range(20))
+    return step, operations, loading
+
+
+def _patches(config: esrgan.Start, processes: Processes, precision: torch.dtype, repeat: int) -> Measured:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (321, 481, 3), dtype=np.uint8) for _ in range(20)]
+    trainee = esrgan.Pretraining(pictures, config, str(processes.device), precision == torch.bfloat16)
+    with Operations() as counted:
+        trainee.step()
+    step, loading = clock.medians([trainee.step, trainee.pairs], processes.device, repeat)
+    return step, counted.total, loading
 
 
 class Operations(TorchDispatchMode):
