@@ -256,7 +256,8 @@ def test_pictures_of_any_size_are_enlarged_one_by_one(prior, tmp_path):
 def test_an_original_of_any_size_is_cropped_to_multiples_and_made_small(prior, tmp_path):
     images.write(original := torch.rand(3, 34, 51, generator=torch.Generator().manual_seed(0)), tmp_path / "a.png")
     images.write(torch.rand(3, 3, 9), tmp_path / "b.png")
-    first, second = enlarged(prior, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", degrade=True)
+    with pytest.warns(UserWarning, match="a.png is cropped from 34×51 to 32×48, multiples of 4"):
+        first, second = enlarged(prior, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", degrade=True)
     assert images.read(first.output).shape == original[:, :32, :48].shape
     assert "3×9 pixels cannot be made 4 times smaller" in second.error
 

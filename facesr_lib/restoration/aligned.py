@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,4 +120,7 @@ def _any_picture(photo: Path, resolution: int, operator: Callable[[Tensor], Tens
     height, width = (side // scale * scale for side in image.shape[2:])
     if not height or not width:
         raise ValueError(f"{image.shape[2]}×{image.shape[3]} pixels cannot be made {scale} times smaller.")
+    if (height, width) != image.shape[2:]:
+        came = "×".join(map(str, image.shape[2:]))
+        warnings.warn(f"{photo} is cropped from {came} to {height}×{width}, multiples of {scale}.", stacklevel=2)
     return operator(image[:, :, :height, :width]).clamp(0, 1)
