@@ -390,6 +390,22 @@ def test_a_network_of_ones_own_takes_the_shipped_ones_place(tmp_path):
         check("progressive", given)
 
 
+def test_another_training_of_esrgan_takes_the_shipped_ones_place(tmp_path):
+    torch.manual_seed(0)
+    network = RRDBNet(1, 8, 4).eval()
+    network.conv_last.bias.data.fill_(0.5)
+    checkpoints.save(network, tmp_path / "generator.safetensors", {})
+    lowres = torch.rand(1, 3, 9, 12)
+    with torch.no_grad():
+        expected = network(lowres).clamp(0, 1)
+    given = {"weights": str(tmp_path / "generator.safetensors")}
+    assert_close(METHODS["esrgan"](lowres, Downsample(4), **given).image, expected, atol=1e-2, rtol=0)
+    check("realesrgan", given)  # even where its own are missing
+    assert torch.equal(*(METHODS[name](lowres, Downsample(4), weights="lsrgan").image for name in ("esrgan", "lsrgan")))
+    with pytest.raises(ValueError, match="holds no RRDBNet"):
+        check("esrgan", {"weights": "vdsr"})
+
+
 # The seam
 
 

@@ -10,12 +10,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facesr_lib import assets, files, images, search
 from facesr_lib.degrade import Downsample, check_pixels, halved
@@ -28,6 +28,7 @@ from facesr_lib.restoration import tiles
 
 Operator = Callable[[Tensor], Tensor]
 Seed = int | Sequence[int]
+Load = Callable[[Path], nn.Module]
 
 
 class Restored(Protocol):
@@ -63,6 +64,8 @@ class Method:
         Need → the option that takes its place when it is given.
     weights : tuple of str
         Registry entries of its network; the first that is on this machine serves.
+    load : callable, optional
+        Path → its network, for other weights.
     scale : int, optional
         The only one that it enlarges by.
     pictures : bool
@@ -77,6 +80,7 @@ class Method:
     needs: frozenset[str] = frozenset()
     unless: Mapping[str, str] = field(default_factory=dict)
     weights: tuple[str, ...] = ()
+    load: Load | None = None
     scale: int | None = None
     pictures: bool = False
     resolution: int | None = None
@@ -151,8 +155,8 @@ def _enlarged(image: Tensor, lowres: Tensor, operator: Operator) -> Restored:
     return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
 
 
-def _esrgan(about: str, *weights: str) -> Method:
-    """Make a method of ESRGAN's generator with one of these weights."""
+def _esrgan(about: str, *names: str) -> Method:
+    """Make a method of ESRGAN's generator with the first of these weights that is here, or with others."""
 
     @torch.no_grad()
     def enlarge(
@@ -161,28 +165,40 @@ def _esrgan(about: str, *weights: str) -> Method:
         operator: Operator,
         *,
         seed: Seed = 0,
+        weights: str = names[0],
         tile: int = 128,
         overlap: int = 16,
         progress: bool = True,
     ) -> Restored:
         lowres = check_pixels(lowres).float()
-        network = _generator(_here(weights), str(lowres.device))
+        network = _network(rrdb.load, _here(names) if weights == names[0] else weights, str(lowres.device))
         scale = getattr(operator, "scale", None)
         if scale != network.scale:
             raise ValueError(
-                f"{weights[0]} enlarges {network.scale}×, and {operator!r} is of scale {scale}: choose scale "
+                f"{names[0]} enlarges {network.scale}×, and {operator!r} is of scale {scale}: choose scale "
                 f"{network.scale}."
             )
         image = tiles.enlarge(network, lowres, scale, tile=tile, overlap=overlap, progress=progress)
         return _enlarged(image, lowres, operator)
 
     enlarge.__doc__ = about
-    return Method(enlarge, frozenset({"weights"}), weights=weights, scale=4, pictures=True)
+    return Method(enlarge, OWN, INSTEAD, weights=names, load=rrdb.load, scale=4, pictures=True)
+
+
+OWN, INSTEAD = frozenset({"weights"}), {"weights": "weights"}
+"""What a network with weights of its own needs, and the option that gives it others."""
+
+
+def _network(load: Load, weights: str, device: str) -> Any:
+    """A network by its registry entry or path; errors as ``load``'s."""
+    path = assets.checked(weights) if weights in assets.names() else files.expanded(weights)
+    return _loaded(load, path, path.stat().st_mtime_ns if path.is_file() else 0, device)
 
 
 @cache
-def _generator(weights: str, device: str) -> rrdb.RRDBNet:
-    return rrdb.load(assets.checked(weights)).requires_grad_(False).to(device)
+def _loaded(load: Load, path: Path, changed: int, device: str) -> nn.Module:
+    with undisturbed():
+        return load(path).requires_grad_(False).to(device)
 
 
 def _here(weights: tuple[str, ...]) -> str:
@@ -201,6 +217,7 @@ FACE = 128
 
 def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
     """Make a method of a network that enlarges faces 8×."""
+    load: Load = progressive.load if name == "progressive" else partial(supervised.load, name=name)
 
     @torch.no_grad()
     def enlarge(
@@ -221,33 +238,20 @@ def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
                 f"scale {scale}: crop the picture square, resize it to {small} and choose scale {SCALE}, or choose "
                 "another method."
             )
-        network = _face_network(name, weights, str(lowres.device))
-        lowres = lowres.float()
-        return _enlarged(network(lowres).clamp(0, 1), lowres, operator)
+        network, lowres = _network(load, weights, str(lowres.device)), lowres.float()
+        return _enlarged(network.enlarge(lowres).clamp(0, 1), lowres, operator)
 
     enlarge.__doc__ = about
     return Method(
         enlarge,
-        frozenset({"weights"}),
-        {"weights": "weights"},
-        (name,) if shipped else (),
+        OWN,
+        INSTEAD,
+        weights=(name,) if shipped else (),
+        load=load,
         scale=SCALE,
         resolution=FACE,
         operator=halved,  # as they were trained
     )
-
-
-def _face_network(name: str, weights: str, device: str) -> Callable[[Tensor], Tensor]:
-    """A network for faces by its registry entry or path; errors as its `load`'s."""
-    path = assets.checked(weights) if weights in assets.names() else files.expanded(weights)
-    return _loaded(name, path, path.stat().st_mtime_ns if path.is_file() else 0, device)
-
-
-@cache
-def _loaded(name: str, path: Path, changed: int, device: str) -> Callable[[Tensor], Tensor]:
-    with undisturbed():
-        network = progressive.load(path) if name == "progressive" else supervised.load(path, name)
-        return network.to(device).enlarge
 
 
 @torch.no_grad()
@@ -256,15 +260,10 @@ def _fpn(
 ) -> Restored:
     """Restore poor faces by the parsing network's own picture, whatever befell them; it sees and draws 128²."""
     lowres, scale = check_pixels(lowres).float(), getattr(operator, "scale", 1)
-    network = _parser("parsing-128", str(lowres.device))
+    network = _network(parsing.load, "parsing-128", str(lowres.device))
     size, side = (scale * lowres.shape[2], scale * lowres.shape[3]), network.sizes["size"]
     _, image = network(images.resize(lowres, (side, side)).clamp(0, 1))
     return _enlarged(images.resize(image, size).clamp(0, 1), lowres, operator)
-
-
-@cache
-def _parser(weights: str, device: str) -> parsing.ParsingNetwork:
-    return parsing.load(assets.checked(weights)).requires_grad_(False).to(device)
 
 
 METHODS: dict[str, Method] = {
@@ -280,7 +279,10 @@ METHODS: dict[str, Method] = {
     "lsrgan": _esrgan("Enlarge natural pictures 4×: ESRGAN beside a companion encoder.", "lsrgan"),
     "clsrgan": _esrgan("Enlarge natural pictures 4×: the contextual loss and a companion encoder.", "clsrgan"),
     "realesrgan": _esrgan(
-        "Enlarge poor photographs 4×: Real-ESRGAN's release, ESRGAN's full size.", "realesrgan", "realesrgan-release"
+        "Enlarge poor photographs 4×: Real-ESRGAN's release, ESRGAN's full size.",
+        "realesrgan",
+        "realesrgan-release",
+        looks=64,
     ),
     "progressive": _of_faces(
         "Enlarge a face, 16² → 128²: a network that grew in three steps, attentive to landmarks.", "progressive"
@@ -291,7 +293,7 @@ METHODS: dict[str, Method] = {
     "fsrgan": _of_faces(
         "Enlarge a face, 16² → 128²: FSRNet that learnt against a critic as well.", "fsrgan", shipped=False
     ),
-    "fpn": Method(_fpn, frozenset({"weights"}), weights=("parsing-128",), scale=1, resolution=128),
+    "fpn": Method(_fpn, OWN, weights=("parsing-128",), scale=1, resolution=128),
 }
 """Name → method, as the command line, the tables and the benchmark know them."""
 
@@ -316,8 +318,8 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
                 _require_weights(method, name)
             else:
                 _require(need, name, prior or shipped_prior())
-    if "weights" in given:
-        _face_network(name, given["weights"], "cpu")
+    if method.load and "weights" in given:
+        _network(method.load, given["weights"], "cpu")
     return method
 
 
