@@ -201,6 +201,20 @@ def test_the_threshold_can_be_set():
     assert not face.restored
 
 
+def test_a_background_is_cut_once_and_as_its_method_says(monkeypatch):
+    seen = []
+
+    def enlarge(prior, lowres, operator, *, seed=0, tile=40, overlap=8, progress=True):
+        seen.append((*lowres.shape[2:], tile))
+        return METHODS["bicubic"](lowres, operator)
+
+    monkeypatch.setitem(METHODS, "stub", Method(enlarge, scale=4, pictures=True))
+    picture = scene()[:, :50, :90]
+    assert_close(photo.enlarged(picture, "stub", 4), photo.enlarged(picture, "bicubic", 4), atol=1e-5, rtol=0)
+    assert {(height, width) for height, width, _ in seen} == {(h, w) for h in (48, 18) for w in (48, 56, 18)}
+    assert all(tile >= max(height, width) for height, width, tile in seen)
+
+
 def test_a_photograph_without_faces_is_enlarged():
     result = restore_photo(scene(), "bicubic", 2, faces=[], progress=False)
     assert_close(result.image, Downsample(2).upsample(scene()[None])[0].clamp(0, 1), atol=1e-5, rtol=0)

@@ -239,7 +239,19 @@ def test_tiles_of_a_network_that_looks_far_leave_no_seam():
     assert faded.diff(dim=3).abs().max() < 4 / 255  # the picture's own slope is 0.7 of a level
 
 
-@pytest.mark.parametrize(("options", "message"), [({"tile": 0}, "tile must be"), ({"overlap": 65}, "at most 64")])
+@pytest.mark.parametrize("name", ["esrgan", "lsrgan", "clsrgan", "realesrgan"])
+def test_tiles_differ_from_the_whole_by_less_than_a_grey_level(name):
+    try:
+        check(name)
+        picture = data.faces("test", 256, 1)[:, :, 100:116]
+    except (ValueError, AssetMissing) as missing:
+        pytest.skip(str(missing))
+    cut, whole = (METHODS[name](picture, Downsample(4), tile=tile, progress=False).image for tile in (128, 256))
+    assert not torch.equal(cut, whole)
+    assert 255 * (cut - whole).abs().max() < 1
+
+
+@pytest.mark.parametrize(("options", "message"), [({"tile": 0}, "tile must be"), ({"overlap": 97}, "at most 96")])
 def test_impossible_tiles_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(4), **options)

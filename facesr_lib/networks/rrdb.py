@@ -45,8 +45,15 @@ class RRDBNet(nn.Module):
 
     def forward(self, lowres: Tensor) -> Tensor:
         """(N, 3, h, w) in [0, 1] → (N, 3, scale · h, scale · w), about [0, 1], not clamped."""
-        x = self.conv_first(lowres)  # (N, C, h, w)
-        x = x + self.trunk_conv(self.RRDB_trunk(x))
+        return self.draw(self.features(lowres))
+
+    def features(self, lowres: Tensor) -> Tensor:
+        """(N, 3, h, w) → (N, C, h, w): nearly all of the work, at the small picture's size; each place looks far."""
+        x = self.conv_first(lowres)
+        return x + self.trunk_conv(self.RRDB_trunk(x))
+
+    def draw(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) → (N, 3, scale · h, scale · w): nearly all of the memory; no place looks 3 pixels far."""
         for k in range(1, round(log2(self.scale)) + 1):
             x = _leaky(getattr(self, f"upconv{k}")(F.interpolate(x, scale_factor=2)))  # nearest: 2h, 4h, …
         return self.conv_last(_leaky(self.HRconv(x)))

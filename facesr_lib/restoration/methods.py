@@ -155,8 +155,13 @@ def _enlarged(image: Tensor, lowres: Tensor, operator: Operator) -> Restored:
     return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
 
 
-def _esrgan(about: str, *names: str) -> Method:
-    """Make a method of ESRGAN's generator with the first of these weights that is here, or with others."""
+def _esrgan(about: str, *names: str, looks: int = 16) -> Method:
+    """Make a method of ESRGAN's generator with the first of these weights that is here, or with others.
+
+    ``looks`` is how many pixels more a tile sees, for what is cut off to count for less than a grey level. At 4, 8 and
+    12 pixels from a cut the small networks are off by up to 4.4, 0.05 and 0.00 levels; Real-ESRGAN, which chooses its
+    textures by what it sees far away, by 29, 24, 13, 3.2 and 0.7 at 8, 16, 32, 48 and 64.
+    """
 
     @torch.no_grad()
     def enlarge(
@@ -166,8 +171,8 @@ def _esrgan(about: str, *names: str) -> Method:
         *,
         seed: Seed = 0,
         weights: str = names[0],
-        tile: int = 128,
-        overlap: int = 16,
+        tile: int = 192,
+        overlap: int = looks,
         progress: bool = True,
     ) -> Restored:
         lowres = check_pixels(lowres).float()
@@ -178,7 +183,11 @@ def _esrgan(about: str, *names: str) -> Method:
                 f"{names[0]} enlarges {network.scale}×, and {operator!r} is of scale {scale}: choose scale "
                 f"{network.scale}."
             )
-        image = tiles.enlarge(network, lowres, scale, tile=tile, overlap=overlap, progress=progress)
+
+        def larger(part: Tensor) -> Tensor:
+            return tiles.enlarge(network.draw, network.features(part), scale, tile=64, overlap=8)
+
+        image = tiles.enlarge(larger, lowres, scale, tile=tile, overlap=overlap, progress=progress)
         return _enlarged(image, lowres, operator)
 
     enlarge.__doc__ = about

@@ -138,7 +138,7 @@ def restore_photo(
     seed : int
         Every face starts as it would alone.
     progress : bool
-        Whether a bar counts the faces.
+        Whether bars count the background's tiles and the faces.
     **options
         For the method.
 
@@ -178,7 +178,7 @@ def restore_photo(
         if (only is not None and face.number not in only) or face.number in leave:
             face.note = UNCHOSEN
     grey = float((image.amax(0) - image.amin(0)).max()) < 1.5 / 255
-    canvas = enlarged(image, background, scale)
+    canvas = enlarged(image, background, scale, progress)
     interrupted = False
     try:  # of faces that overlap, the larger is in front
         for face in tqdm(sorted(result, key=lambda face: face.size), desc="faces", disable=not progress):
@@ -208,7 +208,7 @@ def restore_photo(
     return RestoredPhoto(canvas, result, interrupted)
 
 
-def enlarged(image: Tensor, method: str, scale: int) -> Tensor:
+def enlarged(image: Tensor, method: str, scale: int, progress: bool = False) -> Tensor:
     """Enlarge a photograph (3, H, W) by a method that takes any picture, tile by tile: (3, scale · H, scale · W)."""
     how = check(method)
     if not how.pictures:
@@ -216,13 +216,14 @@ def enlarged(image: Tensor, method: str, scale: int) -> Tensor:
         raise ValueError(f"{method} restores faces and no backgrounds: choose one of {able}.")
     if scale == 1:
         return image.clone()
-    own = how.scale or scale
+    own, tile, overlap = how.scale or scale, how.options.get("tile", 256), how.options.get("overlap", 16)
+    uncut = {"tile": tile + 2 * overlap} if "tile" in how.options else {}  # what is a tile already
 
-    def larger(tile: Tensor) -> Tensor:
-        large = how(tile, Downsample(own), progress=False).image
-        return large if own == scale else images.resize(large, (scale * tile.shape[2], scale * tile.shape[3]))
+    def larger(part: Tensor) -> Tensor:
+        large = how(part, Downsample(own), progress=False, **uncut).image
+        return large if own == scale else images.resize(large, (scale * part.shape[2], scale * part.shape[3]))
 
-    return tiles.enlarge(larger, image[None], scale, tile=256, overlap=16)[0]
+    return tiles.enlarge(larger, image[None], scale, tile=tile, overlap=overlap, progress=progress)[0]
 
 
 def _face(number: int, found: detection.Found, image: Tensor) -> PhotoFace:

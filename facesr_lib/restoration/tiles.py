@@ -17,21 +17,22 @@ def enlarge(
     lowres: Tensor,
     scale: int,
     *,
-    tile: int = 128,
+    tile: int = 192,
     overlap: int = 16,
     progress: bool = False,
 ) -> Tensor:
     """Enlarge pictures by a convolutional network, a tile at a time.
 
-    Each tile is seen with ``overlap`` more pixels on every side that has some. The outer half of these are only
-    surroundings; over the rest, and as much of the tile, it fades into its neighbour. So a network that looks far, and
-    draws another texture when it sees more, leaves no seam either.
+    Each tile is seen with ``overlap`` more pixels on every side that has some. The outer three quarters of these are
+    only surroundings; over the rest, and as much of the tile, it fades into its neighbour. So there is no jump where a
+    network looks farther, and draws another texture when it sees more.
 
     Parameters
     ----------
     network : callable
-        (N, 3, h, w) in [0, 1] → (N, 3, scale · h, scale · w).
-    lowres : (N, 3, h, w)
+        (N, C, h, w) → (N, 3, scale · h, scale · w).
+    lowres : (N, C, h, w)
+        Pictures, or what the network's first layers made of them.
     scale : int
     tile, overlap : int
         In pixels of the small picture.
@@ -50,8 +51,8 @@ def enlarge(
     """
     check("tile", tile, int, at_least=1)
     check("overlap", overlap, int, at_least=0, at_most=tile // 2)
-    n, channels, height, width = lowres.shape
-    image = lowres.new_zeros(n, channels, scale * height, scale * width)
+    n, _, height, width = lowres.shape
+    image = lowres.new_zeros(n, 3, scale * height, scale * width)
     corners = list(product(range(0, height, tile), range(0, width, tile)))
     for corner in tqdm(corners, desc="tiles", disable=not (progress and len(corners) > 1)):
         (rows, down), (columns, across) = (
@@ -71,7 +72,7 @@ def _reach(first: int, last: int, side: int, overlap: int, scale: int) -> tuple[
     at = torch.arange(scale * seen.start, scale * seen.stop) + 0.5  # middles of the large pixels
     counts = torch.ones(len(at))
     if overlap and first > 0:
-        counts *= (0.5 + (at / scale - first) / overlap).clamp(0, 1)
+        counts *= (0.5 + 2 * (at / scale - first) / overlap).clamp(0, 1)
     if overlap and last < side:
-        counts *= (0.5 + (last - at / scale) / overlap).clamp(0, 1)
+        counts *= (0.5 + 2 * (last - at / scale) / overlap).clamp(0, 1)
     return seen, counts
