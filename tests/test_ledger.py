@@ -338,6 +338,12 @@ def test_not_measured_says_why(found, reason):
     assert judged.ours is judged.interval is None
 
 
+def test_pictures_that_nobody_can_have_are_told():
+    [claim] = [c for c in ALL if (c.id, c.metric, c.at) == ("lsrgan-esr", "ssim", "pirm")]
+    judged = verdict(claim, [])
+    assert (judged.word, judged.reason) == ("not measured", "the pictures of pirm are not to be had here")
+
+
 def test_unavailable_metric_is_not_measured_and_gives_the_reason(monkeypatch):
     monkeypatch.setattr(metrics, "available", lambda: {"lpips": "no AlexNet weights; run something"})
     assert verdict(LPIPS, rows([1.0, 2.0], [2.0, 3.0])).reason == "no AlexNet weights"

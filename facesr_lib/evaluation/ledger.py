@@ -77,6 +77,8 @@ def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdic
         return Verdict("not measured", claim.untested)
     if not claim.table:
         return Verdict("in its chapter", claim.chapter)
+    if claim.table in TABLES and claim.at in TABLES[claim.table].elsewhere:
+        return Verdict("not measured", f"the pictures of {claim.at} are not to be had here")
     table = [record for record in records if record.table == claim.table]
     if not table:
         return Verdict("not measured", f"no results of {claim.table}")
