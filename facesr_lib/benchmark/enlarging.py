@@ -38,7 +38,7 @@ def run(device: str = "auto", quick: bool = False, *, side: int = 128) -> list[d
     """
     place, rows = torch.device(pick_device(device)), []
     for name, size in list(SIZES.items())[: 1 if quick else 2]:
-        network = RRDBNet(*size).eval().to(place)
+        network = RRDBNet(*size).eval().to(place).to(memory_format=torch.channels_last)
         enlarge = partial(network, torch.rand(1, 3, side, side, device=place))
         turns = clock.turns([enlarge, convolutions(network, enlarge)], place, 3)
         rates = sorted(alone / whole for whole, alone in turns)
