@@ -1,5 +1,6 @@
 """The papers' tables: what is measured, that it is kept, and how it is laid out."""
 
+import importlib
 import pickle
 import re
 import shutil
@@ -18,7 +19,7 @@ from torch.testing import assert_close
 from facesr_lib import assets, chapter, data, files, metrics, restoration, search
 from facesr_lib.degrade import Downsample, GaussianNoise, halved, halvings
 from facesr_lib.evaluation import measures, records, report, run
-from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.evaluation.papers import TABLES, lsrgan
 from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval, read, write
 from facesr_lib.evaluation.tables import PaperTable, Row
@@ -247,6 +248,15 @@ def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypa
         assert value("set5", row, "psd", OF_ALL_FACES) == pytest.approx(abs(each[0] - each[1]) / 2, rel=1e-3)
     monkeypatch.setattr(measures.metrics, "psnr", None)  # measured already
     assert run.run("tiny", prior, faces=1, progress=False) == found
+
+
+def test_every_training_of_a_model_in_the_registry_is_a_row(monkeypatch):
+    monkeypatch.setattr(assets, "names", lambda: ["clsrgan-1", "lsrgan", "lsrgan-1", "lsrgan-2", "lsrgan-watched"])
+    table = importlib.reload(lsrgan).TABLES["lsrgan-3"]
+    monkeypatch.undo()
+    importlib.reload(lsrgan)
+    given = {row.label: row.options.get("weights") for row in table.rows if row.method == "lsrgan"}
+    assert given == {"mu = 1e-3": None, "mu = 1e-3, seed 1": "lsrgan-1", "mu = 1e-3, seed 2": "lsrgan-2"}
 
 
 @pytest.fixture
