@@ -14,10 +14,7 @@ from facesr_lib.networks import yunet
 
 @pytest.fixture(scope="module")
 def network():
-    try:
-        return yunet.load(assets.checked("yunet"))
-    except assets.AssetMissing as missing:
-        pytest.skip(str(missing))
+    return yunet.load(assets.checked("yunet"))
 
 
 @pytest.fixture(scope="module")
