@@ -12,7 +12,7 @@ help:
 	@echo "make book    execute the chapters and build the site (PROFILE=$(PROFILE): smoke, read or paper; JOBS=chapters at once, one a core)"
 	@echo "make test    style, types, and every test, in a browser too"
 	@echo "make lint    style and types only"
-	@echo "make bench   how fast searches and training are on this machine"
+	@echo "make bench   how fast searches, photographs and training are on this machine"
 	@echo "make lab     the chapters in JupyterLab"
 	@echo "make clean   remove what was built (distclean: the environment, too)"
 

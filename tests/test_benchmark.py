@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib.benchmark import enlarging
+from facesr_lib.benchmark import enlarging, photos
 from facesr_lib.benchmark import search as benchmark
 from facesr_lib.benchmark import training as throughput
 from facesr_lib.networks.flow import Flow
@@ -63,6 +63,13 @@ def test_every_method_is_measured_with_what_its_networks_take(monkeypatch):
         assert bool(row["discriminator"]) == (row["method"] == "dse")
         assert bool(row["flow"]) == (row["method"] == "rls")
         assert bool(row["generator"]) == bool(row["the rest"]) == (row["method"] != "mganprior")
+
+
+def test_photographs_have_a_row_for_each_part():
+    rows = photos.run(device="cpu", quick=True, size=(300, 400))
+    assert [row["photographs"].partition(",")[0] for row in rows] == ["camera pipeline", "finding", "restoring"]
+    assert [row["faces"] for row in rows] == [64, 10, 10]
+    assert all(float(row["faces per second"]) > 0 for row in rows)
 
 
 # --- training

@@ -24,7 +24,7 @@ from facesr_lib.training.landmarks import MIRRORED
 SIDES = (2048, 640)  # a photograph is looked at so large and so small: tiny faces, and those that fill it
 LANDMARKS = "landmarks"
 # eyes, nose and mouth corners of the mean training face, and dlib's box of it, as shares of FFHQ's crop
-_MEAN = torch.tensor([[0.377, 0.476], [0.623, 0.476], [0.5, 0.613], [0.384, 0.731], [0.616, 0.731]])
+MEAN = torch.tensor([[0.377, 0.476], [0.623, 0.476], [0.5, 0.613], [0.384, 0.731], [0.616, 0.731]])
 _BOX = torch.tensor(recognition.BOX).view(2, 2) / recognition.SIDE
 
 
@@ -240,7 +240,7 @@ def _by_hand(box: Sequence[float], height: int, width: int) -> Found:
 def _guessed(box: tuple[float, ...]) -> Tensor:
     """Five points of the mean face in a box."""
     left, top, width, height = box
-    return (_MEAN - _BOX[0]) / (_BOX[1] - _BOX[0]) * torch.tensor([width, height]) + torch.tensor([left, top])
+    return (MEAN - _BOX[0]) / (_BOX[1] - _BOX[0]) * torch.tensor([width, height]) + torch.tensor([left, top])
 
 
 def _five(points: Tensor) -> Tensor:
