@@ -197,6 +197,18 @@ def test_position_stays_on_the_picture() -> None:
         widget.position = 1.1
 
 
+def test_wipe_may_be_enlarged_as_far_as_it_says() -> None:
+    widget = BeforeAfter(torch.rand(3, 8, 8), torch.rand(3, 8, 8), alt="a pair", closest=4)
+    assert (widget.closest, widget.zoom) == (4, 1)
+    with pytest.raises(TraitError):
+        widget.zoom = 0.5
+
+
+def test_a_photograph_is_packed_smaller_still() -> None:
+    speckled = (torch.linspace(0, 1, 2048).expand(3, 1024, 2048) + 0.03 * torch.randn(1, 1024, 2048)).clamp(0, 1)
+    assert state_size(BeforeAfter(speckled, speckled, alt="a pair")) < 1_500_000
+
+
 def test_large_pictures_are_packed_small() -> None:
     smooth = torch.linspace(0, 1, 1024).expand(3, 1024, 1024)
     speckled = (smooth + 0.05 * torch.randn(3, 1024, 1024)).clamp(0, 1)

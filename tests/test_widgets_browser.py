@@ -186,6 +186,36 @@ def test_wipe_shows_low_resolution_as_squares(show: Callable[..., Any]) -> None:
     assert page.locator(".facesr-after img").evaluate("image => image.style.imageRendering") == "auto"
 
 
+def test_wipe_is_enlarged_and_scrolled_over(show: Callable[..., Any]) -> None:
+    red, blue = torch.zeros(3, 64, 64), torch.zeros(3, 64, 64)
+    red[0], blue[2] = 1, 1
+    blue[1, :32] = 1  # above, it is another blue
+    page = show(BeforeAfter(red, blue, alt="red, then blue", width=400, closest=8))
+    view, slider = page.locator(".facesr-view"), page.get_by_role("slider", name="Zoom")
+    assert slider.get_attribute("max") == "8"
+    slider.fill("4")
+    assert page.evaluate("model.get('zoom')") == 4
+    assert page.evaluate("model.saved") == 1
+    assert view.bounding_box()["height"] == 400  # the page does not grow
+    assert page.locator(".facesr-wipe").bounding_box()["width"] == 1600
+    middle = view.evaluate("v => [v.scrollLeft + v.clientWidth / 2, v.scrollTop + v.clientHeight / 2]")
+    assert middle == pytest.approx([800, 800], abs=2)
+    assert (seen(view, 0.4), seen(view, 0.6)) == ("before", "after")
+    box = view.bounding_box()
+    page.mouse.click(box["x"] + 320, box["y"] + 100)  # three tenths of a view right of the middle
+    assert page.evaluate("model.get('position')") == pytest.approx(0.5 + 0.3 / 4, abs=0.01)
+    view.focus()
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("document.querySelector('.facesr-view').scrollTop < 590")
+    page.evaluate("model.set('zoom', 1)")
+    assert page.locator(".facesr-wipe").bounding_box()["width"] == 400
+    assert page.locator("output").inner_text() == "1.00 ×"
+
+
+def test_a_wipe_that_is_not_enlarged_has_no_second_slider(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
+    assert show(wipe_widget).get_by_role("slider").count() == 1
+
+
 def test_title_is_text_not_markup(show: Callable[..., Any], wipe_widget: BeforeAfter) -> None:
     page = show(wipe_widget)
     assert page.locator(".facesr-title").inner_text() == "A <b>wipe</b>"

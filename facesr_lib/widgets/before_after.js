@@ -8,6 +8,33 @@ function layer(model, name, label) {
   return html("div", { class: `facesr-layer facesr-${name}` }, image, html("span", { class: "facesr-chip", "aria-hidden": "true" }, label));
 }
 
+/** A slider that enlarges the stage about the middle of what is seen of it. */
+function zoomed(model, body, view, stage) {
+  const range = { type: "range", min: "1", max: String(model.get("closest")), step: "0.25", "aria-label": "Zoom" };
+  const slider = html("input", range);
+  const reading = html("output", { class: "facesr-reading" });
+  body.append(html("div", { class: "facesr-controls" }, html("span", {}, "Zoom"), slider, reading));
+  view.setAttribute("tabindex", "0"); // arrow keys scroll
+  view.setAttribute("role", "region");
+  view.setAttribute("aria-label", "The pictures; the arrow keys scroll over them");
+  const show = () => {
+    const zoom = model.get("zoom");
+    const [x, y] = [(view.scrollLeft + view.clientWidth / 2) / view.scrollWidth, (view.scrollTop + view.clientHeight / 2) / view.scrollHeight];
+    stage.style.width = `${100 * zoom}%`;
+    stage.classList.toggle("facesr-near", zoom > 1);
+    view.scrollTo(x * view.scrollWidth - view.clientWidth / 2, y * view.scrollHeight - view.clientHeight / 2);
+    slider.value = String(zoom);
+    reading.textContent = `${zoom.toFixed(2)} ×`;
+  };
+  slider.addEventListener("input", () => {
+    model.set("zoom", Number(slider.value));
+    model.save_changes();
+  });
+  model.on("change:zoom", show);
+  show();
+  return () => model.off("change:zoom", show);
+}
+
 function render({ model, el }) {
   const body = frame(model, el);
   const [first, second] = model.get("labels");
@@ -29,9 +56,10 @@ function render({ model, el }) {
   );
   const divider = html("div", { class: "facesr-divider" }, handle);
   const stage = html("div", { class: "facesr-wipe" }, after, before, divider);
+  const view = html("div", { class: "facesr-view" }, stage); // scrolls over what is enlarged
   body.style.width = `${model.get("width")}px`;
-  stage.style.aspectRatio = `${width} / ${height}`;
-  body.append(stage);
+  view.style.aspectRatio = stage.style.aspectRatio = `${width} / ${height}`;
+  body.append(view);
 
   const show = () => {
     const percent = 100 * model.get("position");
@@ -71,7 +99,11 @@ function render({ model, el }) {
 
   model.on("change:position", show);
   show();
-  return () => model.off("change:position", show);
+  const forget = model.get("closest") > 1 ? zoomed(model, body, view, stage) : () => {};
+  return () => {
+    model.off("change:position", show);
+    forget();
+  };
 }
 
 export default { render };

@@ -25,12 +25,15 @@ class BeforeAfter(Figure):
         Shown above and below.
     width : int
         Of the figure on a wide enough screen, in CSS pixels.
+    closest : float
+        How many times the pictures can be enlarged, to be scrolled over; 1: not at all.
 
     Attributes
     ----------
     position : float
-        Where the divider stands, 0 (only ``after`` is seen) to 1 (only ``before``); follows the reader's hand, and
-        can be set and linked.
+        Where the divider stands, 0 (only ``after`` is seen) to 1 (only ``before``).
+    zoom : float
+        How many times the pictures are enlarged. Both follow the reader's hand, and can be set and linked.
 
     Raises
     ------
@@ -46,6 +49,8 @@ class BeforeAfter(Figure):
     labels = List(Unicode()).tag(sync=True)
     width = Int().tag(sync=True)
     position = Float(0.5, min=0.0, max=1.0).tag(sync=True)
+    closest = Float(1.0, min=1.0).tag(sync=True)
+    zoom = Float(1.0, min=1.0).tag(sync=True)
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class BeforeAfter(Figure):
         title: str = "",
         caption: str = "",
         width: int = 384,
+        closest: float = 1.0,
     ):
         if len(labels) != 2:
             raise ValueError(f"expected two labels, for before and after; got {labels!r}")
@@ -76,6 +82,7 @@ class BeforeAfter(Figure):
             title=title,
             caption=caption,
             width=width,
+            closest=closest,
         )
 
 
@@ -90,4 +97,6 @@ def _single(image: Tensor, name: str) -> Tensor:
 
 def _encode(image: Tensor) -> bytes:
     """Keep every pixel of small pictures, where the eye sees single ones; large ones would weigh megabytes."""
-    return webp(image, lossless=True) if image[0].numel() <= 256**2 else webp(image, quality=92)
+    if image[0].numel() <= 256**2:
+        return webp(image, lossless=True)
+    return webp(image, quality=92 if image[0].numel() <= 1024**2 else 75)
