@@ -149,7 +149,9 @@ def test_a_table_holds_its_cells_as_text():
         plots.table(("a", "b"), (1, 2, 3))
 
 
-@pytest.mark.parametrize("name", ["generator", "pulse", "dse", "rls", "landmarks", "progressive", "camera"])
+@pytest.mark.parametrize(
+    "name", ["generator", "pulse", "dse", "rls", "landmarks", "progressive", "camera", "photograph"]
+)
 def test_diagrams_are_drawings_with_words_for_those_who_cannot_see_them(name):
     root = ElementTree.fromstring(plots.diagram(name).data)
     space = "{http://www.w3.org/2000/svg}"
