@@ -20,7 +20,7 @@ FACES, BATCH = 10, 64
 def run(
     device: str = "auto", quick: bool = False, prior: str = "faces-64", size: tuple[int, int] = (3000, 4000)
 ) -> list[dict[str, Any]]:
-    """Measure the camera pipeline on faces of 128², and the parts of `restore_photo` by its default method.
+    """Measure the camera pipeline on faces of 128², and the parts of `restore_photo` by the parsing network's picture.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def run(
     found: list[detection.Found] = []
     steps: dict[str, clock.Work] = {
         "finding": lambda: found.extend(detection.find(picture)),
-        "restoring, ×2": lambda: restore_photo(picture, prior=ours, faces=found, progress=False),
+        "restoring, ×2": lambda: restore_photo(picture, "fpn", prior=ours, faces=found, progress=False),
     }
     for name, step in steps.items():
         times: list[float] = []

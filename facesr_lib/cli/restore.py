@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     restore.add_argument("photos", nargs="+", type=values.path, metavar="PHOTO")
     restore.add_argument("--out", type=values.path, required=True, metavar="DIR", help="folder of the results")
     restore.add_argument("--overwrite", action="store_true", help="replace earlier results, though never a photo")
-    restore.add_argument("--method", help="`facesr methods` lists them (fpn; of aligned faces pulse)")
+    restore.add_argument("--method", help="`facesr methods` lists them (esrgan; of aligned faces pulse)")
     restore.add_argument("--scale", type=int, help="how much to enlarge (2; of aligned faces the method's own, else 8)")
     restore.add_argument("--prior", default="faces-64", help="registry name or checkpoint (%(default)s)")
     restore.add_argument("--steps", type=int, help="short for --set steps=; default: the method's own")
@@ -70,7 +70,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     from facesr_lib.degrade import Downsample
     from facesr_lib.prior import FacePrior
 
-    name = arguments.method or ("pulse" if arguments.aligned else "fpn")
+    name = arguments.method or ("pulse" if arguments.aligned else "esrgan")
     method = restoration.METHODS[choose(name, restoration.METHODS, "method")]
     mine, others = (ALIGNED, WHOLE) if arguments.aligned else (WHOLE, ALIGNED)
     if foreign := [flag for flag in others if getattr(arguments, flag) is not None]:

@@ -52,7 +52,7 @@ def restore_photos(
     photos: Iterable[str | Path],
     out: str | Path,
     *,
-    method: str = "fpn",
+    method: str = "esrgan",
     scale: int = 2,
     detector: str = "auto",
     boxes: Sequence[Sequence[float]] | None = None,
