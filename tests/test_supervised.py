@@ -163,6 +163,19 @@ def test_losses_fall(name, faces):
     assert all(history[-1][key] < history[0][key] for key in history[0])
 
 
+def test_fsrgan_begins_with_fsrnet(faces):
+    started = training_of("fsrnet", faces, training.Config(width=0.05, seed=3)).network
+    config = training.Config(width=0.05, batch=2, rate=0.0)
+    trainee = training_of("fsrgan", faces, config, start=started)
+    assert trainee.network.training
+    trainee.step()
+    for ours, theirs in zip(trainee.network.parameters(), started.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for other in (networks.VDSR(0.05), networks.FSRNet(0.1)):
+        with pytest.raises(ValueError, match="the network to begin with is of another architecture than FSRNet"):
+            training_of("fsrgan", faces, config, start=other)
+
+
 def test_the_training_ends_with_its_images_and_its_rate_has_fallen(faces, tmp_path):
     config = training.Config(width=0.05, batch=2, images=12)
     report = training.train("vdsr", faces["pixels"], tmp_path / "run", config, steps=100, device="cpu", progress=False)

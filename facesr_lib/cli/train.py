@@ -90,6 +90,7 @@ def add(commands: Any) -> None:
     supervised = networks.add_parser("supervised", help="what it is compared with: VDSR, URDGN, FSRNet, FSRGAN")
     supervised.add_argument("--network", required=True, metavar="NAME", help="vdsr, urdgn, fsrnet or fsrgan")
     supervised.add_argument("--parsing", metavar="FILE", help="labels of the faces, for FSRNet and FSRGAN (ours)")
+    supervised.add_argument("--start", metavar="NETWORK", help="begin with it: registry name or file (random numbers)")
     supervised.set_defaults(run=_supervised)
 
     parsing = networks.add_parser("parsing", help="a network that parses poor faces and restores them (PSFR-GAN's)")
@@ -213,17 +214,20 @@ def _progressive(arguments: argparse.Namespace) -> None:
 
 def _supervised(arguments: argparse.Namespace) -> None:
     from facesr_lib import assets, data
+    from facesr_lib.networks import supervised as networks
     from facesr_lib.training import supervised
 
     config, faces = _config(supervised.Config, arguments), arguments.faces
     recipe = supervised.RECIPES[choose(arguments.network, supervised.RECIPES, "supervised network")]
     side = data.FACE_SIDE if config.rotation or config.scale or config.shift else supervised.SIDE
-    priors: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if recipe.priors:
-        priors["points"] = data.landmarks(faces, side, arguments.landmarks)
-        priors["labels"] = data.parsing(faces, side, arguments.parsing)
+        given["points"] = data.landmarks(faces, side, arguments.landmarks)
+        given["labels"] = data.parsing(faces, side, arguments.parsing)
+    if arguments.start:
+        given["start"] = networks.load(assets.locate(arguments.start))
     pixels = data.prepared(assets.locate(faces), side, skip_damaged=not recipe.priors)
-    report = supervised.train(arguments.network, pixels, arguments.out, config, **priors, **_on(arguments))
+    report = supervised.train(arguments.network, pixels, arguments.out, config, **given, **_on(arguments))
     _ended(report, "faces", f"{arguments.out / arguments.network}.safetensors is the network")
 
 

@@ -190,6 +190,8 @@ class SupervisedTraining(Adversarial):
         Their landmarks, in pixels.
     labels : (M, S, S), optional
         Their parsing: CelebAMask-HQ's 19 classes, anything else is undecided, uint8.
+    start : nn.Module, optional
+        A network to begin with, such as FSRNet for FSRGAN (`networks.supervised.load`); default: a random one.
     device : str
     bf16 : bool
         The networks in bfloat16, losses and optimisers not.
@@ -202,7 +204,8 @@ class SupervisedTraining(Adversarial):
     Raises
     ------
     ValueError
-        There is no such network, the faces are of another size, or the priors are missing or not theirs.
+        There is no such network, the faces are of another size, the priors are missing or not theirs, or the training
+        is to begin with another network or width.
     metrics.MetricUnavailable
         As `losses.block_features`.
     """
@@ -215,6 +218,7 @@ class SupervisedTraining(Adversarial):
         *,
         points: Tensor | None = None,
         labels: np.ndarray | None = None,
+        start: nn.Module | None = None,
         device: str = "cpu",
         bf16: bool = False,
     ):
@@ -240,6 +244,8 @@ class SupervisedTraining(Adversarial):
             self.discriminator = None
             if self._recipe.discriminator is not None:
                 parts["discriminator"] = self.discriminator = self._recipe.discriminator(config.width)
+        if start is not None:
+            checkpoints.fill(self.network, start.state_dict(), "the network to begin with").train()
         for part in parts.values():
             part.to(processes.device).to(memory_format=torch.channels_last)
         self._optimizers = {
@@ -364,19 +370,16 @@ def train(
     *,
     points: Tensor | None = None,
     labels: np.ndarray | None = None,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
+    start: nn.Module | None = None,
     device: str = "auto",
     bf16: bool = False,
-    progress: bool = True,
+    **budget: Any,
 ) -> loop.Report:
     """Train a network of `RECIPES`: ``<name>.safetensors``, which `networks.supervised.load` reads.
 
-    Parameters as `SupervisedTraining`'s and `loop.fit`'s, errors too; it ends after ``config.images``, which need no
-    other budget.
+    Parameters as `SupervisedTraining`'s, errors too; its budget is `loop.fit`'s, and ``config.images`` if none is
+    given, with which it ends anyway.
     """
-    if hours is None and steps is None:
-        steps = -(-config.images // config.batch)
-    trainee = SupervisedTraining(name, pixels, config, points=points, labels=labels, device=device, bf16=bf16)
-    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    options: dict[str, Any] = {"points": points, "labels": labels, "start": start, "device": device, "bf16": bf16}
+    trainee = SupervisedTraining(name, pixels, config, **options)
+    return loop.fit(trainee, folder, **{"steps": -(-config.images // config.batch)} | budget)
