@@ -123,18 +123,9 @@ class FlowTraining(loop.Training):
             self._draws.manual_seed(self._c.seed + 1 + 7919 * self.images_seen)
 
 
-def train(
-    prior: FacePrior,
-    folder: str | Path,
-    config: Config,
-    *,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
-    progress: bool = True,
-) -> loop.Report:
-    """Train a flow and give it to the prior (``prior.flow``); save the prior to keep it. Errors as `loop.fit`."""
+def train(prior: FacePrior, folder: str | Path, config: Config, **budget: Any) -> loop.Report:
+    """Train a flow and give it to the prior (``prior.flow``); save the prior to keep it. Budget, errors: `loop.fit`."""
     trainee = FlowTraining(prior, config)
-    report = loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    report = loop.fit(trainee, folder, **budget)
     prior.flow = trainee.best.freeze()
     return report

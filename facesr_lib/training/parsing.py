@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from math import pi
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -296,13 +297,9 @@ def train(
     config: Config,
     *,
     camera: CameraPipeline | None = None,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
     device: str = "auto",
     bf16: bool = False,
-    progress: bool = True,
+    **budget: Any,
 ) -> loop.Report:
-    """Train a parsing network; parameters as `ParsingTraining`'s and `loop.fit`'s, errors too."""
-    trainee = ParsingTraining(pixels, masks, config, camera, device, bf16)
-    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    """Train a parsing network; parameters as `ParsingTraining`'s, its budget is `loop.fit`'s, errors too."""
+    return loop.fit(ParsingTraining(pixels, masks, config, camera, device, bf16), folder, **budget)

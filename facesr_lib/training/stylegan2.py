@@ -255,14 +255,11 @@ def train(
     folder: str | Path,
     config: Config,
     *,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
     start: FacePrior | None = None,
     device: str = "auto",
     devices: int = 1,
     bf16: bool = False,
-    progress: bool = True,
+    **budget: Any,
 ) -> loop.Report:
     """Train a prior on a folder of aligned faces.
 
@@ -273,8 +270,6 @@ def train(
     folder : path
         Of the run: checkpoint, log, samples, and ``prior.safetensors`` for `FacePrior.load`.
     config : Config
-    hours, steps, resume
-        As in `loop.fit`.
     start : FacePrior, optional
         Networks to begin with instead of random ones.
     device : str
@@ -283,16 +278,15 @@ def train(
         Processes, one per GPU if there are GPUs.
     bf16 : bool
         Convolutions in bfloat16.
-    progress : bool
-        Show a progress bar.
+    **budget
+        `loop.fit`'s.
 
     Raises
     ------
     FileNotFoundError, ValueError, Diverged, OSError
         As `data.prepared`, `launch`, `PriorTraining` and `loop.fit`.
     """
-    loop.check_budget(hours, steps)
-    budget = {"hours": hours, "steps": steps, "resume": resume, "progress": progress}
+    loop.check_budget(budget.get("hours"), budget.get("steps"))
     return launch(_train, faces, folder, config, start, bf16, budget, device=device, count=devices)
 
 
