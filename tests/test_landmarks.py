@@ -80,6 +80,49 @@ def test_each_hourglass_of_fan_sees_what_the_one_before_made():
     assert (network(image) - heatmaps).abs().max() > 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("kind", ["state dict", "TorchScript"])
+@torch.no_grad()
+def test_fans_released_weights_are_read_wherever_somebody_has_put_them(kind, tmp_path, monkeypatch):
+    """As the package face-alignment writes them; here they are made up, and of one hourglass."""
+    network, faces = FAN(stacks=1).eval(), torch.rand(1, 3, 256, 256)
+    path = tmp_path / assets.entry("fan").path
+    path.parent.mkdir()
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    if kind == "TorchScript":
+        torch.jit.save(torch.jit.trace(network, faces), path)
+    else:
+        torch.save(network.state_dict(), path)
+    assert assets.verify("fan") == "unchecked"
+    found = load(assets.path("fan"))
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+    assert_close(found(faces), network(faces))
+    assert_close(training.hints(path)(faces[..., ::4, ::4], None), found.heatmaps(faces[..., ::4, ::4]))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="damaged, cut short, or no checkpoint"):
+        load(path)
+
+
+def test_without_fans_weights_it_is_said_where_they_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(
+        assets.AssetMissing, match=r"put the file at .*2DFAN4.*face-alignment.*distilled networks serve"
+    ):
+        assets.path("fan")
+
+
+@torch.no_grad()
+def test_a_network_looks_at_faces_of_the_size_that_it_knows():
+    small, large = DistilledFAN().eval(), FAN(stacks=1).eval()
+    faces = torch.rand(2, 3, 128, 128)
+    assert_close(small.heatmaps(faces), small(torch.nn.functional.avg_pool2d(faces, 2)), atol=1e-5, rtol=0)
+    assert_close(small.heatmaps(faces[..., :64, :64]), small(faces[..., :64, :64]))
+    enlarged = torch.nn.functional.interpolate(faces, scale_factor=2, mode="bilinear")
+    assert_close(large.heatmaps(faces), large(enlarged))
+
+
 @given(st.floats(3, 60), st.floats(3, 60), st.floats(1, 3))
 def test_a_point_that_was_drawn_is_found(x, y, sigma):
     points = torch.tensor([[[x, y], [y, x]]])

@@ -92,6 +92,20 @@ def test_a_pickled_module_becomes_its_state_dict(tmp_path, kind):
     assert state_dict(load(save(tmp_path / "s.pth", theirs, kind))).keys() == theirs.keys()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_torchscript_becomes_its_state_dict_and_its_program_is_not_run(tmp_path):
+    module = Block().eval()
+    path = tmp_path / "traced.zip"
+    torch.jit.save(torch.jit.trace(module.norm, torch.rand(1, 3, 2, 2)), path)
+    found = state_dict(load(path))
+    assert found.keys() == module.norm.state_dict().keys()
+    nested = torch.nn.Sequential(module.conv, module.norm).eval()
+    torch.jit.save(torch.jit.script(nested), path)
+    found = state_dict(load(path))
+    assert found.keys() == nested.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in nested.state_dict().items())
+
+
 def test_reads_the_released_distilled_fan():
     model = Path(os.environ.get("FACESR_DATA", ""), "models", "distilled_fan_official.pth")
     oracle = Path(os.environ.get("FACESR_ORACLES", ""), "distilled_fan.safetensors")

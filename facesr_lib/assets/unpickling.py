@@ -42,7 +42,7 @@ class Stub:
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read a checkpoint: torch's zip or legacy format (also of a whole module), or the official StyleGAN2 ``.pkl``.
+    """Read a checkpoint: torch's zip or legacy format, also of a whole module, TorchScript, or StyleGAN2's ``.pkl``.
 
     Returns
     -------
@@ -94,6 +94,8 @@ def state_dict(contents: object) -> dict[str, Tensor]:
             case Stub(state={"_parameters": dict(parameters), "_buffers": dict(buffers), "_modules": dict(modules)}):
                 transient = part.state.get("_non_persistent_buffers_set") or ()
                 parts = parameters | {k: v for k, v in buffers.items() if k not in transient} | modules
+            case Stub(class_name=name) if name.startswith("__torch__."):  # TorchScript, which tells them not apart
+                parts = part.state
             case _ if not prefix:
                 raise ValueError(f"expected a module at 'the top', got a {type(part).__name__}.")
         budget -= len(parts)
@@ -340,6 +342,8 @@ _CALLS: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,  # in modules saved by torch < 1.1
+    **{f"torch.jit._pickle.build_{kind}list": list for kind in ("int", "double", "bool", "tensor")},  # TorchScript's
+    "torch.jit._pickle.restore_type_tag": lambda value, _: value,
     "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(str(meta["class_name"]), meta["state"]),
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: np.empty(0) for core in ("core", "_core")},

@@ -13,7 +13,22 @@ from facesr_lib.networks import checkpoints
 POINTS = 68
 
 
-class DistilledFAN(nn.Module):
+class LandmarkNetwork(nn.Module):
+    """Faces (N, 3, S, S) in [0, 1] → heatmaps (N, 68, 64, 64), where S is the ``side`` of those it has learnt from."""
+
+    side: int
+
+    def heatmaps(self, faces: Tensor) -> Tensor:
+        """Look at faces of another size: (N, 3, R, R) in [0, 1] → (N, 68, 64, 64).
+
+        Larger ones are made small by means of blocks; smaller ones are enlarged bilinearly, as for FAN in the authors'
+        release.
+        """
+        mode = "bilinear" if faces.shape[3] < self.side else "area"
+        return self(F.interpolate(faces, (self.side, self.side), mode=mode))
+
+
+class DistilledFAN(LandmarkNetwork):
     """The small landmark network that progressive face super-resolution distils from FAN (Kim et al. 2019).
 
     Five convolutions at full resolution and nothing else, 321,412 parameters where FAN-4 has 23,820,176. Parameter
@@ -21,6 +36,8 @@ class DistilledFAN(nn.Module):
 
     Source: the official release; the paper's section 3.3 gives the parameters' number. Derived in chapter 7.
     """
+
+    side = 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +52,7 @@ class DistilledFAN(nn.Module):
         return self.layers(self.conv(image))
 
 
-class FAN(nn.Module):
+class FAN(LandmarkNetwork):
     """Face alignment network, 2DFAN-4: four hourglasses, each of which sees what the one before it made of the face.
 
     23,820,176 parameters; their names are those of the authors' package face-alignment. It is the teacher of
@@ -43,6 +60,8 @@ class FAN(nn.Module):
 
     Source: Bulat & Tzimiropoulos 2017, sections 3 and 5.
     """
+
+    side = 256
 
     def __init__(self, stacks: int = 4) -> None:
         super().__init__()
@@ -114,13 +133,17 @@ class _Hourglass(nn.Module):
         return kept(x) + F.interpolate(up(low), scale_factor=2)
 
 
-def load(path: str | Path) -> DistilledFAN:
-    """Read a landmark network, ours (``.safetensors``) or the official one (``.pth``): frozen, in evaluation mode.
+def load(path: str | Path) -> LandmarkNetwork:
+    """Read a landmark network, frozen and in evaluation mode.
+
+    Ours (``.safetensors``), the official distilled one (``.pth``), or FAN as the package face-alignment has it (a
+    state dict, or TorchScript whose program is not run).
 
     Errors as `checkpoints.read`'s and `checkpoints.fill`'s.
     """
     state, _ = checkpoints.read(path)
-    return checkpoints.fill(DistilledFAN(), state, path).requires_grad_(False)
+    stacks = sum(name.endswith(".b2_plus_1.bn1.weight") for name in state)  # hourglasses
+    return checkpoints.fill(FAN(stacks) if stacks else DistilledFAN(), state, path).requires_grad_(False)
 
 
 def peaks(heatmaps: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ class Distillation(loop.Training):
 def hints(path: str | Path, device: str = "cpu") -> Teacher:
     """Make a teacher of a landmark network that `networks.landmarks.load` reads; errors as its."""
     network = load(path).to(device)
-    return lambda image, _: network(image)
+    return lambda image, _: network.heatmaps(image)
 
 
 def train(
@@ -150,12 +151,8 @@ def train(
     config: Config,
     *,
     teacher: Teacher | None = None,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
     device: str = "cpu",
-    progress: bool = True,
+    **budget: Any,
 ) -> loop.Report:
-    """Distil a landmark network; parameters as `Distillation`'s and `loop.fit`'s, errors too."""
-    trainee = Distillation(pixels, points, config, teacher, device)
-    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    """Distil a landmark network; parameters as `Distillation`'s, its budget is `loop.fit`'s, errors too."""
+    return loop.fit(Distillation(pixels, points, config, teacher, device), folder, **budget)

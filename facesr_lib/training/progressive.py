@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
@@ -48,6 +48,10 @@ WEIGHTS = {  # of the losses at each step, as in the authors' first release; the
     2: {"pixel": 10.0, "adversarial": 1.0, "feature": 1e-2, "attention": 500.0, "heatmap": 50.0},
     3: {"pixel": 10.0, "adversarial": 0.1, "feature": 1e-3, "attention": 50.0, "heatmap": 50.0},
 }
+UNALIGNED = {"rotation": 20.0, "scale": 0.2, "shift": 0.1}
+"""How far faces are moved, see `augment.placements`. The paper's unaligned faces are cropped by boxes from CelebA and
+AFLW; these stand in for them."""
+
 RECORDED = 32
 """Moments of a training at which the watched faces are kept."""
 
@@ -72,7 +76,7 @@ class Config(Checked):
     adversarial, feature, heatmap, attention : float
         Factors on these losses' weights; 0 leaves one out.
     unaligned : bool
-        Turn, scale and shift each face at random, see `moved`.
+        Turn, scale and shift each face at random, by as much as `UNALIGNED` says.
     ema_images : int
         Half-life in images of the moving average that is kept; 0: the network itself, as in the paper.
     seed : int
@@ -112,7 +116,7 @@ class ProgressiveTraining(Adversarial):
     pixels : (M, S, S, 3)
         Faces, uint8 (`data.prepared`): S is 128, or 256 if they are moved.
     config : Config
-    fan : nn.Module, optional
+    fan : LandmarkNetwork, optional
         The landmark network; needed unless both of its losses are left out.
     features : Maps, optional
         φ of the feature loss (`losses.block_features`); needed unless it is left out.
@@ -135,7 +139,7 @@ class ProgressiveTraining(Adversarial):
         pixels: np.ndarray,
         config: Config,
         *,
-        fan: nn.Module | None = None,
+        fan: landmarks.LandmarkNetwork | None = None,
         features: Maps | None = None,
         watched: Tensor | None = None,
         about: dict[str, str] | None = None,
@@ -237,7 +241,7 @@ class ProgressiveTraining(Adversarial):
         index = torch.randint(len(self._faces), (self.share,), generator=self.random)
         faces = self._faces[index.to(self.processes.device)].float() / 255
         if self._c.unaligned:
-            return moved(faces, self.random)
+            return moved(faces, self.random, **UNALIGNED)
         mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
         return torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
 
@@ -253,10 +257,10 @@ class ProgressiveTraining(Adversarial):
             return self.discriminator(image, step, alpha).float()
 
     def _heatmaps(self, image: Tensor) -> Tensor:
-        """(N, 3, S, S) in [−1, 1] → (N, P, 64, 64): larger faces are made small, the network knows no others."""
+        """(N, 3, S, S) in [−1, 1] → (N, P, 64, 64), of faces as large as those that the network knows."""
         assert self._fan is not None
         with self._precision():
-            return self._fan(F.avg_pool2d((image + 1) / 2, image.shape[2] // 64)).float()
+            return self._fan.heatmaps((image + 1) / 2).float()
 
     @torch.no_grad()
     def _record(self, step: int, alpha: float) -> None:
@@ -324,14 +328,9 @@ def pair(faces: Tensor, step: int) -> tuple[Tensor, Tensor]:
     return pyramid[3].contiguous(memory_format=place), pyramid[3 - step].contiguous(memory_format=place)
 
 
-def moved(
-    faces: Tensor, generator: Generator, *, rotation: float = 20.0, scale: float = 0.2, shift: float = 0.1
-) -> Tensor:
-    """Faces as they are found in the wild, (N, 3, 2 S, 2 S) → (N, 3, S, S): put as `augment.placements` says.
-
-    The paper's unaligned faces are cropped by boxes from CelebA and AFLW; these stand in for them.
-    """
-    placement, _ = placements(len(faces), generator, rotation, scale, shift)
+def moved(faces: Tensor, generator: Generator, **most: float) -> Tensor:
+    """Faces (N, 3, 2 S, 2 S) → (N, 3, S, S), put as `augment.placements` says."""
+    placement, _ = placements(len(faces), generator, **most)
     return F.avg_pool2d(place(faces, placement.to(faces.device)), 2)
 
 
@@ -342,12 +341,9 @@ def train(
     *,
     fan: str | Path = "landmarks",
     watched: Tensor | None = None,
-    hours: float | None = None,
-    steps: int | None = None,
-    resume: bool = False,
     device: str = "auto",
     bf16: bool = False,
-    progress: bool = True,
+    **budget: Any,
 ) -> loop.Report:
     """Train progressive super-resolution on a folder of aligned faces.
 
@@ -360,16 +356,16 @@ def train(
         ``samples-<images>.png`` and ``moments.safetensors``.
     config : Config
     fan : str or path
-        The landmark network, as `networks.landmarks.load` reads it, or its registry name: the shipped one, or the
-        official "distilled-fan".
+        The landmark network, as `networks.landmarks.load` reads it, or its registry name: the shipped one, the
+        official "distilled-fan", or "fan", which that was distilled from.
     watched : (K, 3, 128, 128), optional
         Faces in [0, 1] to be seen at `RECORDED` moments of the training.
-    hours, steps, resume, progress
-        As in `loop.fit`; it also ends after ``config.iterations``, which need no other budget.
     device : str
         "cpu", "cuda" or "auto".
     bf16 : bool
         Networks in bfloat16.
+    **budget
+        `loop.fit`'s, and ``config.iterations`` if none is given, with which it ends anyway.
 
     Raises
     ------
@@ -391,6 +387,4 @@ def train(
         device=device,
         bf16=bf16,
     )
-    if hours is None and steps is None:
-        steps = config.iterations
-    return loop.fit(trainee, folder, hours=hours, steps=steps, resume=resume, progress=progress)
+    return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
