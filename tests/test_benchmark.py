@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib.benchmark import enlarging, photos
+from facesr_lib.benchmark import enlarging, networks, photos
 from facesr_lib.benchmark import search as benchmark
 from facesr_lib.benchmark import training as throughput
 from facesr_lib.networks.flow import Flow
+from facesr_lib.networks.landmarks import DistilledFAN
+from facesr_lib.networks.progressive import ProgressiveGenerator
 from facesr_lib.networks.rrdb import RRDBNet
 from facesr_lib.networks.stylegan2 import Discriminator, Generator, SynthesisLayer
 from facesr_lib.prior import FacePrior
@@ -99,6 +101,36 @@ def test_training_speed_has_a_row_per_configuration():
     for row in rows:
         assert float(row["images per second"]) > 0
         assert 0 <= float(row["loading images"].rstrip(" %")) < 100
+
+
+def test_progressive_training_is_timed_with_landmark_networks():
+    assert [make().side for make in throughput.FANS.values()] == [64, 256]
+    (row,) = throughput.progressive("cpu", quick=True, fans={"a small one": DistilledFAN}, width=1 / 64, batch=2)
+    assert re.search(r"by a small one, features of \w+", row["training"])
+    assert float(row["images per second"]) > 0
+    assert 0 <= float(row["loading images"].rstrip(" %")) < 100
+
+
+def test_networks_for_faces_are_timed_against_their_own_convolutions():
+    tiny = {"grown": (lambda: ProgressiveGenerator(1 / 64), 16), "landmarks": (DistilledFAN, 64)}
+    rows = networks.run("cpu", quick=True, networks=tiny)
+    assert [(row["network"], row["batch"]) for row in rows] == [(name, batch) for name in tiny for batch in (1, 16)]
+    for row in rows:
+        share, lowest, highest = map(float, re.findall(r"[\d.]+", row["of the convolution rate"]))
+        assert 0 < lowest <= share <= highest
+        assert float(row["pictures per second"]) > 0
+    assert len(Table.of(rows).rows) == len(rows)
+
+
+@torch.no_grad()
+def test_the_grown_networks_own_kinds_of_convolutions_are_among_them():
+    network, x = ProgressiveGenerator(1 / 64).eval(), torch.rand(2, 3, 16, 16)
+    with throughput.Operations() as whole:
+        network(x)
+    alone = enlarging.convolutions(network, lambda: network(x))
+    with throughput.Operations() as counted:
+        alone()
+    assert counted.total == whole.total > 0
 
 
 def test_operations_are_counted_through_both_passes():

@@ -34,6 +34,11 @@ def medians(works: Sequence[Work], device: torch.device, repeat: int) -> list[fl
     return [median(times) for times in zip(*turns(works, device, repeat), strict=True)]
 
 
+def share(rates: Sequence[float]) -> str:
+    """Write the median of some shares, and the lowest and highest of them."""
+    return f"{median(rates):.2f} ({min(rates):.2f} to {max(rates):.2f})"
+
+
 def peak_megabytes(work: Work, device: torch.device) -> float:
     """Peak memory of a call beyond what is held before: the GPU's allocator, or Linux's count for the process.
 

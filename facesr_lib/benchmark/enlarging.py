@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from facesr_lib.benchmark import clock
 from facesr_lib.devices import pick_device
+from facesr_lib.networks.progressive import EqualisedConvolution
 from facesr_lib.networks.rrdb import RRDBNet
 
 SIZES = {"small": (3, 32, 16), "full size": (23, 64, 32)}
@@ -41,13 +42,13 @@ def run(device: str = "auto", quick: bool = False, *, side: int = 128) -> list[d
         network = RRDBNet(*size).eval().to(place).to(memory_format=torch.channels_last)
         enlarge = partial(network, torch.rand(1, 3, side, side, device=place))
         turns = clock.turns([enlarge, convolutions(network, enlarge)], place, 3)
-        rates = sorted(alone / whole for whole, alone in turns)
+        rates = [alone / whole for whole, alone in turns]
         rows.append(
             {
                 "RRDBNet": name,
                 "picture": f"{side}×{side}",
                 "ms": f"{1e3 * median(whole for whole, _ in turns):.0f}",
-                "of the convolution rate": f"{median(rates):.2f} ({rates[0]:.2f} to {rates[-1]:.2f})",
+                "of the convolution rate": clock.share(rates),
                 "peak MB": f"{clock.peak_megabytes(enlarge, place):.0f}",
             }
         )
@@ -63,7 +64,8 @@ def convolutions(network: nn.Module, work: Callable[[], Any]) -> Callable[[], No
         (x,) = inputs
         todo.append((layer, like.setdefault(x.shape, torch.randn_like(x))))
 
-    hooks = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    kinds = nn.Conv2d, nn.ConvTranspose2d, EqualisedConvolution
+    hooks = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, kinds)]
     work()
     for hook in hooks:
         hook.remove()

@@ -67,7 +67,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
             pulse = partial(search.pulse, ours, target, Downsample(8), progress=False)
             works = partial(pulse, steps=steps), _convolutions(ours, batch, steps)
             turns = [(s / (steps - HALF), alone / steps) for s, alone in clock.turns(works, ours.device, repeat)]
-            rates = sorted(alone / step for step, alone in turns)
+            rates = [alone / step for step, alone in turns]
             memory = clock.peak_megabytes(partial(pulse, steps=3), ours.device)
             rows.append(_row(name, batch, median(step for step, _ in turns), baseline, rates, memory))
     return rows
@@ -202,6 +202,6 @@ def _row(
         "ms per step": f"{1e3 * seconds:.1f}",
         "ms per step and image": f"{1e3 * seconds / batch:.1f}",
         "times faster than the plain loop": f"{baseline * batch / seconds:.2f}",
-        "of the convolution rate": f"{median(rates):.2f} ({rates[0]:.2f} to {rates[-1]:.2f})" if rates else "",
+        "of the convolution rate": clock.share(rates) if rates else "",
         "peak MB": f"{memory:.0f}",
     }

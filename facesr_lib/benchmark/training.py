@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import lcm
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from facesr_lib.benchmark import clock
+from facesr_lib.losses import block_features
+from facesr_lib.metrics import MetricUnavailable
+from facesr_lib.networks.landmarks import FAN, DistilledFAN, LandmarkNetwork
 from facesr_lib.training import esrgan
+from facesr_lib.training import progressive as growing
+from facesr_lib.training.loop import Training
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 
@@ -26,6 +32,7 @@ CONFIGURATIONS: dict[str, Config | esrgan.Start] = {
     "128×128": Config(resolution=128),
     "ESRGAN's first stage": esrgan.Start(),
 }
+FANS: dict[str, Callable[[], LandmarkNetwork]] = {"the distilled FAN": DistilledFAN, "FAN-4": FAN}
 _FACES = 900
 
 
@@ -63,18 +70,35 @@ def run(
     rate, rows = convolution_rate(processes.device, precision), []
     for name, config in configurations.items():
         measure: Any = _patches if isinstance(config, esrgan.Start) else _prior
-        step, operations, loading = measure(config, processes, precision, repeat)
-        rows.append(
-            {
-                "training": name,
-                "batch": config.batch,
-                "precision": str(precision).removeprefix("torch."),
-                "images per second": f"{config.batch / step:.1f}",
-                "loading images": f"{100 * loading / step:.2f} %",
-                "TFLOP/s": f"{operations / step / 1e12:.3f}",
-                "of the convolution rate": f"{operations / step / rate:.2f}",
-            }
-        )
+        rows.append(_row(name, config.batch, precision, measure(config, processes, precision, repeat), rate))
+    return rows
+
+
+def progressive(
+    device: str = "auto",
+    quick: bool = False,
+    *,
+    fans: Mapping[str, Callable[[], LandmarkNetwork]] = FANS,
+    width: float = 0.5,
+    batch: int = 4,
+) -> list[dict[str, Any]]:
+    """Measure training steps of progressive super-resolution, attentive by one landmark network or another.
+
+    Parameters and rows as `run`'s; the three steps count by their share in a whole training. Weights are random, faces
+    few at once, as FAN takes its time on a CPU; the feature loss is left out where no network has come for it.
+    """
+    name, features = "nothing", None
+    with suppress(MetricUnavailable):
+        name, features = block_features()
+    config = growing.Config(width=width, batch=batch, feature=float(features is not None))
+    shares = {int(done * config.iterations): share for done, share in ((0.2, 0.25), (0.45, 0.25), (0.9, 0.5))}
+    rate, rows = convolution_rate(Processes(device).device, torch.float32), []
+    for fan, make in fans.items():
+        options: dict[str, Any] = {"fan": make(), "features": features, "device": device}
+        trainee = growing.ProgressiveTraining(_pixels(growing.SIDE), config, **options)
+        measured = _steps(trainee, trainee.faces, shares, 1 if quick else 3)
+        named = f"progressive, width {width:g}, by {fan}, features of {name}"
+        rows.append(_row(named, batch, torch.float32, measured, rate))
     return rows
 
 
@@ -92,28 +116,49 @@ Measured = tuple[float, float, float]
 """Seconds and operations of a step; seconds that it takes to fetch its images."""
 
 
+def _row(name: str, batch: int, precision: torch.dtype, measured: Measured, rate: float) -> dict[str, Any]:
+    step, operations, loading = measured
+    return {
+        "training": name,
+        "batch": batch,
+        "precision": str(precision).removeprefix("torch."),
+        "images per second": f"{batch / step:.3g}",
+        "loading images": f"{100 * loading / step:.2f} %",
+        "TFLOP/s": f"{operations / step / 1e12:.3f}",
+        "of the convolution rate": f"{operations / step / rate:.2f}",
+    }
+
+
+def _pixels(side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (_FACES, side, side, 3), dtype=np.uint8)
+
+
+def _steps(trainee: Training, load: Callable[[], Any], shares: Mapping[int, float], repeat: int) -> Measured:
+    """Time steps of several kinds: the number of one of each, and the share of all steps that are like it."""
+    device, step, operations = trainee.processes.device, 0.0, 0.0
+    for number, share in shares.items():
+
+        def once(number: int = number) -> None:
+            trainee.images_seen = number * trainee.batch
+            trainee.step()
+
+        with Operations() as counted:
+            once()  # warms up, too
+        operations += counted.total * share
+        step += median(clock.seconds(once, device) for _ in range(repeat)) * share
+    return step, operations, median(clock.seconds(load, device) for _ in range(20))
+
+
 def _prior(config: Config, processes: Processes, precision: torch.dtype, repeat: int) -> Measured:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # some systems keep mapped files
         path = Path(folder) / "pixels.npy"
-        shape = (_FACES, config.resolution, config.resolution, 3)
-        np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+        np.save(path, _pixels(config.resolution))
         trainee = PriorTraining(np.load(path, mmap_mode="r"), config, processes, precision)
         period = lcm(config.r1_interval, config.path_interval)
-        kinds = Counter((i % config.r1_interval == 0, i % config.path_interval == 0) for i in range(period))
-        first = {(i % config.r1_interval == 0, i % config.path_interval == 0): i for i in reversed(range(period))}
-        step = operations = 0.0
-        for kind, times in kinds.items():
-
-            def once(index: int = first[kind]) -> None:
-                trainee.images_seen = index * config.batch  # makes the next step one of this kind
-                trainee.step()
-
-            with Operations() as counted:
-                once()  # warms up, too
-            operations += counted.total * times / period
-            step += median(clock.seconds(once, processes.device) for _ in range(repeat)) * times / period
-        loading = median(clock.seconds(trainee.real, processes.device) for _ in range(20))
-    return step, operations, loading
+        kinds = [(i % config.r1_interval == 0, i % config.path_interval == 0) for i in range(period)]
+        first = {kind: i for i, kind in reversed([*enumerate(kinds)])}
+        shares = {first[kind]: times / period for kind, times in Counter(kinds).items()}
+        return _steps(trainee, trainee.real, shares, repeat)
 
 
 def _patches(config: esrgan.Start, processes: Processes, precision: torch.dtype, repeat: int) -> Measured:
