@@ -22,6 +22,7 @@ from facesr_lib.degrade import (
     SaltAndPepper,
     check_lowres,
     halved,
+    occlusion,
 )
 
 KERNELS = st.sampled_from(degrade.KERNELS)
@@ -285,3 +286,44 @@ def test_halving_until_a_scale_is_halving_as_often(scale):
 def test_what_no_halving_reaches_is_refused(scale):
     with pytest.raises(ValueError, match="2, 4, 8, … times smaller"):
         halved(scale)
+
+
+# Things in front of faces
+
+
+def landmarks_of_a_face():
+    """Two eyes, a nose and a chin where they may be, in pixels of 64²; all else in the middle: (1, 68, 2)."""
+    points = torch.full((1, 68, 2), 31.5)
+    points[:, 36:42], points[:, 42:48] = torch.tensor([22.0, 26.0]), torch.tensor([42.0, 26.0])
+    points[:, 29], points[:, 33], points[:, 8] = (torch.tensor([32.0, y]) for y in (33.0, 37.0, 57.0))
+    return points
+
+
+@pytest.mark.parametrize(("thing", "covered"), [("sunglasses", (36, 42)), ("mask", (33, 8)), ("hand", (8, 33))])
+def test_a_thing_hides_what_is_behind_it_and_nothing_else(thing, covered):
+    face, points = image(1, 64), landmarks_of_a_face()
+    hidden, cover = occlusion.hide(face, points, thing)
+    assert hidden.shape == face.shape
+    assert (cover.min() >= 0) & (cover.max() <= 1)
+    free = (cover == 0).expand(3, -1, -1)
+    assert torch.equal(hidden[0, free], face[0, free])
+    assert (hidden - face).abs().amax(1)[cover > 0.5].mean() > 0.1
+    middle = (points[:, covered[0]] + points[:, covered[1]]) / 2 if thing != "sunglasses" else points[:, 36]
+    x, y = middle[0].round().long().tolist()
+    assert cover[0, y, x] > 0.5
+    assert cover[0, 5, 32] == 0  # the forehead is free
+
+
+def test_things_are_as_large_and_held_as_the_face_is():
+    points = landmarks_of_a_face()
+    _, cover = occlusion.hide(image(1, 64), points, "sunglasses")
+    _, larger = occlusion.hide(image(1, 128), 2 * points + 0.5, "sunglasses")
+    assert (torch.nn.functional.avg_pool2d(larger, 2) - cover).abs().mean() < 0.06 * cover.mean()  # their rims differ
+    turned = torch.stack([63 - points[..., 1], points[..., 0]], 2)  # a quarter to the right
+    _, other = occlusion.hide(image(1, 64), turned, "sunglasses")
+    assert_close(other, cover.rot90(-1, (1, 2)), atol=1e-4, rtol=0)
+
+
+def test_an_unknown_thing_is_refused():
+    with pytest.raises(ValueError, match="no thing to hide a face 'masc': did you mean mask"):
+        occlusion.hide(image(1, 64), landmarks_of_a_face(), "masc")
