@@ -20,6 +20,7 @@ from facesr_lib import cli, images, networks
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.evaluation import ledger, run, sweep
+from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.metrics import MetricUnavailable, pretrained
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
@@ -257,6 +258,28 @@ def test_both_stages_of_esrgan_are_trained_from_the_shell(tmp_path, capsys):
     assert (told["latent"], told["contextual"]) == (True, True)
     assert cli.main([*second, "--latent", "false", "--contextual", "--iterations", "2", "--resume"]) == 1
     assert "latent is True there and False here" in capsys.readouterr().err
+
+
+def test_the_trainings_of_table_2_leave_out_what_their_rows_say(tmp_path, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        progressive, "train", lambda faces, folder, config, **_: told.append(config) or loop.Report(0, 0, 0)
+    )
+    rows = [row for row in (*TABLES["progressive-2"].rows, *TABLES["progressive-2"].unaligned) if row.needs]
+    for row in rows:
+        assert cli.main(["train", "progressive", "--faces", str(tmp_path), "--out", row.needs, *row.flags.split()]) == 0
+    assert len({row.needs for row in rows}) == len(set(map(repr, told))) == len(rows)
+    for row, config in zip(rows, told, strict=True):
+        label, _, seed = row.label.partition(", seed ")
+        whole = label.startswith("all")
+        losses = {name for name, weight in config.weights(3).items() if weight}
+        terms = {"pixel": "pixel", "WGAN": "adversarial", "feature": "feature", "heatmap": "heatmap"}
+        named = {"attention", *terms.values()} if whole else {terms[word] for word in label.split(" + ")}
+        assert losses == named
+        assert config.progressive == (label != "all, no progressive")
+        assert (config.seed, config.unaligned) == (int(seed or 0), "unaligned" in row.needs)
+    seeds = [label for row in rows if (label := row.label.partition(", seed")[0]) in ("all", "all, no progressive")]
+    assert len(seeds) == 2 * 2 * 3  # the two rows, aligned and not, three times
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facesr_lib import assets, chapter, data, files, metrics, restoration, search
-from facesr_lib.degrade import Downsample, GaussianNoise, halved, halvings
-from facesr_lib.evaluation import measures, records, report, run
+from facesr_lib.degrade import Downsample, GaussianNoise, halved, halvings, occlusion
+from facesr_lib.evaluation import measures, records, report, run, unaligned
 from facesr_lib.evaluation.papers import TABLES, lsrgan
 from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval, read, write
-from facesr_lib.evaluation.tables import PaperTable, Row
-from facesr_lib.networks import landmarks
+from facesr_lib.evaluation.tables import PaperTable, Row, here
+from facesr_lib.networks import checkpoints, landmarks
+from facesr_lib.networks.progressive import ProgressiveGenerator
 from facesr_lib.prior import FacePrior
 
 PULSE = Row("PULSE", "pulse", {"steps": 4})
@@ -203,7 +204,9 @@ def test_every_table_names_methods_and_options_that_exist(name, prior):
     except assets.AssetMissing as missing:
         pytest.skip(str(missing))
     settings = TABLES[name].settings(64) * max(1, len(TABLES[name].pictures))
-    assert [(unit.scale, unit.paper) for unit in units][:: len(TABLES[name].rows)] == settings
+    there, moved = (here(rows)[0] for rows in (TABLES[name].rows, TABLES[name].unaligned))
+    assert [(unit.scale, unit.paper) for unit in units[: len(units) - len(moved)]][:: len(there)] == settings
+    assert [unit.setting for unit in units[len(units) - len(moved) :]] == ["unaligned"] * len(moved)
     for unit in units:
         assert prior.resolution % unit.scale == 0
         assert pickle.loads(pickle.dumps(unit)) == unit
@@ -285,6 +288,83 @@ def test_a_table_of_networks_has_faces_of_its_own_and_needs_no_prior(prior, held
         "a network (width 1, 107,536 images seen)",
     ]
     assert run.run("tiny", prior, faces=3, batch=2, progress=False) == found
+
+
+def test_networks_are_measured_on_faces_moved_at_random_too(prior, held_out, monkeypatch):
+    rows = (Row("a network", "vdsr"),)
+    shared = {"resolution": 128, "operator": halved, "unaligned": rows}
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", (8,), (8,), rows, measures.reported, **shared))
+    assert TABLES["tiny"].paper_settings == ["8x", "unaligned"]
+    found = run.run("tiny", prior, faces=3, batch=2, seed=5, progress=False)
+    for setting, truth in (("8x", held_out), ("unaligned", unaligned.faces(128, 3, 5))):
+        image = METHODS["vdsr"](halvings(3)(truth), halvings(3)).image
+        records_of = [r for r in found.records if (r.setting, r.paper) == (setting, setting)]
+        assert_close(values(records_of, "a network", "psnr"), metrics.psnr(image, truth), atol=1e-3, rtol=0)
+    assert run.run("tiny", prior, faces=3, batch=2, seed=5, progress=False) == found
+    assert report.table("tiny", found).rows[1][0] == "unaligned"
+
+
+def test_an_unaligned_face_moves_by_its_own_numbers_and_its_landmarks_with_it(held_out):
+    faces, points = unaligned.faces(128, 3, 0), unaligned.points(3, 0)
+    assert_close(unaligned.faces(128, 2, 0), faces[:2])
+    assert (unaligned.faces(128, 3, 1) - faces).abs().mean() > 0.02
+    network = landmarks.load(assets.path("landmarks"))
+    for image, at in ((held_out, unaligned.aligned_points(3)), (faces, points)):
+        found = (landmarks.peaks(network.heatmaps(image)) + 0.5) / 64
+        assert (found - at).norm(dim=2).median() < 0.03  # of the side
+    eyes = points[:, [36, 45]]  # names of points follow the mirror: the picture's left one is the first
+    assert (eyes[:, 0, 0] < eyes[:, 1, 0]).all()
+
+
+def test_weights_at_hidden_landmarks_fall_and_others_stay(held_out):
+    left = {}
+    for covered in (True, False):
+        found = list(measures.hidden(truth=held_out, options={"network": "landmarks", "covered": covered}))
+        for thing in occlusion.THINGS:
+            left[thing, covered] = [value for _, name, value in found if name == thing]
+            assert len(left[thing, covered]) == 3
+    for thing in occlusion.THINGS:
+        assert max(left[thing, True]) < 0.8 < min(left[thing, False])
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Where networks of the reader's own lie: below a folder of data that has the held-out faces."""
+    (tmp_path / "own").mkdir()
+    for thing in ("faces", "models"):
+        (tmp_path / "own" / thing).symlink_to(assets.home().resolve() / thing)
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+def test_a_row_whose_network_is_not_here_is_left_out_and_it_is_said_how_to_make_it(
+    prior, held_out, runs, monkeypatch, capsys
+):
+    rows = Row("bicubic", "bicubic"), Row("mine", "progressive", needs="some/run", flags="--heatmap 0")
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", (8,), (8,), rows, resolution=128, operator=halved))
+    found = run.run("tiny", prior, faces=2, progress=True)
+    assert {r.row for r in found.records} == {"bicubic"}
+    said = capsys.readouterr().out
+    assert f"tiny · left out: mine: there is no {runs / 'some/run/progressive.safetensors'}" in said
+    assert f"facesr train progressive --heatmap 0 --out {runs / 'some/run'}" in said
+    monkeypatch.setitem(TABLES, "none", replace(TABLES["tiny"], rows=rows[1:]))
+    with pytest.raises(assets.AssetMissing, match=r"none has no row whose network is here.\nmine: .*--heatmap 0"):
+        run.units("none", prior)
+
+    (runs / "some/run").mkdir(parents=True)
+    network, about = ProgressiveGenerator(1 / 64), {"width": repr(1 / 64), "step": "3", "images_seen": "7"}
+    for number in range(2):
+        checkpoints.save(network, runs / "some/run/progressive.safetensors", about)
+        found = run.run("tiny", prior, faces=2, progress=False)
+        image = METHODS["progressive"](
+            halvings(3)(held_out[:2]), halvings(3), weights=str(runs / "some/run/progressive.safetensors")
+        ).image
+        assert_close(values(found.records, "mine", "psnr"), metrics.psnr(image, held_out[:2]), atol=1e-3, rtol=0)
+        assert found.origin.networks == "some/run: width 0.015625, 7 images seen"
+        assert str(runs) not in repr(found)
+        assert report.table("tiny", found).rows[1][1] == "mine (width 0.015625, 7 images seen)"
+        torch.manual_seed(number)
+        network = ProgressiveGenerator(1 / 64)  # another network at the same place is measured anew
 
 
 def test_the_progressive_papers_psnr_is_of_batches(monkeypatch):

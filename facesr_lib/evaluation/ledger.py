@@ -160,7 +160,8 @@ def table(paper: str, folder: Path | None = None) -> Table:
             continue
         codes = claim.table in TABLES and TABLES[claim.table].measure is measures.gaussianity  # not pictures
         at = claim.at if judged.setting in ("", claim.at) else f"{claim.at} (here {judged.setting})"
-        place = [claim.where.split(",")[0], *([] if codes else [at.replace("x", "×")]), METRICS[claim.metric].label]
+        scale = [] if at == "1x" else [at.replace("x", "×")]  # where nothing is made small
+        place = [claim.where.split(",")[0], *scale, METRICS[claim.metric].label]
         budget = []
         if judged.ours:
             measured, sets = found[claim.table], f"{judged.faces} sets of codes" if codes else ""

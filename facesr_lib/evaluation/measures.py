@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, data, metrics
+from facesr_lib import assets, metrics
+from facesr_lib.degrade import occlusion
+from facesr_lib.evaluation import unaligned
 from facesr_lib.evaluation.prior import gaussianisation
 from facesr_lib.evaluation.records import OF_ALL_FACES
+from facesr_lib.losses import normalise_heatmaps
 from facesr_lib.networks import landmarks
 from facesr_lib.prior import FacePrior
 
@@ -48,6 +51,9 @@ METRICS = {
     "parameters": Metric(False, "parameters", whole=True),
     "nme_64": Metric(False, "NME at 64², %", 100),
     "nme_128": Metric(False, "NME at 128², %", 100),
+    "sunglasses": Metric(True, "weight left, sunglasses, %", 100),
+    "mask": Metric(True, "weight left, mask, %", 100),
+    "hand": Metric(True, "weight left, hand, %", 100),
     "mos": Metric(True, "MOS"),
 }
 """The papers' metrics, and what their words and figures are translated into."""
@@ -130,10 +136,13 @@ def reported(restored: Restored, truth: Tensor, **_: Any) -> Values:
 
 
 @torch.no_grad()
-def attention(restored: Restored, truth: Tensor, options: Mapping[str, Any], **_: Any) -> Values:
+def attention(
+    restored: Restored, truth: Tensor, options: Mapping[str, Any], setting: str = "", seed: int = 0, **_: Any
+) -> Values:
     """As `reported`, and of the landmark network its parameters and its distance from labels, as a share of the side.
 
-    ``options["network"]``: "landmarks", or "fan", of which nothing is known but its layers.
+    ``options["network"]``: "landmarks", whose network sees faces of 128² as they are, as in the authors' release; or
+    "fan", of which nothing is known but its layers.
     """
     ours = options.get("network", "landmarks") == "landmarks"
     network = landmarks.load(assets.path("landmarks")) if ours else landmarks.FAN()
@@ -141,13 +150,40 @@ def attention(restored: Restored, truth: Tensor, options: Mapping[str, Any], **_
     yield from ((face, "parameters", parameters) for face in range(len(truth)))
     if not ours:
         return
+    moved = setting == unaligned.NAME
+    labels = unaligned.points(len(truth), seed) if moved else unaligned.aligned_points(len(truth))
     for side in (64, 128):
         small = torch.nn.functional.avg_pool2d(truth, truth.shape[2] // side).cpu()
         points = torch.cat([landmarks.peaks(network(part)) for part in small.split(10)])
-        away = points - data.landmarks("faces-test", side)[: len(truth)]
-        nme = away.norm(dim=2).mean(1) / side
+        nme = ((points + 0.5) / side - labels).norm(dim=2).mean(1)
         yield from ((face, f"nme_{side}", value) for face, value in enumerate(nme.tolist()))
     yield from reported(restored, truth)
+
+
+@torch.no_grad()
+def hidden(truth: Tensor, options: Mapping[str, Any], **_: Any) -> Values:
+    """How much weight, M* of eq. 1, is left at a face's landmarks when a thing is put in front of it.
+
+    ``options["network"]`` is a registry entry; ``options["covered"]``: at the points that the thing covers, or at the
+    others.
+    """
+    network, truth = landmarks.load(assets.path(options["network"])), truth.cpu()
+    points = unaligned.aligned_points(len(truth))
+
+    def at_points(maps: Tensor) -> Tensor:  # (N, S, S) → (N, 68)
+        x, y = (points * maps.shape[2] - 0.5).round().long().clamp(0, maps.shape[2] - 1).unbind(2)
+        return maps.flatten(1).gather(1, y * maps.shape[2] + x)
+
+    def weights(faces: Tensor) -> Tensor:
+        maps = torch.cat([network.heatmaps(part) for part in faces.split(10)])
+        return at_points(normalise_heatmaps(maps).amax(1))
+
+    before = weights(truth)
+    for thing in occlusion.THINGS:
+        faces, cover = occlusion.hide(truth, points * truth.shape[2] - 0.5, thing)
+        chosen = (at_points(cover) > 0.5) == options["covered"]
+        left = (weights(faces) * chosen).sum(1) / (before * chosen).sum(1)
+        yield from ((face, thing, value) for face, value in enumerate(left.tolist()))
 
 
 def seconds(restored: Restored, **_: Any) -> Values:

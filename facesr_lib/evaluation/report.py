@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from facesr_lib import chapter, metrics
-from facesr_lib.evaluation import claims
+from facesr_lib.evaluation import claims, unaligned
 from facesr_lib.evaluation.measures import METRICS
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.records import OF_ALL_FACES, Results, by_training, interval, model
@@ -24,13 +24,14 @@ def table(name: str, results: Results) -> Table:
     records = [r for r in results.records if r.table == name]
     columns = list(dict.fromkeys([cell[3] for cell in printed] + [r.metric for r in records]))
     others = ", on other faces:" if results.origin.faces_from == chapter.SAMPLES else ""
-    trained = dict(part.split(": ", 1) for part in results.origin.networks.split("; ") if part)
-    methods = {row.label: row.method for row in TABLES[name].rows}
+    trained = dict(part.split(": ", 1) for part in results.origin.networks.split("; ") if ": " in part)
     rows = []
     for setting, paper, row in dict.fromkeys((r.setting, r.paper, model(r.row)) for r in records):
         here = [r for r in records if (r.setting, r.paper, model(r.row)) == (setting, paper, row)]
         cells = [setting.replace("x", "×") + ("" if setting == paper else f" (paper: {paper})".replace("x", "×"))]
-        cells.append(f"{row} ({trained[methods[row]]})" if methods.get(row) in trained else row)
+        described = TABLES[name].unaligned if setting == unaligned.NAME else TABLES[name].rows
+        network = next((one.needs or one.method for one in described if one.label == row), "")
+        cells.append(f"{row} ({trained[network]})" if network in trained else row)
         if (several := len({r.row for r in here})) > 1:
             cells[-1] += f" ({several} trainings)"
         for metric in columns:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from facesr_lib import assets, chapter, data, files, metrics, restoration
 from facesr_lib.degrade import Chain, Downsample
-from facesr_lib.evaluation import measures
+from facesr_lib.evaluation import measures, unaligned
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, read, write
-from facesr_lib.evaluation.tables import PaperTable, Row
+from facesr_lib.evaluation.tables import PaperTable, Row, here, located
 from facesr_lib.messages import check, choose
 from facesr_lib.networks import checkpoints
 from facesr_lib.prior import FacePrior
@@ -37,7 +37,10 @@ PICTURES = (
     *("networks/checkpoints.py", "networks/progressive.py", "networks/rrdb.py", "networks/supervised.py"),
     *("restoration/tiles.py", "evaluation/run.py"),
 )
-VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py", "networks/landmarks.py")
+VALUES = (
+    *("metrics", "evaluation/measures.py", "evaluation/prior.py", "evaluation/unaligned.py"),
+    *("losses/landmarks.py", "networks/landmarks.py", "training/augment.py"),
+)
 """The sources that can change a row's pictures, and those that can change what is measured of them."""
 
 
@@ -54,7 +57,7 @@ class Unit:
     device: str  # where to,
     origin: Origin  # and what it must find
     progress: bool
-    pictures: str = ""  # a benchmark, where it is not about faces
+    pictures: str = ""  # a benchmark, where it is not about faces; or faces that are "unaligned"
 
     @property
     def setting(self) -> str:
@@ -98,7 +101,8 @@ def units(
     progress : bool
         Say which row is being measured, and show the search's progress.
 
-    A ``ValueError`` says that there is no such table, a budget is not positive, or the prior lacks what a row needs.
+    A ``ValueError`` says that there is no such table, a budget is not positive, or the prior lacks what a row needs; an
+    ``AssetMissing`` that no row's network is on this machine.
     """
     table = TABLES[choose(name, TABLES, "table")]
     check("faces", faces, int, at_least=1)
@@ -107,16 +111,21 @@ def units(
     check("seed", seed, int, at_least=0)
     if (table.resolution or prior.resolution) <= data.FACE_SIDE and faces > data.TEST_FACES:
         raise ValueError(f"there are {data.TEST_FACES} held-out faces; got faces = {faces}.")
-    for stage in [stage for row in table.rows for stage in (row, row.start) if stage and stage.method]:
+    (rows, left_out), (moved, more) = here(table.rows), here(table.unaligned)
+    if not rows + moved:
+        raise assets.AssetMissing(f"{name} has no row whose network is here.\n" + "\n".join(left_out + more))
+    for missing in left_out + more if progress else ():
+        print(f"{name} · left out: {missing}", flush=True)
+    for stage in [stage for row in rows + moved for stage in (row, row.start) if stage and stage.method]:
         restoration.check(stage.method, stage.options, prior)
     settings, device = table.settings(prior.resolution), str(prior.device)
-    networks = set(table.networks).union(*map(asked, table.rows))
+    networks = set(table.networks).union(*map(asked, rows + moved))
     origin = _open(table, networks, prior, faces, float(effort), seed, batch)
+    sets = [(*setting, pictures, rows) for pictures in table.pictures or [""] for setting in settings]
     return [
         Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures)
-        for pictures in table.pictures or [""]
-        for scale, paper in settings
-        for row in table.rows
+        for scale, paper, pictures, measured in [*sets, (*settings[0], unaligned.NAME, moved)]
+        for row in measured
     ]
 
 
@@ -132,18 +141,17 @@ def measure(unit: Unit) -> list[Record]:
     """
     setting, paper = unit.setting, unit.pictures or f"{unit.paper}x"
     prior, truth = _opened(unit)
-    restored: Callable[..., Any] = partial(_enlarged if unit.pictures else _restored, unit, unit.row)
+    restored: Callable[..., Any] = partial(_enlarged if TABLES[unit.table].pictures else _restored, unit, unit.row)
     path = _place(unit, unit.row, unit.measure.__name__, unit.origin.code, unit.origin.metrics).with_suffix(".csv")
     with suppress(OSError, ValueError):  # not there, or damaged
         kept = _whole_row(read(path).records, unit, len(truth))  # perhaps another table's, which has the same row
         return [replace(r, table=unit.table, setting=setting, paper=paper, row=unit.row.label) for r in kept]
     if unit.progress:
         print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
+    given = {"restored": restored, "truth": truth, "prior": prior, "setting": setting, "seed": unit.origin.seed}
     found = [
         Record(unit.table, setting, paper, unit.row.label, face, metric, float(f"{value:.6g}"))
-        for face, metric, value in unit.measure(
-            restored=restored, truth=truth, prior=prior, options=unit.row.options, seed=unit.origin.seed
-        )
+        for face, metric, value in unit.measure(**given, options=unit.row.options)
     ]
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         write(path, Results(unit.origin, tuple(found)), overwrite=True)
@@ -173,7 +181,9 @@ LETTERS = {"prior": "G", "discriminator": "D", "flow": "F"}
 
 
 def asked(row: Row) -> set[str]:
-    """Name the networks that a row asks: letters of a prior's own, registry entries (or files) of others."""
+    """Name the networks that a row asks: letters of a prior's own, registry entries (files, runs) of others."""
+    if row.needs:
+        return {row.needs}
     found: set[str] = set()
     for stage in (row, row.start):
         if stage and stage.method:
@@ -188,7 +198,7 @@ def weights(networks: Iterable[str], prior: FacePrior) -> dict[str, str]:
     own = {"G": prior.generator.state_dict(), "F": prior.flow.weights() if prior.flow else {}}
     own["D"] = prior.discriminator.state_dict() if prior.discriminator else {}
     return {
-        name: _digest(own[name].items()) if name in own else files.sha256(assets.locate(name))[:16]
+        name: _digest(own[name].items()) if name in own else files.sha256(located(name))[:16]
         for name in sorted(networks)
     }
 
@@ -221,8 +231,10 @@ def _open(
     else:
         resolution = table.resolution
         found, faces_from = data.held_out(resolution, faces) if resolution else chapter.faces(prior, faces)
-        every = [found.to(prior.device)]
+        every = [found.to(prior.device)]  # as they were: machines move faces by other last digits
         truth[""] = every[0]
+        if table.unaligned:
+            truth[unaligned.NAME] = unaligned.faces(resolution, faces, seed).to(prior.device)
     alone = bool(table.pictures or table.resolution)  # networks that need no prior
     origin = Origin(
         prior="none" if alone else Path(prior.name).name,
@@ -244,9 +256,9 @@ def _open(
 
 def _trained(name: str) -> str:
     """How wide a network is and how much it has seen, as its file says."""
-    _, about = checkpoints.read(assets.path(name))
+    _, about = checkpoints.read(located(name))
     width = f"width {float(about['width']):g}, " if "width" in about else ""
-    return f"{name}: {width}{int(about['images_seen']):,} images seen"
+    return f"{name}: {width}{int(about['images_seen']):,} images seen" if about else name
 
 
 def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
@@ -264,8 +276,8 @@ def _opened(unit: Unit) -> tuple[FacePrior, Any]:
     if _here is None or _here[0] != origin:
         prior = FacePrior.load(unit.prior, unit.device)
         budget = origin.faces, origin.effort, origin.seed, origin.batch
-        here = _open(TABLES[unit.table], origin.weights, prior, *budget)
-        if differ := [name for name, value in vars(here).items() if value != getattr(origin, name)]:
+        opened = _open(TABLES[unit.table], origin.weights, prior, *budget)
+        if differ := [name for name, value in vars(opened).items() if value != getattr(origin, name)]:
             raise ValueError(
                 f"this process would not measure what it was asked for: {', '.join(differ)} differ. Give every process "
                 "the same checkpoint, faces, packages and version of the library."

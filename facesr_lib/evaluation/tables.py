@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from facesr_lib import assets
 from facesr_lib.degrade import Downsample
-from facesr_lib.evaluation import measures
+from facesr_lib.evaluation import measures, unaligned
+from facesr_lib.training.progressive import NETWORK
 
 PAPER_RESOLUTION = 1024
 
@@ -24,6 +27,8 @@ class Row:
     start: Row | None = None  # a first stage, whose codes the method gets as ``anchor``
     corrupt: Callable[[Tensor], Tensor] | None = None  # what befalls the small picture, in both stages,
     before: bool = False  # or befalls the face, before it is made small
+    needs: str = field(default="", repr=False)  # what is not shipped: a registry entry, or the run of a training with
+    flags: str = field(default="", repr=False)  # these flags of `facesr train progressive` (see `here`)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class PaperTable:
     measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
     pictures: tuple[str, ...] = ()  # benchmarks of `data.benchmark_images`, if it is not about faces: its settings,
     elsewhere: tuple[str, ...] = ()  # and the paper's others, which are not to be had here
+    unaligned: tuple[Row, ...] = ()  # rows that are measured on faces moved at random, too
     resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
     networks: tuple[str, ...] = ()  # that its measure asks besides its rows', as `run.asked` names them
     operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample  # of a scale: how faces are made small
@@ -44,12 +50,43 @@ class PaperTable:
     @property
     def paper_settings(self) -> list[str]:
         """What the paper's columns or blocks are called: scales, or sets of pictures."""
-        return [*(self.pictures or [f"{scale}x" for scale in self.paper_scales]), *self.elsewhere]
+        ours = [
+            *(self.pictures or [f"{scale}x" for scale in self.paper_scales]),
+            *([unaligned.NAME] * bool(self.unaligned)),
+        ]
+        return [*ours, *self.elsewhere]
 
     def settings(self, resolution: int) -> list[tuple[int, int]]:
         """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""
         ours = self.paper_scales if resolution >= PAPER_RESOLUTION else self.scales
         return list(zip(ours, self.paper_scales, strict=True))
+
+
+def located(network: str) -> Path:
+    """Where a network lies: a registry entry, a file, or the run of a training below `assets.home`."""
+    run = assets.home() / network / NETWORK
+    return run if network not in assets.names() and run.is_file() else assets.locate(network)
+
+
+def here(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
+    """Tell rows whose networks are on this machine from others, of which it is said how to come by them.
+
+    A run lies in the folder of this name below `assets.home`; the method takes its network.
+    """
+    found, left_out = [], []
+    for row in rows:
+        if row.needs in assets.names():
+            try:
+                assets.path(row.needs)
+                found.append(row)
+            except assets.AssetMissing as error:
+                left_out.append(f"{row.label}: {error}")
+        elif row.needs and not (file := assets.home() / row.needs / NETWORK).is_file():
+            command = " ".join(["facesr train progressive", *filter(None, [row.flags]), "--out", str(file.parent)])
+            left_out.append(f"{row.label}: there is no {file}; train it, as long and as wide as the others: {command}")
+        else:
+            found.append(replace(row, options={**row.options, "weights": str(file)}) if row.needs else row)
+    return found, left_out
 
 
 BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))

@@ -1,26 +1,87 @@
-"""Progressive face super-resolution (Kim et al. 2019): the rows of its tables, on faces of 128² halved three times."""
+"""Progressive face super-resolution (Kim et al. 2019): the rows of its tables, on faces of 128² halved three times.
 
-from collections.abc import Callable
+"Unaligned" are the same faces, moved at random. Networks that are shipped have learnt from aligned faces only.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from facesr_lib.degrade import halved
 from facesr_lib.evaluation import measures
+from facesr_lib.evaluation.records import SEED
 from facesr_lib.evaluation.tables import BASELINES, PaperTable, Row
 
 SUPERVISED = Row("URDGN", "urdgn"), Row("FSRNet", "fsrnet"), Row("VDSR", "vdsr"), Row("progressive", "progressive")
+DISTILLED = Row("distilled FAN", "progressive")
+SHIPPED = Row("all, as shipped", "progressive")
+
+ABLATIONS = {  # row → the run of its training, and the flags that leave something out
+    "pixel + WGAN": ("pixel", "--feature 0 --heatmap 0 --attention 0"),
+    "pixel + WGAN + feature": ("feature", "--heatmap 0 --attention 0"),
+    "pixel + WGAN + feature + heatmap": ("heatmap", "--attention 0"),
+    "all, no progressive": ("direct", "--progressive false"),
+    "all": ("all", ""),
+}
 
 
-def _table(about: str, rows: tuple[Row, ...], measure: Callable, *networks: str) -> PaperTable:
-    return PaperTable(
-        about, (8,), (8,), rows, measure, (), ("unaligned",), resolution=128, networks=networks, operator=halved
-    )
+def _ablations(moved: bool) -> Iterator[Row]:
+    """Rows of table 2; whether growing helps is asked three times, with other random numbers."""
+    for label, (run, flags) in ABLATIONS.items():
+        for seed in range(3 if run in ("direct", "all") else 1):
+            number = f"-{seed}" * bool(seed)
+            given = " ".join(filter(None, [flags, "--unaligned" * moved, f"--seed {seed}" * bool(seed)]))
+            folder = f"progressive-2/{run}{'-unaligned' * moved}{number}"
+            yield Row(label + f"{SEED}{seed}" * bool(seed), "progressive", needs=folder, flags=given)
+
+
+def _hidden(label: str, network: str, needs: str = "") -> Iterator[Row]:
+    for covered, points in ((True, "covered points"), (False, "other points")):
+        yield Row(f"{label}, {points}", options={"network": network, "covered": covered}, needs=needs)
+
+
+def _table(about: str, rows: tuple[Row, ...], measure: Callable, *networks: str, **more: Any) -> PaperTable:
+    return PaperTable(about, (8,), (8,), rows, measure, resolution=128, networks=networks, operator=halved, **more)
 
 
 TABLES = {
     "progressive-1": _table(
         "the landmark network",
-        (Row("FAN", options={"network": "fan"}), Row("distilled FAN", "progressive")),
+        (Row("FAN", options={"network": "fan"}), DISTILLED),
         measures.attention,
         "landmarks",
+        unaligned=(DISTILLED,),
     ),
-    "progressive-3": _table("progressive against the others", (*BASELINES, *SUPERVISED), measures.reported),
+    "progressive-2": _table(
+        "what the losses and the growing add",
+        (SHIPPED, *_ablations(False)),
+        measures.reported,
+        unaligned=(SHIPPED, *_ablations(True)),
+    ),
+    "progressive-3": _table(
+        "progressive against the others",
+        (*BASELINES, *SUPERVISED),
+        measures.reported,
+        unaligned=(*BASELINES, *SUPERVISED),
+    ),
+    "progressive-fig3": PaperTable(
+        "weights where landmarks are hidden",
+        (1,),
+        (1,),
+        (
+            *_hidden("FAN", "fan", "fan"),
+            *_hidden("official", "distilled-fan", "distilled-fan"),
+            *_hidden("distilled FAN", "landmarks"),
+        ),
+        measures.hidden,
+        resolution=128,
+        networks=("landmarks",),
+    ),
+    "progressive-fig4": _table(
+        "attention to FAN's heatmaps and to the distilled network's",
+        (
+            Row("FAN", "progressive", needs="progressive-fig4/fan", flags="--fan fan"),
+            Row("distilled FAN", "progressive", needs="progressive-2/all"),
+        ),
+        measures.reported,
+    ),
 }
