@@ -614,6 +614,14 @@ def test_results_survive_a_file(tmp_path):
     assert '\n# faces: 2\n# faces_from: "held-out faces"\n' in path.read_text(encoding="utf-8")
 
 
+def test_counts_keep_all_their_digits(tmp_path):
+    whole = [replace(FOUND.records[0], metric="parameters", value=float(23_820_176))]
+    rest = [replace(FOUND.records[0], face=i, value=v) for i, v in enumerate((1 / 3, inf, -2.0, 1.5e-9), 1)]
+    records.write(tmp_path / "r.csv", replace(FOUND, records=(*whole, *rest)))
+    back = [record.value for record in records.read(tmp_path / "r.csv").records]
+    assert back == [23_820_176, 0.333333, inf, -2, 1.5e-9]
+
+
 def test_results_that_exist_are_not_replaced_unasked(tmp_path):
     path = tmp_path / "r.csv"
     records.write(path, FOUND)

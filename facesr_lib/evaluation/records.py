@@ -73,12 +73,17 @@ def write(path: Path, results: Results, *, overwrite: bool = False) -> None:
     body = io.StringIO()
     writer = csv.writer(body, lineterminator="\n")
     writer.writerow(field.name for field in fields(Record))
-    writer.writerows((*astuple(record)[:-1], f"{record.value:.6g}") for record in results.records)
+    writer.writerows((*astuple(record)[:-1], written(record.value)) for record in results.records)
     head = (f"# {key}: {json.dumps(value)}\n" for key, value in asdict(results.origin).items())
     text = "".join(head) + body.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
         temporary.write_text(_seal(text) + text, encoding="utf-8", newline="\n")
+
+
+def written(value: float) -> str:
+    """Six digits; a whole number has all of its own."""
+    return f"{value:.0f}" if value % 1 == 0 else f"{value:.6g}"
 
 
 def read(path: Path) -> Results:

@@ -24,7 +24,7 @@ from facesr_lib import assets, chapter, data, files, metrics, restoration
 from facesr_lib.degrade import Chain, Downsample
 from facesr_lib.evaluation import measures, unaligned
 from facesr_lib.evaluation.papers import TABLES
-from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, read, write
+from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, read, write, written
 from facesr_lib.evaluation.tables import PaperTable, Row, here, located
 from facesr_lib.messages import check, choose
 from facesr_lib.networks import checkpoints
@@ -150,7 +150,7 @@ def measure(unit: Unit) -> list[Record]:
         print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
     given = {"restored": restored, "truth": truth, "prior": prior, "setting": setting, "seed": unit.origin.seed}
     found = [
-        Record(unit.table, setting, paper, unit.row.label, face, metric, float(f"{value:.6g}"))
+        Record(unit.table, setting, paper, unit.row.label, face, metric, float(written(value)))
         for face, metric, value in unit.measure(**given, options=unit.row.options)
     ]
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
