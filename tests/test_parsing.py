@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.metrics.parsing import confusion, iou, mean_iou, parsing_confusion
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, load, save
-from facesr_lib.training import loop
+from facesr_lib.training import celebamask, loop
 from facesr_lib.training import parsing as training
 
 ORACLES = ROOT / "tests" / "oracles"
@@ -249,6 +249,80 @@ def test_label_maps_lie_in_sub_folders_as_their_faces_do(tmp_path):
         (tmp_path / "masks" / "b" / "1.png").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"1\.png is no label map that can be read"):
             training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
+
+
+@pytest.fixture
+def released(tmp_path):
+    """CelebAMask-HQ in small: faces 0, 1 and 2000, of which the second is in the test split."""
+    (tmp_path / celebamask.FACES).mkdir()
+    rows = []
+    for number, original in ((0, 119_613), (1, 199_999), (2000, 0)):
+        rows.append(f"{number:<10}{original:<12}{original + 1:06d}.jpg")
+        shade = Image.new("RGB", (64, 64), (number % 255, 100, 200))
+        shade.save(tmp_path / celebamask.FACES / f"{number}.jpg", quality=95)
+        masks = tmp_path / celebamask.MASKS / str(number // 2000)
+        masks.mkdir(parents=True, exist_ok=True)
+        for part, rows_of in {"skin": slice(0, 24), "eye_g": slice(8, 12), "l_eye": slice(10, 14)}.items():
+            mask = np.zeros((32, 32), np.uint8)
+            mask[rows_of] = 255
+            picture = Image.fromarray(mask)
+            picture = picture.convert("RGB") if part == "skin" else picture  # both occur
+            picture.save(masks / f"{number:05d}_{part}.png")
+    text = "\n".join(["idx       orig_idx    orig_file", *rows, ""])
+    (tmp_path / celebamask.LIST).write_text(text)
+    return tmp_path
+
+
+def test_celebamask_hq_is_read_as_it_is_released(released):
+    pixels, masks = training.faces_and_labels(released, size=16)
+    assert (pixels.shape, masks.shape, masks.dtype) == ((2, 16, 16, 3), (2, 16, 16), np.uint8)
+    assert pixels[:, 8, 8, 0].astype(int) == pytest.approx(
+        [0, 2000 % 255], abs=3
+    )  # faces 0 and 2000, the training split's
+    column = [CLASSES[label] for label in masks[1, :, 3]]
+    assert column == ["skin"] * 4 + ["eyeglass"] + ["l_eye"] * 2 + ["skin"] * 5 + ["background"] * 4  # painted over
+    assert len(celebamask.read(released, 32, "test")[0]) == 1
+    assert celebamask.read(released, 32, "val")[1].shape == (0, 32, 32)
+    assert set(celebamask.PARTS) == {
+        *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip"),
+        *("hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
+    }
+    trainee = training.ParsingTraining(pixels, masks, tiny(batch=2))
+    assert trainee.step()["parsing"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda at: (at / celebamask.LIST).unlink(), FileNotFoundError, "holds no CelebA-HQ-to-CelebA-mapping.txt"),
+        (lambda at: (at / celebamask.LIST).write_text("idx\n0 x y\n"), ValueError, "is no list of faces"),
+        (lambda at: (at / celebamask.FACES / "2000.jpg").unlink(), FileNotFoundError, "such as 2000.jpg"),
+        (
+            lambda at: [path.unlink() for path in (at / celebamask.MASKS / "1").iterdir()],
+            FileNotFoundError,
+            "face 2000 has no mask",
+        ),
+        (
+            lambda at: (at / celebamask.MASKS / "0" / "00000_skin.png").write_bytes(b"no picture"),
+            ValueError,
+            "00000_skin.png is no mask that can be read",
+        ),
+        (
+            lambda at: Image.new("L", (48, 32)).save(at / celebamask.MASKS / "0" / "00000_nose.png"),
+            ValueError,
+            "00000_nose.png is 32×48",
+        ),
+        (
+            lambda at: Image.linear_gradient("L").resize((32, 32)).save(at / celebamask.MASKS / "0" / "00000_hair.png"),
+            ValueError,
+            "00000_hair.png is grey in places",
+        ),
+    ],
+)
+def test_a_release_with_something_missing_or_resized_is_refused(released, damage, error, message):
+    damage(released)
+    with pytest.raises(error, match=message):
+        celebamask.read(released, 16)
 
 
 def test_iou_by_hand():

@@ -94,7 +94,8 @@ def add(commands: Any) -> None:
     supervised.set_defaults(run=_supervised)
 
     parsing = networks.add_parser("parsing", help="a network that parses poor faces and restores them (PSFR-GAN's)")
-    parsing.add_argument("--labels", type=values.path, help="folder of label maps, or .npz (the registry's faces' own)")
+    labels = "folder of label maps, or .npz (the registry's faces' own, or those of --faces CelebAMask-HQ)"
+    parsing.add_argument("--labels", type=values.path, help=labels)
     parsing.set_defaults(run=_parsing)
 
     for network in (landmarks, progressive, supervised, parsing):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from facesr_lib import assets, data, files
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
-from facesr_lib.training import loop
+from facesr_lib.training import celebamask, loop
 from facesr_lib.training.adversarial import follow
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes
@@ -266,7 +266,7 @@ def faces_and_labels(
     Parameters
     ----------
     faces : str or Path
-        Registry name or folder.
+        Registry name or folder; of CelebAMask-HQ, as it is released, the training split is read with its masks.
     labels : str or Path, optional
         A folder of label maps (`labelled_faces`), or what `data.parsing` reads. Default: the shipped ones.
     size : int
@@ -281,9 +281,11 @@ def faces_and_labels(
     Raises
     ------
     AssetMissing, FileNotFoundError, ValueError
-        As `labelled_faces` and `data.parsing`.
+        As `labelled_faces`, `data.parsing` and `celebamask.read`.
     """
     place = assets.locate(faces)
+    if labels is None and (place / celebamask.MASKS).is_dir():
+        return celebamask.read(place, size)
     if labels is not None and files.expanded(labels).is_dir():
         return labelled_faces(place, labels, size)
     whole = data.FACE_SIDE if data.FACE_SIDE % size == 0 else size
