@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facesr_lib import assets, chapter, data, files, metrics, restoration, search
-from facesr_lib.degrade import Downsample, GaussianNoise, halved, halvings, occlusion
+from facesr_lib.degrade import CameraPipeline, Downsample, GaussianNoise, halved, halvings, occlusion
 from facesr_lib.evaluation import measures, records, report, run, unaligned
 from facesr_lib.evaluation.papers import TABLES, lsrgan
 from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval, read, write
 from facesr_lib.evaluation.tables import PaperTable, Row, here
-from facesr_lib.networks import checkpoints, landmarks
+from facesr_lib.metrics.parsing import iou, parsing_confusion
+from facesr_lib.networks import checkpoints, landmarks, parsing
 from facesr_lib.networks.progressive import ProgressiveGenerator
 from facesr_lib.prior import FacePrior
 
@@ -203,7 +204,7 @@ def test_every_table_names_methods_and_options_that_exist(name, prior):
         units = run.units(name, prior, faces=1)
     except assets.AssetMissing as missing:
         pytest.skip(str(missing))
-    settings = TABLES[name].settings(64) * max(1, len(TABLES[name].pictures))
+    settings = TABLES[name].settings(64) * max(1, len(TABLES[name].pictures), len(TABLES[name].cameras))
     there, moved = (here(rows)[0] for rows in (TABLES[name].rows, TABLES[name].unaligned))
     assert [(unit.scale, unit.paper) for unit in units[: len(units) - len(moved)]][:: len(there)] == settings
     assert [unit.setting for unit in units[len(units) - len(moved) :]] == ["unaligned"] * len(moved)
@@ -400,6 +401,41 @@ def test_a_landmark_network_is_measured_by_its_parameters_and_its_distance_from_
     assert of("psnr-of-batches").isinf().all()
     fan = list(measures.attention(restored, held_out, {"network": "fan"}))
     assert {(name, value) for _, name, value in fan} == {("parameters", 23_820_176)}
+
+
+def test_parsing_is_measured_by_the_sets_overlap_on_faces_that_a_camera_made_poor(prior, held_out, monkeypatch):
+    names, camera = ("parsing-128", "parsing-128-alone"), CameraPipeline(grey_p=1, noise_p=1)
+    alone = Row("alone", options={"network": names[1], "classes": True, "pictures": False})
+    rows = Row("poor"), Row("both", options={"network": names[0], "classes": True}), alone
+    shared = {"resolution": 128, "networks": names, "cameras": {"clean": None, "bad": camera}}
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("t", (1,), (1,), rows, measures.parsed, **shared))
+    found = run.run("tiny", prior, faces=3, progress=False)
+    assert run.run("tiny", prior, faces=3, progress=False) == found
+    assert {(r.setting, r.paper) for r in found.records} == {("clean", "clean"), ("bad", "bad")}
+
+    poor, target = camera(held_out)
+    labels = torch.from_numpy(data.parsing("faces-test", 128)[:3])
+    for setting, faces in {"clean": held_out, "bad": poor}.items():
+        here = [r for r in found.records if r.setting == setting]
+        for row, name in zip(("both", "alone"), names, strict=True):
+            counts = parsing_confusion(parsing.load(assets.path(name)), faces, labels)
+            each = iou(counts.sum(0))
+            [skin] = [r.value for r in here if (r.row, r.metric, r.face) == (row, "iou_skin", OF_ALL_FACES)]
+            assert skin == pytest.approx(each[1].item(), abs=1e-5)
+            without = [iou(counts.sum(0) - counts[i])[1].item() for i in range(3)]
+            pseudo = [3 * skin - 2 * each for each in without]
+            assert values(here, row, "iou_skin").tolist() == pytest.approx(pseudo, abs=1e-4)
+            [eyes] = [r.value for r in here if (r.row, r.metric, r.face) == (row, "iou_eyes", OF_ALL_FACES)]
+            both = [value for name, value in zip(parsing.CLASSES, each.tolist(), strict=True) if name.endswith("_eye")]
+            assert eyes == pytest.approx(sum(both) / 2, abs=1e-5)
+    assert_close(values(found.records, "poor", "psnr"), metrics.psnr(poor, target), atol=1e-3, rtol=0)  # not of "clean"
+    with torch.no_grad():
+        image = parsing.load(assets.path(names[0]))(poor)[1].clamp(0, 1)
+    bad = [r for r in found.records if r.setting == "bad"]
+    assert_close(values(bad, "both", "psnr"), metrics.psnr(image, target), atol=1e-3, rtol=0)
+    assert {r.metric for r in bad if r.row == "alone"}.isdisjoint({"psnr", "ssim"})
+    few = measures.parsed(held_out, {"network": names[1], "pictures": False}, 0, None)
+    assert {metric for _, metric, _ in few} == {"miou", "iou_eyes", "iou_brows"}
 
 
 def test_a_count_is_shown_as_one():

@@ -113,7 +113,7 @@ def test_two_tables_may_print_two_numbers_for_one_thing():
 
 def test_metrics_can_be_measured():
     measured = {"id_distance", "residual", "seconds", "diversity", "ks", "wasserstein", "psd", "l1"}
-    measured |= {"parameters", "nme_64", "nme_128", "sunglasses", "mask", "hand"}
+    measured |= {"parameters", "nme_64", "nme_128", "sunglasses", "mask", "hand", "miou", "iou_eyes", "iou_brows"}
     assert set(measures.METRICS) <= set(metrics.available()) | measured | {"mos"}  # people's, who are asked
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import pstdev
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facesr_lib import assets, metrics
-from facesr_lib.degrade import occlusion
+from facesr_lib import assets, data, metrics
+from facesr_lib.degrade import CameraPipeline, occlusion
 from facesr_lib.evaluation import unaligned
 from facesr_lib.evaluation.prior import gaussianisation
 from facesr_lib.evaluation.records import OF_ALL_FACES
 from facesr_lib.losses import normalise_heatmaps
-from facesr_lib.networks import landmarks
+from facesr_lib.metrics.parsing import confusion, iou
+from facesr_lib.networks import landmarks, parsing
 from facesr_lib.prior import FacePrior
 
 
@@ -54,6 +55,9 @@ METRICS = {
     "sunglasses": Metric(True, "weight left, sunglasses, %", 100),
     "mask": Metric(True, "weight left, mask, %", 100),
     "hand": Metric(True, "weight left, hand, %", 100),
+    "miou": Metric(True, "mean IoU"),
+    "iou_eyes": Metric(True, "IoU of the eyes"),
+    "iou_brows": Metric(True, "IoU of the brows"),
     "mos": Metric(True, "MOS"),
 }
 """The papers' metrics, and what their words and figures are translated into."""
@@ -74,7 +78,7 @@ Values = Iterator[tuple[int, str, float]]
 Restored = Callable[[int], Mapping[str, Tensor]]
 """Number of an attempt, from 0 on → a row's "image" (N, 3, R, R), "residual" and "seconds" (N,)."""
 Measure = Callable[..., Values]
-"""What a table measures: it is given ``restored``, ``truth``, ``prior``, the row's ``options`` and ``seed``."""
+"""What a table measures: given ``restored``, ``truth``, ``prior``, the row's ``options``, ``seed`` and ``camera``."""
 
 
 def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
@@ -184,6 +188,42 @@ def hidden(truth: Tensor, options: Mapping[str, Any], **_: Any) -> Values:
         chosen = (at_points(cover) > 0.5) == options["covered"]
         left = (weights(faces) * chosen).sum(1) / (before * chosen).sum(1)
         yield from ((face, thing, value) for face, value in enumerate(left.tolist()))
+
+
+@torch.no_grad()
+def parsed(truth: Tensor, options: Mapping[str, Any], seed: int, camera: CameraPipeline | None, **_: Any) -> Values:
+    """How a network parses faces that ``camera`` made poor, and how near its pictures come to the target.
+
+    ``options``: "network", a registry entry; without it the poor faces are the pictures. "pictures": False, if it
+    learnt to draw none. "classes": whether each class's IoU is asked for besides those of eyes, brows and all. IoU is
+    the set's, with a pseudo-value for each face; of eyes and brows it is the mean of left and right. What is not
+    finite, such as the PSNR of faces that nothing befell, is left out.
+    """
+    poor, target = replace(camera, seed=seed)(truth.cpu()) if camera else (truth.cpu(), truth.cpu())
+    n, image = len(truth), poor
+    whole, columns = dict[str, Tensor](), dict[str, Tensor]()
+    if name := options.get("network"):
+        network = parsing.load(assets.path(name))
+        logits, image = (torch.cat(parts) for parts in zip(*map(network, poor.split(10)), strict=True))
+        counts = confusion(logits.argmax(1), torch.from_numpy(data.parsing("faces-test", truth.shape[2])[:n]))
+        whole, without = _overlaps(counts.sum(0)), _overlaps(counts.sum(0) - counts)
+        asked = whole if options.get("classes") else ("miou", "iou_eyes", "iou_brows")
+        columns = {metric: n * whole[metric] - (n - 1) * without[metric] for metric in asked}
+    if options.get("pictures", True):
+        image = image.clamp(0, 1)
+        columns |= {"psnr": metrics.psnr(image, target), "ssim": metrics.ssim(image, target)}
+    for metric, column in columns.items():
+        if column.isfinite().all():
+            if metric in whole:
+                yield OF_ALL_FACES, metric, whole[metric].item()
+            yield from ((face, metric, value) for face, value in enumerate(column.tolist()))
+
+
+def _overlaps(counts: Tensor) -> dict[str, Tensor]:
+    """IoU of each class, of eyes and brows, and of all: (..., C, C) → (...) each."""
+    each = dict(zip((f"iou_{name}" for name in parsing.CLASSES), iou(counts).double().unbind(-1), strict=True))
+    pairs = {f"iou_{part}s": (each[f"iou_l_{part}"] + each[f"iou_r_{part}"]) / 2 for part in ("eye", "brow")}
+    return {"miou": torch.stack([*each.values()]).nanmean(0)} | pairs | each
 
 
 def seconds(restored: Restored, **_: Any) -> Values:

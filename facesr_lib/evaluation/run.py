@@ -39,7 +39,7 @@ PICTURES = (
 )
 VALUES = (
     *("metrics", "evaluation/measures.py", "evaluation/prior.py", "evaluation/unaligned.py"),
-    *("losses/landmarks.py", "networks/landmarks.py", "training/augment.py"),
+    *("losses/landmarks.py", "networks/landmarks.py", "networks/parsing.py", "training/augment.py"),
 )
 """The sources that can change a row's pictures, and those that can change what is measured of them."""
 
@@ -58,11 +58,12 @@ class Unit:
     origin: Origin  # and what it must find
     progress: bool
     pictures: str = ""  # a benchmark, where it is not about faces; or faces that are "unaligned"
+    camera: str = ""  # what befalls the faces, in its table's ``cameras``
 
     @property
     def setting(self) -> str:
         """What records call it."""
-        return self.pictures or f"{self.scale}x"
+        return self.pictures or self.camera or f"{self.scale}x"
 
 
 def run(
@@ -123,8 +124,9 @@ def units(
     origin = _open(table, networks, prior, faces, float(effort), seed, batch)
     sets = [(*setting, pictures, rows) for pictures in table.pictures or [""] for setting in settings]
     return [
-        Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures)
+        Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures, camera)
         for scale, paper, pictures, measured in [*sets, (*settings[0], unaligned.NAME, moved)]
+        for camera in table.cameras or [""]
         for row in measured
     ]
 
@@ -139,7 +141,7 @@ def measure(unit: Unit) -> list[Record]:
     KeyboardInterrupt
         After Ctrl-C, which leaves nothing of the row but its finished stages.
     """
-    setting, paper = unit.setting, unit.pictures or f"{unit.paper}x"
+    setting, paper = unit.setting, unit.pictures or unit.camera or f"{unit.paper}x"
     prior, truth = _opened(unit)
     restored: Callable[..., Any] = partial(_enlarged if TABLES[unit.table].pictures else _restored, unit, unit.row)
     path = _place(unit, unit.row, unit.measure.__name__, unit.origin.code, unit.origin.metrics).with_suffix(".csv")
@@ -149,6 +151,7 @@ def measure(unit: Unit) -> list[Record]:
     if unit.progress:
         print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
     given = {"restored": restored, "truth": truth, "prior": prior, "setting": setting, "seed": unit.origin.seed}
+    given["camera"] = TABLES[unit.table].cameras.get(unit.camera)
     found = [
         Record(unit.table, setting, paper, unit.row.label, face, metric, float(written(value)))
         for face, metric, value in unit.measure(**given, options=unit.row.options)
@@ -296,6 +299,7 @@ def _place(unit: Unit, row: Row, *more: object) -> Path:
         row,
         unit.scale,
         unit.pictures,
+        TABLES[unit.table].cameras.get(unit.camera),
         TABLES[unit.table].operator.__name__,
         sorted((name, of.weights[name]) for name in networks),
         of.faces_digest,

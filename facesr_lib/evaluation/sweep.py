@@ -87,7 +87,7 @@ def _told(units: list[Unit], found: Iterator[list[Record]]) -> Iterator[list[Rec
     """Say which row is done, for those who want to know."""
     for number, (unit, records) in enumerate(zip(units, found, strict=True), start=1):
         if unit.progress:
-            print(f"{unit.table} · {unit.scale}x · {unit.row.label} ({number} of {len(units)})", flush=True)
+            print(f"{unit.table} · {unit.setting} · {unit.row.label} ({number} of {len(units)})", flush=True)
         yield records
 
 

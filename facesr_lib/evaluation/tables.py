@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from facesr_lib import assets
-from facesr_lib.degrade import Downsample
+from facesr_lib.degrade import CameraPipeline, Downsample
 from facesr_lib.evaluation import measures, unaligned
 from facesr_lib.training.progressive import NETWORK
 
@@ -46,12 +46,13 @@ class PaperTable:
     resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
     networks: tuple[str, ...] = ()  # that its measure asks besides its rows', as `run.asked` names them
     operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample  # of a scale: how faces are made small
+    cameras: Mapping[str, CameraPipeline | None] = field(default_factory=dict)  # its settings: what befalls the faces
 
     @property
     def paper_settings(self) -> list[str]:
-        """What the paper's columns or blocks are called: scales, or sets of pictures."""
+        """What the paper's columns or blocks are called: scales, sets of pictures, or what befalls the faces."""
         ours = [
-            *(self.pictures or [f"{scale}x" for scale in self.paper_scales]),
+            *(self.pictures or self.cameras or [f"{scale}x" for scale in self.paper_scales]),
             *([unaligned.NAME] * bool(self.unaligned)),
         ]
         return [*ours, *self.elsewhere]
