@@ -7,7 +7,7 @@ Floors, top first; imports point downwards only (tests/test_repository.py reads 
 - ``evaluation``
 - ``benchmark``
 - ``restoration``
-- ``plots`` ``widgets`` ``chapter`` ``export``
+- ``plots`` ``widgets`` ``chapter``
 - ``training``
 - ``search``
 - ``prior``

@@ -31,7 +31,7 @@ FLOORS = [
     {"prior"},
     {"search"},
     {"training"},
-    {"plots", "widgets", "chapter", "export"},
+    {"plots", "widgets", "chapter"},
     {"restoration"},
     {"benchmark"},
     {"evaluation"},
