@@ -236,6 +236,16 @@ def test_label_maps_are_read_beside_their_faces(tmp_path):
         training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
 
 
+def test_a_class_that_shrinking_would_hide_is_told(tmp_path):
+    pixels, masks = made_up(1)
+    masks[0, ::2] = 99  # the nearest pixel of every other row is read
+    for folder, picture in (("faces", pixels[0]), ("masks", masks[0])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "1.png")
+    with pytest.raises(ValueError, match=r"1\.png hold 99: classes are 0 to 18"):
+        training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
+
+
 def test_label_maps_lie_in_sub_folders_as_their_faces_do(tmp_path):
     pixels, masks = made_up(2)
     for i, folder in enumerate("ab"):

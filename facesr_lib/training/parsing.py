@@ -252,9 +252,9 @@ def labelled_faces(faces: str | Path, masks: str | Path, resolution: int) -> tup
                 f"{path} is {height}×{width} ({picture.mode}); label maps are squares of one channel whose side is a "
                 f"multiple of {resolution}."
             )
-        step = width // resolution
-        maps[i] = np.asarray(picture)[step // 2 :: step, step // 2 :: step]
-        check_classes(maps[i], str(path))
+        whole, step = np.asarray(picture), width // resolution
+        check_classes(whole, str(path))
+        maps[i] = whole[step // 2 :: step, step // 2 :: step]
     return data.prepared(faces, resolution, skip_damaged=False), maps
 
 
