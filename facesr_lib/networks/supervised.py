@@ -6,6 +6,7 @@ all channels, for machines and budgets that are smaller than theirs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
 
@@ -21,12 +22,12 @@ POINTS = 68
 CLASSES = 11  # Helen's
 
 
-class Enlarger(nn.Module):
+class Enlarger(nn.Module, ABC):
     """What all of them can do."""
 
+    @abstractmethod
     def enlarge(self, lowres: Tensor) -> Tensor:
         """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
-        raise NotImplementedError
 
 
 def upsample(lowres: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ agree in everything else, the patches drawn and the start included::
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -193,9 +194,9 @@ class SuperResolution(Adversarial):
         self.finished = self.images_seen >= self.batch * self._iterations
         return losses
 
+    @abstractmethod
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Every network's turn on one batch; nothing here waits for the device, so that it can be replayed."""
-        raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called, also on another device."""

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from facesr_lib.training.processes import Processes
 CHECKPOINT = "last.ckpt"
 
 
-class Training:
+class Training(ABC):
     """What is trained: a subclass makes steps; its state can be put away and taken up again exactly.
 
     Parameters
@@ -70,11 +71,11 @@ class Training:
         device = processes.device
         self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
 
+    @abstractmethod
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step, count its images, and return scalars for the log."""
-        raise NotImplementedError
 
-    def snapshot(self, folder: Path) -> None:
+    def snapshot(self, folder: Path) -> None:  # noqa: B027 - not every training has something to show
         """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
 
     def normal(self, *shape: int) -> Tensor:
