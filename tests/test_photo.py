@@ -1,7 +1,10 @@
 """Whole photographs: faces found, restored and put back, and everything else left alone."""
 
 import json
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,6 @@ from PIL import ExifTags, Image, ImageCms
 from torch.testing import assert_close
 
 from facesr_lib import assets, cli, data, images, restoration
-from facesr_lib.benchmark import clock
 from facesr_lib.degrade import Downsample
 from facesr_lib.metrics import MetricUnavailable, recognition
 from facesr_lib.prior import FacePrior
@@ -458,17 +460,33 @@ def test_no_seam_is_seen_round_a_restored_face(method, scale, look):
     assert 255 * changed[:, border].abs().mean() < 2
 
 
+LARGE = """
+import torch
+from test_photo import at, scene
+from facesr_lib import images
+from facesr_lib.benchmark import clock
+from facesr_lib.restoration import detection, restore_photo
+
+large = images.resize(scene()[None], (3000, 4000))[0].clamp(0, 1)
+
+def work():
+    faces = [at(400, 300, 900), at(2400, 1500, 600), *detection.find(large)]
+    restore_photo(large, "fpn", 1, faces=faces, progress=False)
+
+print(clock.peak_megabytes(work, torch.device("cpu")))
+"""
+
+
 def test_a_large_photograph_takes_little_memory():
-    """Twelve megapixels: 144 MB of numbers, and not many times as much."""
-    large = images.resize(scene()[None], (3000, 4000))[0].clamp(0, 1)
-    faces = [at(400, 300, 900), at(2400, 1500, 600)]
-    peak = clock.peak_megabytes(
-        lambda: restore_photo(large, "fpn", 1, faces=[*faces, *detection.find(large)], progress=False),
-        torch.device("cpu"),
-    )
+    """Twelve megapixels: 144 MB of numbers, and not many times as much.
+
+    In a process of its own: the command line lets one keep the memory that it frees.
+    """
+    done = subprocess.run([sys.executable, "-c", LARGE], cwd=Path(__file__).parent, capture_output=True, check=True)
+    peak = float(done.stdout)
     if peak != peak:
         pytest.skip("this system counts no peaks of memory")
-    assert peak < 1000
+    assert peak < 600
 
 
 def test_everybody_in_the_photograph_of_1927_is_found():

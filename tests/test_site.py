@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 from facesr_lib import publishing
@@ -227,6 +228,22 @@ def test_scripts_come_only_where_and_when_they_are_used(browser_page) -> None:
     page.evaluate("document.querySelector('script[type*=widget-view]').parentElement.scrollIntoView()")
     page.locator("figure.facesr").first.wait_for()
     assert any("embed-amd" in name for name in page.evaluate(scripts))
+
+
+ICONS = """[...document.querySelectorAll("*")].flatMap(element => ["::before", "::after"].map(part => {
+    const style = getComputedStyle(element, part);
+    return [style.fontFamily + " " + style.fontWeight, style.content.replaceAll('"', "")];
+})).filter(([font, content]) => font.includes("Font Awesome") && !["none", "normal", ""].includes(content))"""
+
+
+@pytest.mark.parametrize("page_name", PAGES)
+def test_icons_are_in_the_fonts_that_the_page_loads(browser_page, site: Path, page_name: str) -> None:
+    fonts = {path.stem: TTFont(path).getBestCmap() for path in site.glob("_static/vendor/fontawesome/**/fa-*.woff2")}
+    shown = browser_page(f"{page_name}.html").evaluate(ICONS)
+    assert len(shown) > 10
+    for font, icon in shown:
+        name = "fa-brands-400" if "Brands" in font else "fa-solid-900" if font.endswith("900") else "fa-regular-400"
+        assert ord(icon) in fonts[name], f"{icon!r} of {font}"
 
 
 @pytest.mark.parametrize("page_name", PAGES)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+from fontTools import subset
 from PIL import Image
 
 from facesr_lib.files import replacing
@@ -73,9 +74,11 @@ def _build(runs: Sequence[Run], profile: str, strict: bool, out: Path) -> Path:
     command += ["-W", "--keep-going"] if strict else []
     if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
         raise BookError("Jupyter Book could not build the pages: see its messages above.")
-    for page in (out / "_build" / "html").glob("*.html"):
+    site = out / "_build" / "html"
+    for page in site.glob("*.html"):
         page.write_text(_finished(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return out / "_build" / "html"
+    _keep_used_icons(site)
+    return site
 
 
 def _finished(page: str) -> str:
@@ -110,6 +113,22 @@ def _finished(page: str) -> str:
     tags = [*named, *(("property", name, content) for name, content in properties.items())]
     head = "".join(f'<meta {kind}="{name}" content="{html.escape(content)}" />\n' for kind, name, content in tags)
     return page.replace("</head>", f"{head}</head>", 1)
+
+
+def _keep_used_icons(site: Path) -> None:
+    """Leave of the theme's icon fonts, 300 KB, the glyphs that a page, a script of the theme or a style shows."""
+    theme = [path for path in site.glob("_static/scripts/*.js") if path.name != "fontawesome.js"]  # which no page loads
+    shown = "".join(path.read_text("utf-8") for path in [*site.glob("*.html"), *theme])
+    used, glyphs = set(re.findall(r"fa-[a-z0-9-]+", shown)), []
+    for style in site.glob("_static/**/*.css"):
+        for selectors, rules in re.findall(r"([^{}]*)\{([^{}]*)\}", style.read_text("utf-8")):
+            icons = re.findall(r"\.(fa-[a-z0-9-]+)::?before", selectors)
+            if not icons or used.intersection(icons):
+                glyphs += re.findall(r'"\\([0-9a-f]{2,5})"', rules)
+                glyphs += [f"{ord(glyph):x}" for glyph in re.findall("[\ue000-\uf8ff]", rules)]
+    for font in site.glob("_static/vendor/fontawesome/**/fa-*.woff2"):
+        whole = str(font.with_suffix(".ttf"))  # the same glyphs, untouched by an earlier build
+        subset.main([whole, f"--unicodes={','.join(glyphs)}", "--flavor=woff2", f"--output-file={font}"])
 
 
 def _render_chapter(executed: Path, target: Path, profile: str) -> None:
