@@ -256,7 +256,7 @@ def broken(**changes: object) -> Run:
         ({"a": broken(faces=torch.rand(4, 3, 8, 9))}, r"4 steps but faces of shape \(4, 3, 8, 9\)"),
         ({"a": broken(steps=[0, 20, 10, 30])}, "must increase"),
         ({"a": broken(losses={"pixel": torch.rand(9, 2)})}, r"'pixel' of 'a' has shape \(9, 2\)"),
-        ({"a": broken(losses={"pixel": torch.tensor([1.0, torch.nan])})}, "'pixel' of 'a' is NaN.* from entry 1"),
+        ({"a": broken(losses={"pixel": torch.tensor([1.0, torch.nan])})}, "'pixel' of 'a' is NaN.* at entry 1"),
         ({"a": broken(path=torch.full((4, 2), torch.nan))}, "'path' of 'a' is NaN"),
     ],
 )
@@ -397,7 +397,7 @@ def test_a_spread_that_is_wrong_shows_in_every_number() -> None:
         ({"z": codes(9)}, 128, "'z' has codes of 16 dimensions where dof is 128"),
         ({"z": codes(1)}, None, r"'z' has shape \(1, 16\)"),
         ({"z": torch.rand(9, 2, 16)}, None, r"'z' has shape \(9, 2, 16\)"),
-        ({"z": torch.tensor([[1.0, 2.0], [3.0, torch.nan]])}, None, "'z' is NaN or infinite from row 1 on"),
+        ({"z": torch.tensor([[1.0, 2.0], [3.0, torch.nan]])}, None, "'z' is NaN or infinite at row 1"),
     ],
 )
 def test_codes_that_do_not_fit_are_refused(sets: dict[str, Tensor], dof: int | None, message: str) -> None:

@@ -26,10 +26,7 @@ function zoomed(model, body, view, stage) {
     slider.value = String(zoom);
     reading.textContent = `${zoom.toFixed(2)} ×`;
   };
-  slider.addEventListener("input", () => {
-    model.set("zoom", Number(slider.value));
-    model.save_changes();
-  });
+  slider.addEventListener("input", () => set(model, { zoom: Number(slider.value) }));
   model.on("change:zoom", show);
   show();
   return () => model.off("change:zoom", show);
@@ -69,10 +66,7 @@ function render({ model, el }) {
     handle.setAttribute("aria-valuenow", String(Math.round(percent)));
     handle.setAttribute("aria-valuetext", `${Math.round(percent)} % ${first}`);
   };
-  const move = (position) => {
-    model.set("position", clamp(position, 0, 1));
-    model.save_changes();
-  };
+  const move = (position) => set(model, { position: clamp(position, 0, 1) });
 
   const drag = (event) => {
     const box = stage.getBoundingClientRect();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from traitlets import Bytes, Float, Int, List, Unicode
 
@@ -19,14 +21,12 @@ class BeforeAfter(Figure):
         In [0, 1]; of any two sizes with the same proportions.
     labels : (str, str)
         Shown on the two pictures.
-    alt : str
-        What the pair shows, for those who cannot see it.
-    title, caption : str
-        Shown above and below.
     width : int
         Of the figure on a wide enough screen, in CSS pixels.
     closest : float
         How many times the pictures can be enlarged, to be scrolled over; 1: not at all.
+    **words
+        ``alt``, ``title`` and ``caption``, as of every `Figure`.
 
     Attributes
     ----------
@@ -58,11 +58,9 @@ class BeforeAfter(Figure):
         after: Tensor,
         *,
         labels: tuple[str, str] = ("before", "after"),
-        alt: str,
-        title: str = "",
-        caption: str = "",
         width: int = 384,
         closest: float = 1.0,
+        **words: Any,
     ):
         if len(labels) != 2:
             raise ValueError(f"expected two labels, for before and after; got {labels!r}")
@@ -78,11 +76,9 @@ class BeforeAfter(Figure):
             after=_encode(pair[1]),
             size=[max(w, width_after), max(h, height)],
             labels=list(labels),
-            alt=alt,
-            title=title,
-            caption=caption,
             width=width,
             closest=closest,
+            **words,
         )
 
 

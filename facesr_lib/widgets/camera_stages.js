@@ -15,41 +15,23 @@ function render({ model, el }) {
   const row = html("div", { class: "facesr-columns" }, ...pair.map(({ node }) => node));
   row.style.setProperty("--facesr-faces", "2");
 
-  const sliders = stages.map(({ trait, name, says }) => {
-    const input = html("input", { type: "range", min: 0, max: says.length - 1, step: 1, "aria-label": name });
-    input.addEventListener("input", () => {
-      model.set(trait, Number(input.value));
-      model.save_changes();
-    });
-    const reading = html("span", { class: "facesr-reading", "aria-hidden": "true" });
-    return { input, reading, node: html("label", { class: "facesr-setting" }, name, input, reading) };
-  });
+  const sliders = stages.map(({ trait, name, says }) =>
+    range(name, 0, says.length - 1, 1, (i) => says[i], (i) => set(model, { [trait]: i })));
   const settings = html("div", { class: "facesr-settings" }, ...sliders.map(({ node }) => node));
   const verdict = html("output", { class: "facesr-verdict", "aria-live": "polite" });
   body.append(row, settings, html("div", { class: "facesr-controls" }, verdict));
 
   const show = () => {
     const k = current();
-    stages.forEach((stage, i) => {
-      const { input, reading } = sliders[i];
-      input.value = String(at(stage));
-      reading.textContent = stage.says[at(stage)];
-      input.setAttribute("aria-valuetext", reading.textContent);
-    });
+    sliders.forEach((slider, i) => slider.show(at(stages[i])));
     sheet.draw(pair[0].canvas, 0);
     sheet.draw(pair[1].canvas, 1 + k);
     verdict.textContent = `${told[k]} ${psnr[k].toFixed(1)} dB from the face.`;
     pair[1].canvas.setAttribute("aria-label", `its photograph: ${told[k]}`);
   };
-  const watcher = new ResizeObserver(() => (body.dataset.wide = String(body.clientWidth >= 520)));
-  watcher.observe(body);
-  for (const { trait } of stages) model.on(`change:${trait}`, show);
   show();
   sheet.loaded.then(show);
-  return () => {
-    watcher.disconnect();
-    for (const { trait } of stages) model.off(`change:${trait}`, show);
-  };
+  return live(model, body, stages.map(({ trait }) => trait), show);
 }
 
 export default { render };

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
-from traitlets import Bytes, Dict, Float, Int, List, Unicode
+from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import camera, opencv
-from facesr_lib.widgets.figure import Figure, check_range, rounded, script, webp
+from facesr_lib.widgets.figure import Album, check_finite, check_range, rounded, script
 
 LARGEST = 128  # pixels per side that a picture of the sheet has
 MOST = 256  # pictures
 
 
-class CameraStages(Figure):
+class CameraStages(Album):
     """Blur, small side, noise and JPEG, a slider each: what they leave of a face, as `CameraPipeline` makes it.
 
     Every combination is photographed before: the figure carries them all and needs no kernel.
@@ -36,10 +37,8 @@ class CameraStages(Figure):
         Of JPEG, 1 to 100, strongest last; 0: none.
     seed : int
         Of the noise.
-    alt : str
-        What the figure shows, for those who cannot see it.
-    title, caption : str
-        Shown above and below.
+    **words
+        ``alt``, ``title`` and ``caption``, as of every `Figure`.
 
     Attributes
     ----------
@@ -57,9 +56,6 @@ class CameraStages(Figure):
     stages = List(Dict(), help="Per slider: its trait, its name, and what it says at each value.").tag(sync=True)
     told = List(Unicode(), help="What befell each picture of the sheet but the first, the face itself.").tag(sync=True)
     psnr = List(Float(), help="Of each of them, in dB.").tag(sync=True)
-    sheet = Bytes(help="The face, then every combination, the last slider fastest: one WebP picture.").tag(sync=True)
-    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
-    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
     blur = Int(0, min=0).tag(sync=True)
     side = Int(0, min=0).tag(sync=True)
     noise = Int(0, min=0).tag(sync=True)
@@ -74,16 +70,13 @@ class CameraStages(Figure):
         noises: Sequence[float] = (0, 10, 25),
         compressions: Sequence[int] = (0, 40, 64),
         seed: int = 0,
-        alt: str,
-        title: str = "",
-        caption: str = "",
+        **words: Any,
     ):
         face = torch.as_tensor(face).detach().float().cpu()
         single = face[None] if face.ndim == 3 else face
         if single.ndim != 4 or single.shape[:2] != (1, 3) or single.shape[2] != single.shape[3]:
             raise ValueError(f"the face has shape {tuple(face.shape)}; give one square picture, (3, S, S).")
-        if not single.isfinite().all():
-            raise ValueError("the face has pixels that are NaN or infinite; repair them.")
+        check_finite("the face", single, "picture")
         check_range("the face", single)
         every = list(product(blurs, sides, noises, compressions))
         if not 1 <= len(every) <= MOST:
@@ -91,8 +84,7 @@ class CameraStages(Figure):
         choices = _choices(every, seed)
         qualities = choices.quality[: len(compressions)].tolist()
         made = camera.stages(single.clamp(0, 1).expand(len(every), -1, -1, -1), choices)["enlarged"]
-        shown, columns = min(single.shape[-1], LARGEST), len(noises) * len(compressions)
-        tiles = images.resize(torch.cat([single, made]), (shown, shown), "box")
+        shown = min(single.shape[-1], LARGEST)
         said = {
             "blur": ("Blur, σ", [f"{value:g}" if value else "none" for value in blurs]),
             "side": ("Made small to", [f"{value} of {camera.REFERENCE}" for value in sides]),
@@ -100,15 +92,14 @@ class CameraStages(Figure):
             "jpeg": ("JPEG, quality", [str(q) if c else "none" for c, q in zip(compressions, qualities, strict=True)]),
         }
         super().__init__(
+            # The face, then every combination, the last slider fastest.
+            images.resize(torch.cat([single, made]), (shown, shown), "box"),
+            columns=len(noises) * len(compressions),
+            quality=80,
             stages=[{"trait": trait, "name": name, "says": says} for trait, (name, says) in said.items()],
             told=choices.sentences(),
             psnr=rounded(metrics.psnr(made, single.expand_as(made)).clamp(max=99)),
-            sheet=webp(images.grid(tiles, columns, pad=0), quality=80),
-            columns=columns,
-            resolution=shown,
-            alt=alt,
-            title=title,
-            caption=caption,
+            **words,
         )
 
 

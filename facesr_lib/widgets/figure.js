@@ -25,5 +25,55 @@ function frame(model, el) {
   return body;
 }
 
+function set(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+/** Calls `show` at each change of these traits, and `resize` at each change of width; returns what ends both. */
+function live(model, body, traits, show, resize = () => {}) {
+  const watcher = new ResizeObserver(() => {
+    body.dataset.wide = String(body.clientWidth >= 520);
+    resize();
+  });
+  watcher.observe(body);
+  for (const trait of traits) model.on(`change:${trait}`, show);
+  return () => {
+    watcher.disconnect();
+    for (const trait of traits) model.off(`change:${trait}`, show);
+  };
+}
+
+/** A labelled slider; `read` names the value aloud and beside it. */
+function range(label, min, max, step, read, input) {
+  const slider = html("input", { type: "range", min, max, step, "aria-label": label });
+  const reading = html("span", { class: "facesr-reading", "aria-hidden": "true" });
+  slider.addEventListener("input", () => input(Number(slider.value)));
+  return {
+    node: html("label", { class: "facesr-setting" }, html("span", { "aria-hidden": "true" }, label), slider, reading),
+    show(value) {
+      slider.value = String(value);
+      reading.textContent = read(value);
+      slider.setAttribute("aria-valuetext", read(value));
+    },
+  };
+}
+
+/** Radio buttons in a row, each before its nodes: `choose(i)` when the reader picks one. */
+function choices(names, choose) {
+  const group = `facesr-${Math.random().toString(36).slice(2)}`; // radio buttons of one figure belong together
+  const radios = names.map((_, i) => {
+    const radio = html("input", { type: "radio", name: group });
+    radio.addEventListener("change", () => choose(i));
+    return radio;
+  });
+  const labels = names.map((nodes, i) => html("label", {}, radios[i], ...nodes));
+  return {
+    node: html("fieldset", { class: "facesr-choice" }, ...labels),
+    radios,
+    check: (i) => radios.forEach((radio, j) => (radio.checked = j === i)),
+  };
+}
+
 /** The URL of a picture held in a trait; the caller revokes it. */
 const pictureUrl = (bytes) => URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));

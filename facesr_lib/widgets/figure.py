@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import anywidget
 import torch
 from PIL import Image
 from torch import Tensor
-from traitlets import Unicode
+from traitlets import Bytes, Int, Unicode
 
 from facesr_lib import images
 
@@ -44,6 +45,8 @@ class Figure(anywidget.AnyWidget):
     def __init__(self, *, alt: str, **traits: Any):
         if not alt.strip():
             raise ValueError("alt is empty: say in a sentence or two what the figure shows")
+        if unknown := traits.keys() - set(self.trait_names()):
+            raise TypeError(f"{type(self).__name__} takes no {', '.join(sorted(unknown))}.")
         super().__init__(alt=alt, **traits)
 
     def __repr__(self) -> str:
@@ -55,6 +58,27 @@ class Figure(anywidget.AnyWidget):
         if bundle is not None:
             bundle[0]["text/plain"] = repr(self)  # anywidget < 0.11 cuts it after 110 characters
         return bundle
+
+
+class Album(Figure):
+    """A figure whose faces are made before and travel with it: square tiles of one picture, the sheet.
+
+    Attributes
+    ----------
+    sheet : bytes
+        The tiles, row by row, as WebP.
+    columns, resolution : int
+        Tiles per row; pixels per side of a tile.
+    """
+
+    sheet = Bytes().tag(sync=True)
+    columns = Int().tag(sync=True)
+    resolution = Int().tag(sync=True)
+
+    def __init__(self, tiles: Tensor, *, columns: int | None = None, quality: int = 90, **traits: Any):
+        columns = columns or math.ceil(math.sqrt(len(tiles)))  # nearly square: WebP allows 16383 pixels a side
+        sheet = webp(images.grid(tiles, columns, pad=0), quality=quality)
+        super().__init__(sheet=sheet, columns=columns, resolution=tiles.shape[-1], **traits)
 
 
 def webp(image: Tensor, **options: Any) -> bytes:
@@ -90,6 +114,13 @@ def check_range(name: str, pictures: Tensor) -> None:
     low, high = (float(bound) for bound in pictures.aminmax())
     if low < -0.25 or high > 1.25:
         raise ValueError(f"{name} ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]: divide bytes by 255.")
+
+
+def check_finite(name: str, values: Tensor, what: str) -> None:
+    """Raise a ``ValueError`` that names the first of these (K, …), each called ``what``, that is NaN or infinite."""
+    finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+    if not finite.all():
+        raise ValueError(f"{name} is NaN or infinite at {what} {int((~finite).int().argmax())}.")
 
 
 def rounded(values: Tensor) -> Any:

@@ -38,10 +38,6 @@ function render({ model, el }) {
     const i = clamp(model.get("sweep"), 0, sweeps.length - 1);
     return [i, clamp(model.get("point"), 0, sweeps[i].values.length - 1)];
   };
-  const set = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
 
   const drawn = tradeOff(sweeps, labels, current);
   const sheet = sheetOf(model);
@@ -57,20 +53,14 @@ function render({ model, el }) {
   const still = beside.map(({ name, first }) => ({ first, ...row(name) }));
   const rows = html("div", { class: "facesr-rows" }, moving.node, ...still.map(({ node }) => node));
 
-  const group = `facesr-${Math.random().toString(36).slice(2)}`; // radio buttons of one figure belong together
-  const radios = sweeps.map((sweep, i) => {
-    const radio = html("input", { type: "radio", name: group });
-    radio.addEventListener("change", () => set("sweep", i));
-    return radio;
-  });
-  const choice = html("fieldset", { class: "facesr-choice", "aria-label": "Which weight is turned" },
-    ...sweeps.map((sweep, i) => html("label", {}, radios[i], swatch(i), sweep.name)));
+  const weights = choices(sweeps.map((sweep, i) => [swatch(i), sweep.name]), (i) => set(model, { sweep: i }));
+  weights.node.setAttribute("aria-label", "Which weight is turned");
   const slider = html("input", { type: "range", min: 0, step: 1 });
-  slider.addEventListener("input", () => set("point", Number(slider.value)));
+  slider.addEventListener("input", () => set(model, { point: Number(slider.value) }));
   const reading = html("span", { class: "facesr-step", "aria-hidden": "true" });
   const values = html("div", { class: "facesr-values", "aria-hidden": "true" });
   body.append(html("div", { class: "facesr-pair" }, drawn.node, rows));
-  if (sweeps.length > 1) body.append(choice);
+  if (sweeps.length > 1) body.append(weights.node);
   body.append(html("div", { class: "facesr-controls" }, slider, reading), values);
 
   const show = () => {
@@ -79,7 +69,7 @@ function render({ model, el }) {
     drawn.show();
     moving.canvases.forEach((canvas, n) => sheet.draw(canvas, sweep.first + k * count + n));
     for (const { canvases, first } of still) canvases.forEach((canvas, n) => sheet.draw(canvas, first + n));
-    radios.forEach((radio, j) => (radio.checked = j === i));
+    weights.check(i);
     const name = `${sweep.name} = ${short(sweep.values[k])}`;
     const numbers = [`${labels[0]}: ${short(sweep.fidelity[k])}`, `${labels[1]}: ${short(sweep.realism[k])}`];
     slider.max = String(sweep.values.length - 1);
@@ -89,18 +79,11 @@ function render({ model, el }) {
     moving.label.textContent = reading.textContent = name;
     values.replaceChildren(...numbers.map((text) => html("span", {}, text)));
   };
-  const watcher = new ResizeObserver(() => {
-    body.dataset.wide = String(body.clientWidth >= 520);
+  sheet.loaded.then(show);
+  return live(model, body, ["sweep", "point"], show, () => {
     drawn.resize();
     show();
   });
-  watcher.observe(body);
-  for (const trait of ["sweep", "point"]) model.on(`change:${trait}`, show);
-  sheet.loaded.then(show);
-  return () => {
-    watcher.disconnect();
-    for (const trait of ["sweep", "point"]) model.off(`change:${trait}`, show);
-  };
 }
 
 export default { render };

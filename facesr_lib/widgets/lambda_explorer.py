@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from traitlets import Bytes, Dict, Int, List, Unicode
+from traitlets import Dict, Int, List, Unicode
 
-from facesr_lib import images
 from facesr_lib.widgets import figure
-from facesr_lib.widgets.figure import Figure, rounded, script, webp
+from facesr_lib.widgets.figure import Album, check_finite, rounded, script
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Sweep:
     faces: Tensor
 
 
-class LambdaExplorer(Figure):
+class LambdaExplorer(Album):
     """A slider through the values of a weight: its place between fidelity and realism, and the faces it gives.
 
     Parameters
@@ -47,10 +46,8 @@ class LambdaExplorer(Figure):
     fidelity, realism : str
         What the two axes are, with the unit, and better which way. An axis is logarithmic where all its values are
         positive and span more than a factor of ten.
-    alt : str
-        What the figure shows, for those who cannot see it.
-    title, caption : str
-        Shown above and below.
+    **words
+        ``alt``, ``title`` and ``caption``, as of every `Figure`.
 
     Attributes
     ----------
@@ -70,9 +67,6 @@ class LambdaExplorer(Figure):
     sweeps = List(Dict(), help="Per sweep: name, values, fidelity, realism, and its first tile.").tag(sync=True)
     beside = List(Dict(), help="Per row of pictures that stay: name and first tile.").tag(sync=True)
     axes = List(Unicode(), help="What fidelity and realism are.").tag(sync=True)
-    sheet = Bytes(help="All faces in one WebP picture, row by row.").tag(sync=True)
-    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
-    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
     count = Int(help="N, faces at each point.").tag(sync=True)
     sweep = Int(0, min=0).tag(sync=True)
     point = Int(0, min=0).tag(sync=True)
@@ -84,9 +78,7 @@ class LambdaExplorer(Figure):
         beside: Mapping[str, Tensor] | None = None,
         fidelity: str,
         realism: str,
-        alt: str,
-        title: str = "",
-        caption: str = "",
+        **words: Any,
     ):
         figure.check_named("sweeps", sweeps)
         batches = {name: _faces(name, sweep) for name, sweep in sweeps.items()}  # (K, N, 3, R, R) each
@@ -109,19 +101,13 @@ class LambdaExplorer(Figure):
         for name, pictures in (beside or {}).items():
             still.append({"name": name, "first": sum(len(part) for part in tiles)})
             tiles.append(_beside(name, pictures, n, side))
-        every = torch.cat(tiles)
-        columns = math.ceil(math.sqrt(len(every)))
         super().__init__(
+            torch.cat(tiles),
             sweeps=entries,
             beside=still,
             axes=[fidelity, realism],
-            sheet=webp(images.grid(every, columns, pad=0), quality=90),
-            columns=columns,
-            resolution=side,
             count=n,
-            alt=alt,
-            title=title,
-            caption=caption,
+            **words,
         )
 
 
@@ -142,9 +128,7 @@ def _faces(name: str, sweep: Sweep) -> Tensor:
         raise ValueError(
             f"{name!r} has {k} values but faces of shape {came}; give ({k}, 3, R, R), or ({k}, N, 3, R, R) for N faces"
         )
-    finite = faces.isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise ValueError(f"'faces' of {name!r} is NaN or infinite at value {int((~finite).int().argmax())}")
+    check_finite(f"'faces' of {name!r}", faces, "value")
     return faces
 
 
@@ -152,9 +136,7 @@ def _numbers(name: str, what: str, values: Sequence[float] | Tensor, k: int) -> 
     numbers = figure.numbers(f"{what!r} of {name!r}", values).double()
     if numbers.shape != (k,):
         raise ValueError(f"{name!r} has {k} values but {what!r} of shape {tuple(numbers.shape)}; give one each, ({k},)")
-    if not numbers.isfinite().all():
-        worst = int((~numbers.isfinite()).int().argmax())
-        raise ValueError(f"{what!r} of {name!r} is NaN or infinite at value {worst}: leave that point out")
+    check_finite(f"{what!r} of {name!r}", numbers, "value")
     return numbers
 
 

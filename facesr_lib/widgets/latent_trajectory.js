@@ -119,10 +119,7 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", `step ${step} of ${lastStep}: ${values.join("; ")}`);
     reading.textContent = `step ${step} of ${lastStep}`;
   };
-  const go = (i) => {
-    model.set("step", stops[i]);
-    model.save_changes();
-  };
+  const go = (i) => set(model, { step: stops[i] });
 
   let timer = 0;
   const play = (on) => {
@@ -139,19 +136,15 @@ function render({ model, el }) {
     go(Number(slider.value));
   });
 
-  const watcher = new ResizeObserver(() => {
-    body.dataset.wide = String(body.clientWidth >= 520);
+  pictures.loaded.then(show);
+  play(false);
+  const forget = live(model, body, ["step"], show, () => {
     for (const part of [map, ...panels]) part.resize();
     show();
   });
-  watcher.observe(body);
-  model.on("change:step", show);
-  pictures.loaded.then(show);
-  play(false);
   return () => {
     play(false);
-    watcher.disconnect();
-    model.off("change:step", show);
+    forget();
   };
 }
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from traitlets import Bytes, Dict, Int, List
+from traitlets import Dict, Int, List
 
-from facesr_lib import images
-from facesr_lib.widgets.figure import Figure, check_named, numbers, rounded, script, webp
+from facesr_lib.widgets.figure import Album, check_finite, check_named, numbers, rounded, script
 
 if TYPE_CHECKING:
     from facesr_lib.prior import FacePrior
@@ -41,7 +40,7 @@ class Run:
     losses: Mapping[str, Tensor]
 
 
-class LatentTrajectory(Figure):
+class LatentTrajectory(Album):
     """A slider through a search: the latent's path in a plane, the face at that step, and the losses.
 
     Parameters
@@ -50,10 +49,8 @@ class LatentTrajectory(Figure):
         Name of the method → its search, all on the same face; up to six.
     background : (M, 2), optional
         Ordinary faces in the same plane, drawn as a cloud behind the paths.
-    alt : str
-        What the figure shows, for those who cannot see it.
-    title, caption : str
-        Shown above and below.
+    **words
+        ``alt``, ``title`` and ``caption``, as of every `Figure`.
 
     Attributes
     ----------
@@ -70,9 +67,6 @@ class LatentTrajectory(Figure):
     _esm = script("chart.js", "latent_trajectory.js")
 
     runs = List(Dict(), help="Per run: name, steps, path, losses, and its first tile in the sheet.").tag(sync=True)
-    sheet = Bytes(help="The faces of all runs in one WebP picture, row by row.").tag(sync=True)
-    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
-    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
     background: List[list[float]] = List(help="Points (x, y).").tag(sync=True)
     step = Int().tag(sync=True)
 
@@ -81,9 +75,7 @@ class LatentTrajectory(Figure):
         runs: Mapping[str, Run],
         *,
         background: Tensor | None = None,
-        alt: str,
-        title: str = "",
-        caption: str = "",
+        **words: Any,
     ):
         check_named("runs", runs)
         runs = {name: _checked(name, run) for name, run in runs.items()}
@@ -93,12 +85,9 @@ class LatentTrajectory(Figure):
         background = torch.empty(0, 2) if background is None else numbers("background", background)
         if background.ndim != 2 or background.shape[1] != 2 or not background.isfinite().all():
             raise ValueError(f"background must be finite points (M, 2), got shape {tuple(background.shape)}")
-        faces = torch.cat([run.faces.float() for run in runs.values()])
-        columns = math.ceil(math.sqrt(len(faces)))  # nearly square: WebP allows 16383 pixels a side
-        first = [0]
-        for run in runs.values():
-            first.append(first[-1] + len(run.steps))
+        first = accumulate((len(run.steps) for run in runs.values()), initial=0)
         super().__init__(
+            torch.cat([run.faces.float() for run in runs.values()]),
             runs=[
                 {
                     "name": name,
@@ -110,14 +99,9 @@ class LatentTrajectory(Figure):
                 }
                 for start, (name, run) in zip(first, runs.items(), strict=False)
             ],
-            sheet=webp(images.grid(faces, columns, pad=0), quality=90),
-            columns=columns,
-            resolution=sizes.pop(),
             background=rounded(background),
             step=max(int(run.steps[-1]) for run in runs.values()),
-            alt=alt,
-            title=title,
-            caption=caption,
+            **words,
         )
 
     @classmethod
@@ -128,9 +112,8 @@ class LatentTrajectory(Figure):
         *,
         image: int = 0,
         background: Tensor | None = None,
-        alt: str,
-        title: str = "",
         caption: str | None = None,
+        **words: Any,
     ) -> LatentTrajectory:
         """Show what a search, or several searches on the same face, recorded.
 
@@ -144,10 +127,8 @@ class LatentTrajectory(Figure):
             Which image of the batch.
         background : (M, L, d) or (M, d), optional
             Codes of ordinary faces, drawn as a cloud behind the path.
-        alt, title
-            As for the class.
         caption : str, optional
-            Default: what the plane is, and how much of the movement lies in it.
+            Default: what the plane is, and how much of the movement lies in it. ``alt`` and ``title``: `Figure`'s.
 
         Raises
         ------
@@ -180,7 +161,7 @@ class LatentTrajectory(Figure):
                 f"The plane: the two directions in which the {whose} most, with {plane.share:.0%} of the variance."
             )
         cloud = None if background is None else plane.project(_cloud(background, next(iter(codes.values()))))
-        return cls(runs, background=cloud, alt=alt, title=title, caption=caption)
+        return cls(runs, background=cloud, caption=caption, **words)
 
 
 class _PrincipalPlane:
@@ -234,9 +215,7 @@ def _checked(name: str, run: Run) -> Run:
     if run.faces.ndim != 4 or run.faces.shape[:2] != (k, 3) or not 0 < run.faces.shape[2] == run.faces.shape[3]:
         raise ValueError(f"{name!r} has {k} steps but faces of shape {tuple(run.faces.shape)}; give ({k}, 3, R, R)")
     for what, values in {"path": run.path, "faces": run.faces, **run.losses}.items():
-        finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
-        if not finite.all():
-            raise ValueError(f"{what!r} of {name!r} is NaN or infinite from entry {int((~finite).int().argmax())} on")
+        check_finite(f"{what!r} of {name!r}", values, "entry")
     for term, values in run.losses.items():
         if values.ndim != 1 or not len(values):
             raise ValueError(f"loss {term!r} of {name!r} has shape {tuple(values.shape)}; give a value per step, (S,)")

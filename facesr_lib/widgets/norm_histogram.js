@@ -36,31 +36,12 @@ function histogram(model, series) {
   });
 }
 
-/** A labelled range; `read` names the value aloud and beside the slider. */
-function range(label, min, max, step, read, input) {
-  const slider = html("input", { type: "range", min, max, step, "aria-label": label });
-  const reading = html("span", { class: "facesr-reading", "aria-hidden": "true" });
-  slider.addEventListener("input", () => input(Number(slider.value)));
-  return {
-    node: html("label", { class: "facesr-setting" }, html("span", { "aria-hidden": "true" }, label), slider, reading),
-    show(value) {
-      slider.value = String(value);
-      reading.textContent = read(value);
-      slider.setAttribute("aria-valuetext", read(value));
-    },
-  };
-}
-
 function render({ model, el }) {
   const body = frame(model, el);
   const series = model.get("series");
   const d = model.get("dof");
   const width = model.get("bin_width");
   const end = width * (model.get("density").length - 1);
-  const set = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
   const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${String(Number((100 * share).toPrecision(3)))} %`);
 
   const drawn = histogram(model, series);
@@ -72,7 +53,7 @@ function render({ model, el }) {
     const box = html("input", { type: "checkbox" });
     box.addEventListener("change", () => {
       const shown = series.filter(({ name }) => (name === one.name ? box.checked : model.get("shown").includes(name)));
-      set("shown", shown.map(({ name }) => name));
+      set(model, { shown: shown.map(({ name }) => name) });
     });
     const beyond = html("td", {});
     const numbers = [short(one.mean), short(one.std), String(Number(one.ks.toPrecision(2))), percent(one.outside)];
@@ -86,9 +67,9 @@ function render({ model, el }) {
       html("tr", {}, html("th", { scope: "row" }, html("span", {}, curve, "χ²")), ...reference)));
 
   const least = Math.min(end, Math.ceil((1.05 * model.get("band")[1]) / width) * width);
-  const axisEnd = range("Axis ends at", least, end, width, (v) => short(v), (v) => set("upper", v));
+  const axisEnd = range("Axis ends at", least, end, width, (v) => short(v), (v) => set(model, { upper: v }));
   const bar = range("Width of a bar", 0, COARSENESS.length - 1, 1, (i) => short(width * COARSENESS[i]),
-    (i) => set("coarseness", COARSENESS[i]));
+    (i) => set(model, { coarseness: COARSENESS[i] }));
   body.append(drawn.node, table,
     html("div", { class: "facesr-settings" }, axisEnd.node, bar.node));
 
@@ -103,17 +84,7 @@ function render({ model, el }) {
       beyond.textContent = percent(1 - counts.slice(0, bins).reduce((sum, c) => sum + c, 0) / size);
     });
   };
-  const watcher = new ResizeObserver(() => {
-    body.dataset.wide = String(body.clientWidth >= 520);
-    show();
-  });
-  watcher.observe(body);
-  const traits = ["shown", "upper", "coarseness"].map((name) => `change:${name}`);
-  for (const trait of traits) model.on(trait, show);
-  return () => {
-    watcher.disconnect();
-    for (const trait of traits) model.off(trait, show);
-  };
+  return live(model, body, ["shown", "upper", "coarseness"], show, show);
 }
 
 export default { render };

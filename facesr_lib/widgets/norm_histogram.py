@@ -11,7 +11,7 @@ from torch import Tensor
 from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib.plots import chi2_pdf
-from facesr_lib.widgets.figure import Figure, check_named, numbers, rounded, script
+from facesr_lib.widgets.figure import Figure, check_finite, check_named, numbers, rounded, script
 
 FINEST = 512  # bins at most; they travel, the codes do not
 COARSEST = 16  # finest bins in a bar
@@ -32,8 +32,8 @@ class NormHistogram(Figure):
         d, to be checked against the codes. Default: theirs.
     alt : str, optional
         Default: the sets with their numbers, in words.
-    title, caption : str
-        Shown above and below.
+    **words
+        ``title`` and ``caption``, as of every `Figure`.
 
     Attributes
     ----------
@@ -67,8 +67,7 @@ class NormHistogram(Figure):
         dof: int | None = None,
         *,
         alt: str | None = None,
-        title: str = "",
-        caption: str = "",
+        **words: Any,
     ):
         from scipy import stats
 
@@ -108,8 +107,7 @@ class NormHistogram(Figure):
             shown=list(codes),
             upper=float(edges[-1]),
             alt=_in_words(series, d) if alt is None else alt,
-            title=title,
-            caption=caption,
+            **words,
         )
 
 
@@ -119,9 +117,7 @@ def _checked(name: str, codes: Any, d: int | None) -> Tensor:
         raise ValueError(f"{name!r} has shape {tuple(v.shape)}; give codes (n, d), at least two.")
     if d not in (None, v.shape[1]):
         raise ValueError(f"{name!r} has codes of {v.shape[1]} dimensions where dof is {d}: they follow different χ²")
-    finite = v.isfinite().all(1)
-    if not finite.all():
-        raise ValueError(f"{name!r} is NaN or infinite from row {int((~finite).int().argmax())} on")
+    check_finite(repr(name), v, "row")
     return v
 
 

@@ -12,19 +12,6 @@ function shuffled(count, seed) {
   return order;
 }
 
-/** Radio buttons in a row: `choose(i)` when the reader picks one. */
-function choices(label, names, choose) {
-  const group = `facesr-${Math.random().toString(36).slice(2)}`;
-  const radios = names.map((_, i) => {
-    const radio = html("input", { type: "radio", name: group });
-    radio.addEventListener("change", () => choose(i));
-    return radio;
-  });
-  const node = html("fieldset", { class: "facesr-choice" }, html("legend", {}, label),
-    ...names.map((name, i) => html("label", {}, radios[i], name)));
-  return { node, radios, check: (i) => radios.forEach((radio, j) => (radio.checked = j === i)) };
-}
-
 function render({ model, el }) {
   const body = frame(model, el);
   const [scales, methods, guess, psnr, residual, count] =
@@ -33,10 +20,6 @@ function render({ model, el }) {
   const TRUTH = methods.length; // after the methods; −1 is the small picture
   const start = Math.floor(Math.random() * 1e6); // another order at each visit
   const picks = new Map(); // question → what was picked
-  const set = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
   const at = () => [clamp(model.get("scale"), 0, scales.length - 1), clamp(model.get("face"), 0, count - 1)];
   const tile = (s, n, m) => {
     if (m === TRUTH) return scales.length * (methods.length + 1) * count + n;
@@ -46,11 +29,13 @@ function render({ model, el }) {
   const numbers = (s, n, m) =>
     m < 0 || m === TRUTH ? [] : [`${psnr[s][m][n].toFixed(1)} dB`, `residual ${residual[s][m][n].toFixed(1)}`];
 
-  const modes = choices("What to do", ["compare", "guess the truth"], (i) => set({ mode: ["look", "guess"][i] }));
-  const scaling = choices("Scale", scales.map((s) => `${s}×`), (i) => set({ scale: i }));
+  const modes = choices([["compare"], ["guess the truth"]], (i) => set(model, { mode: ["look", "guess"][i] }));
+  modes.node.prepend(html("legend", {}, "What to do"));
+  const scaling = choices(scales.map((s) => [`${s}×`]), (i) => set(model, { scale: i }));
+  scaling.node.prepend(html("legend", {}, "Scale"));
   const thumbs = Array.from({ length: count }, (_, n) => {
     const radio = html("input", { type: "radio", name: `${modes.radios[0].name}-face`, "aria-label": `Face ${n + 1}` });
-    radio.addEventListener("change", () => set({ face: n }));
+    radio.addEventListener("change", () => set(model, { face: n }));
     const canvas = sheet.canvas();
     return { radio, canvas, node: html("label", { class: "facesr-thumb" }, radio, canvas) };
   });
@@ -58,7 +43,7 @@ function render({ model, el }) {
   const gallery = html("div", { class: "facesr-gallery" });
   const next = html("button", { type: "button", class: "facesr-play" }, "Next face");
   next.addEventListener("click", () => {
-    set({ face: (at()[1] + 1) % count });
+    set(model, { face: (at()[1] + 1) % count });
     gallery.querySelector("button")?.focus();
   });
   const verdict = html("output", { class: "facesr-verdict", "aria-live": "polite" });
@@ -93,7 +78,7 @@ function render({ model, el }) {
       button.addEventListener("click", () => {
         picks.set(`${s},${n}`, m);
         const [right, asked] = model.get("score");
-        set({ score: [right + (m === TRUTH), asked + 1] });
+        set(model, { score: [right + (m === TRUTH), asked + 1] });
         show();
         next.focus();
       });
@@ -126,15 +111,8 @@ function render({ model, el }) {
         [...methods.keys()].map((m) => `${methods[m]} ${numbers(s, n, m)[0]}`).join(", ") + ".";
     }
   };
-  const watcher = new ResizeObserver(() => (body.dataset.wide = String(body.clientWidth >= 520)));
-  watcher.observe(body);
-  const traits = ["face", "scale", "mode"];
-  for (const trait of traits) model.on(`change:${trait}`, show);
   sheet.loaded.then(show);
-  return () => {
-    watcher.disconnect();
-    for (const trait of traits) model.off(`change:${trait}`, show);
-  };
+  return live(model, body, ["face", "scale", "mode"], show);
 }
 
 export default { render };

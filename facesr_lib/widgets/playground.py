@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from traitlets import Bytes, Enum, Int, List, Unicode
+from traitlets import Enum, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import Downsample
-from facesr_lib.widgets.figure import Figure, check_range, numbers, rounded, script, webp
+from facesr_lib.widgets.figure import Album, check_finite, check_range, numbers, rounded, script
 
 LARGEST = 256  # pixels per side that a picture has on the page
 PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
 
 
-class Playground(Figure):
+class Playground(Album):
     """Pick a face and a scale, see what every method makes of it; or guess which picture is the truth.
 
     Everything is computed before: the figure carries N × S × (M + 1) + N pictures and needs no kernel.
@@ -35,10 +35,8 @@ class Playground(Figure):
         between a result made small and the small picture.
     guess : sequence of str, optional
         The methods that the truth hides among; by default all but interpolations.
-    alt : str
-        What the figure shows, for those who cannot see it.
-    title, caption : str
-        Shown above and below.
+    **words
+        ``alt``, ``title`` and ``caption``, as of every `Figure`.
 
     Attributes
     ----------
@@ -62,9 +60,6 @@ class Playground(Figure):
     guess = List(Int(), help="Places of the methods that the truth hides among.").tag(sync=True)
     psnr = List(List(), help="PSNR in dB: scale, method, face.").tag(sync=True)
     residual = List(List(), help="Residual in grey levels: scale, method, face.").tag(sync=True)
-    sheet = Bytes(help="Per scale the inputs and each method's faces, then the truth: one WebP picture.").tag(sync=True)
-    columns = Int(help="Tiles per row of the sheet.").tag(sync=True)
-    resolution = Int(help="Pixels per side of a tile.").tag(sync=True)
     count = Int(help="N, faces.").tag(sync=True)
     face = Int(0, min=0).tag(sync=True)
     scale = Int(0, min=0).tag(sync=True)
@@ -79,9 +74,7 @@ class Playground(Figure):
         lowres: Mapping[int, Tensor] | None = None,
         operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample,
         guess: Sequence[str] | None = None,
-        alt: str,
-        title: str = "",
-        caption: str = "",
+        **words: Any,
     ):
         truth = _checked("truth", truth, None)
         side = truth.shape[-1]
@@ -113,21 +106,16 @@ class Playground(Figure):
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
             errors = [(small(image) - given).square().mean((1, 2, 3)).sqrt() for image in made]
             residual.append([rounded(255 * error) for error in errors])
-        every = torch.cat([*tiles, _tile(truth)])
-        columns = math.ceil(math.sqrt(len(every)))
         super().__init__(
+            torch.cat([*tiles, _tile(truth)]),  # per scale the inputs and each method's faces, then the truth
+            quality=88,
             scales=list(faces),
             methods=names,
             guess=[names.index(name) for name in guess],
             psnr=psnr,
             residual=residual,
-            sheet=webp(images.grid(every, columns, pad=0), quality=88),
-            columns=columns,
-            resolution=every.shape[-1],
             count=len(truth),
-            alt=alt,
-            title=title,
-            caption=caption,
+            **words,
         )
 
 
@@ -137,8 +125,7 @@ def _checked(name: str, pictures: Tensor, shape: torch.Size | None) -> Tensor:
     if not square or (shape is not None and pictures.shape != shape):
         wanted = "(N, 3, R, R)" if shape is None else tuple(shape)
         raise ValueError(f"{name} has shape {tuple(pictures.shape)}; give {wanted}")
-    if not pictures.isfinite().all():
-        raise ValueError(f"{name} has pixels that are NaN or infinite")
+    check_finite(name, pictures, "face")
     check_range(name, pictures)
     return pictures.clamp(0, 1)
 
