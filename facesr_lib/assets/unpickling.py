@@ -1,8 +1,8 @@
 """Read other people's checkpoints without running them.
 
-A pickle is a program: ``REDUCE`` calls whatever it names. Here its opcodes are read one by one by `_run`, which knows
-how to build tensors, numpy arrays and plain containers, and has no instruction that imports or calls anything else.
-Modules and other objects become an inert `Stub`: the name of their class and what was in them.
+A pickle is a program: ``REDUCE`` calls whatever it names. Here its opcodes are read one by one by `_Reader`,
+which knows how to build tensors, numpy arrays and plain containers, and has no instruction that imports or calls
+anything else. Modules and other objects become an inert `Stub`: the name of their class and what was in them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -54,19 +54,15 @@ def load(path: str | os.PathLike[str]) -> Any:
     ------
     FileNotFoundError
         There is no such file.
-    UnsafePickle
-        It wants to call something that builds neither tensors nor containers. Nothing was executed.
     ValueError
-        It is empty, truncated, damaged, or no checkpoint.
+        It is empty, truncated, damaged, or no checkpoint; `UnsafePickle`, if it wants to call something else.
     """
     path = files.expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
     try:
-        budget = _Budget(4 * path.stat().st_size)  # a pickled tensor takes three: text, bytes, storage
-        if zipfile.is_zipfile(path):
-            return _read_zip(path, budget)
-        return _read_stream(io.BytesIO(path.read_bytes()), budget)
+        reader = _Reader(path.stat().st_size)
+        return reader.zipped(path) if zipfile.is_zipfile(path) else reader.plain(io.BytesIO(path.read_bytes()))
     except UnsafePickle as error:
         raise UnsafePickle(f"{path}: {error}. Nothing was executed; do not trust this file.") from None
     except OSError:
@@ -105,24 +101,8 @@ def state_dict(contents: object) -> dict[str, Tensor]:
     return tensors
 
 
-class _Budget:
-    """Bytes that may still be built: no announced size is believed, and no value is copied again and again."""
-
-    def __init__(self, left: int):
-        self.left = left
-
-    def spend(self, amount: int) -> None:
-        self.left -= amount
-        if self.left < 0:
-            raise ValueError("its contents are larger than the file")
-
-
-class _Storage(NamedTuple):
-    data: Tensor  # (numel,)
-
-
-class _Storages(dict[str, _Storage]):
-    """What persistent ids refer to: storages by key, made when they are first mentioned."""
+class _Storages(dict[str, Tensor]):
+    """What persistent ids refer to: storages (numel,) by key, made when they are first mentioned."""
 
     def __init__(self, make: Callable[[str, torch.dtype, int], Tensor]):
         self.make = make
@@ -134,106 +114,129 @@ class _Storages(dict[str, _Storage]):
             case ("storage", str(kind), str(key), _, int(numel), *view) if numel >= 0 and not any(view):
                 dtype = _DTYPES[kind]
                 if key not in self:
-                    self[key] = _Storage(self.make(key, dtype, numel))
-                if self[key].data.dtype != dtype:
+                    self[key] = self.make(key, dtype, numel)
+                if self[key].dtype != dtype:
                     raise ValueError(f"storage {key} is used with two types")
                 return self[key]
         raise ValueError("unknown kind of persistent id")
 
 
-def _read_zip(path: Path, budget: _Budget) -> object:
-    """Read torch's zip format: a program, and one file per storage."""
-    with zipfile.ZipFile(path) as archive:
-        (program,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+class _Reader:
+    """Reads one file, and builds a few times its size at most: announced sizes are not believed, copies are counted."""
 
-        def read(name: str) -> bytes:
-            info = archive.getinfo(name)
-            budget.spend(info.file_size)
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"{name} is compressed")
-            return archive.read(info)
+    def __init__(self, size: int):
+        self.left = 4 * size  # bytes; a pickled tensor takes three times its own: text, bytes, storage
+
+    def spend(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise ValueError("its contents are larger than the file")
+
+    def zipped(self, path: Path) -> object:
+        """Read torch's zip format: a program, and one file per storage."""
+        with zipfile.ZipFile(path) as archive:
+            (program,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+
+            def read(name: str) -> bytes:
+                info = archive.getinfo(name)
+                self.spend(info.file_size)
+                if info.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{name} is compressed")
+                return archive.read(info)
+
+            def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+                return _values(read(f"{program.removesuffix('data.pkl')}data/{key}"), dtype, numel)
+
+            return self.run(io.BytesIO(read(program)), _Storages(make))
+
+    def plain(self, stream: io.BytesIO) -> object:
+        """Read a plain pickle, or torch's legacy format: magic number, version, system, object, keys, raw storages."""
+        first = self.run(stream)
+        if type(first) is not int or first != _LEGACY_MAGIC:
+            return first
+        version, system = self.run(stream), self.run(stream)
+        if version != 1001 or system["little_endian"] is not True:
+            raise ValueError("an unknown version of torch's legacy format, or written on a big-endian machine")
 
         def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
-            return _values(read(f"{program.removesuffix('data.pkl')}data/{key}"), dtype, numel)
+            self.spend(numel * dtype.itemsize)
+            return torch.zeros(numel, dtype=dtype)
 
-        return _run(io.BytesIO(read(program)), budget, _Storages(make))
+        storages = _Storages(make)
+        contents, keys = self.run(stream, storages), self.run(stream)
+        if set(map(_key, keys)) != storages.keys():
+            raise ValueError("its list of storages does not match its contents")
+        for data in (storages[key] for key in keys):
+            numel = int.from_bytes(stream.read(8), "little")
+            data.copy_(_values(stream.read(data.nbytes), data.dtype, numel))
+        return contents
+
+    def run(self, stream: io.BytesIO, persistent: Callable[[object], object] | None = None) -> Any:
+        """Run one pickle on a stack machine."""
+        stack: list[Any] = []
+        marks: list[int] = []
+        memo: dict[int, Any] = {}
+        makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
+        makers |= {"REDUCE": self.call, "BUILD": self.build} | (
+            {"BINPERSID": persistent} if persistent is not None else {}
+        )
+        argument: Any
+        for opcode, argument, _ in pickletools.genops(stream):
+            name, takes = opcode.name, opcode.stack_before
+            if name == "STOP":
+                return stack.pop()
+            if name == "MARK":
+                marks.append(len(stack))
+            elif name == "DUP":
+                stack.append(stack[-1])
+            elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                memo[len(memo) if argument is None else argument] = stack[-1]
+            elif name in makers:  # takes what pickletools says that it takes, and makes one thing of it, or none
+                mark = pickletools.markobject
+                start = marks.pop() - takes.index(mark) if mark in takes else len(stack) - len(takes)
+                if start < 0:
+                    raise ValueError("the stack is empty")
+                given = [argument] if opcode.arg else []
+                stack[start:] = [makers[name](*stack[start:], *given)][: len(opcode.stack_after)]
+            else:
+                raise ValueError(f"the pickle opcode {name} is not supported")
+        raise ValueError("the pickle does not end")
+
+    def call(self, function: Any, arguments: Any) -> object:
+        self.spend(_size(arguments))
+        if function == "torch.storage._load_from_bytes":
+            return self.plain(io.BytesIO(*arguments))
+        if not isinstance(function, Global) or function not in _CALLS:
+            _refuse(function)
+        return _CALLS[function](*arguments)
+
+    def build(self, target: Any, state: Any) -> object:
+        self.spend(_size(state if isinstance(state, tuple) else [state]))
+        match target, state:
+            case Stub(), _:
+                target.state.update(state if isinstance(state, dict) else {"__state__": state})
+            case dict(), dict():
+                pass  # the attributes of an OrderedDict, such as a state dict's _metadata
+            case np.dtype(), (_, "<" | "|" | "=", None, None, None, *_):
+                pass  # the dtype's name has said it all
+            case np.ndarray(), (int(), tuple(shape), np.dtype() as dtype, int(fortran), bytes(raw)):
+                values = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")  # checks the sizes
+                target.__setstate__((1, values.shape, dtype, bool(fortran), raw))  # type: ignore[arg-type]
+            case _:
+                raise ValueError(f"a {type(target).__name__} with an unknown state")
+        return target
 
 
-def _read_stream(stream: io.BytesIO, budget: _Budget) -> object:
-    """Read a plain pickle, or torch's legacy format: magic number, version, system, object, keys, raw storages."""
-    first = _run(stream, budget)
-    if type(first) is not int or first != _LEGACY_MAGIC:
-        return first
-    version, system = _run(stream, budget), _run(stream, budget)
-    if version != 1001 or system["little_endian"] is not True:
-        raise ValueError("an unknown version of torch's legacy format, or written on a big-endian machine")
-
-    def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
-        budget.spend(numel * dtype.itemsize)
-        return torch.zeros(numel, dtype=dtype)
-
-    storages = _Storages(make)
-    contents, keys = _run(stream, budget, storages), _run(stream, budget)
-    if set(map(_key, keys)) != storages.keys():
-        raise ValueError("its list of storages does not match its contents")
-    for data in (storages[key].data for key in keys):
-        numel = int.from_bytes(stream.read(8), "little")
-        data.copy_(_values(stream.read(data.nbytes), data.dtype, numel))
-    return contents
+def _size(parts: Any) -> int:
+    return sum(
+        len(part) for part in parts if isinstance(part, (str, bytes, bytearray, tuple, list, dict, set, frozenset))
+    )
 
 
 def _values(raw: bytes, dtype: torch.dtype, numel: int) -> Tensor:
     if len(raw) != numel * dtype.itemsize:
         raise ValueError(f"a storage does not hold {numel} values of {dtype}")
     return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-
-
-def _run(stream: io.BytesIO, budget: _Budget, persistent: Callable[[object], object] | None = None) -> Any:
-    """Run one pickle on a stack machine."""
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
-
-    def call(function: Any, arguments: Any) -> object:
-        budget.spend(sum(len(part) for part in arguments if isinstance(part, _SIZED)))
-        if function == "torch.storage._load_from_bytes":
-            return _read_stream(io.BytesIO(*arguments), budget)
-        if not isinstance(function, Global) or function not in _CALLS:
-            _refuse(function)
-        return _CALLS[function](*arguments)
-
-    def build(target: Any, state: Any) -> object:
-        parts = state if isinstance(state, tuple) else [state]
-        budget.spend(sum(len(part) for part in parts if isinstance(part, _SIZED)))
-        return _set_state(target, state)
-
-    makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
-    makers |= {"REDUCE": call, "BUILD": build} | ({"BINPERSID": persistent} if persistent is not None else {})
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(stream):
-        match opcode.name:
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                marks.append(len(stack))
-            case "DUP":
-                stack.append(stack[-1])
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case name if (
-                name in makers
-            ):  # takes what pickletools says that it takes, and makes one thing of it, or none
-                takes, mark = opcode.stack_before, pickletools.markobject
-                start = marks.pop() - takes.index(mark) if mark in takes else len(stack) - len(takes)
-                if start < 0:
-                    raise ValueError("the stack is empty")
-                given = [argument] if opcode.arg else []
-                stack[start:] = [makers[name](*stack[start:], *given)][: len(opcode.stack_after)]
-            case name:
-                raise ValueError(f"the pickle opcode {name} is not supported")
-    raise ValueError("the pickle does not end")
 
 
 def _refuse(function: object, *_: object) -> NoReturn:
@@ -266,33 +269,17 @@ def _new(kind: Global, *_: object) -> object:
     return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(str(kind))
 
 
-def _set_state(target: Any, state: Any) -> object:
-    match target, state:
-        case Stub(), _:
-            target.state.update(state if isinstance(state, dict) else {"__state__": state})
-        case dict(), dict():
-            pass  # the attributes of an OrderedDict, such as a state dict's _metadata
-        case np.dtype(), (_, "<" | "|" | "=", None, None, None, *_):
-            pass  # the dtype's name has said it all
-        case np.ndarray(), (int(), tuple(shape), np.dtype() as dtype, int(fortran), bytes(raw)):
-            values = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")  # checks the sizes
-            target.__setstate__((1, values.shape, dtype, bool(fortran), raw))  # type: ignore[arg-type]
-        case _:
-            raise ValueError(f"a {type(target).__name__} with an unknown state")
-    return target
-
-
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
     """Build a view into a storage that has been checked to lie inside it."""
-    if not isinstance(storage, _Storage) or not len(size) == len(stride) <= 64:
+    if not isinstance(storage, Tensor) or storage.ndim != 1 or not len(size) == len(stride) <= 64:
         raise ValueError("a tensor without a storage or with unlike size and stride")
     if any(type(n) is not int or not 0 <= n < 2**48 for n in (offset, *size, *stride)):
         raise ValueError("a tensor with an impossible size")
-    numel, held = math.prod(size), len(storage.data)
+    numel, held = math.prod(size), len(storage)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if numel and (last >= held or numel > held):
         raise ValueError("a tensor reaches beyond its storage")
-    return storage.data.as_strided(size, stride, offset) if numel else storage.data.new_empty(size)
+    return storage.as_strided(size, stride, offset) if numel else storage.new_empty(size)
 
 
 def _dtype(name: Any, *_: object) -> np.dtype:
@@ -306,16 +293,15 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
 
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_SIZED = (str, bytes, bytearray, tuple, list, dict, set, frozenset)
 _DTYPES = {"torch.ByteStorage": torch.uint8, "torch.CharStorage": torch.int8} | {
     f"torch.{name}Storage": getattr(torch, name.lower())
     for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Bool")
 }
-_VALUES = (
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-)
+_VALUES = [
+    code.name
+    for code in pickletools.opcodes
+    if code.arg and not code.stack_before and code.stack_after not in ([], [pickletools.anyobject])
+]
 _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_VALUES, lambda value: value),
     **dict.fromkeys(("NONE", "PROTO", "FRAME", "POP", "POP_MARK"), lambda *_: None),
