@@ -96,9 +96,9 @@ def test_faces_are_chosen_by_number():
     assert restored(leave=[2]) == [1, 3]
     assert restored(only=[1, 3], leave=[3]) == [1]
     assert restored(only=[]) == []
-    for chosen in ({"only": [9]}, {"leave": [0]}):
+    for chosen in ({"only": [9]}, {"leave": [4]}):
         with pytest.raises(
-            ValueError, match=r"there is no face [90] in this photograph: they are numbered from 1 to 3"
+            ValueError, match=r"there is no face [94] in this photograph: they are numbered from 1 to 3"
         ):
             restored(**chosen)
 
@@ -251,6 +251,32 @@ def test_ctrl_c_keeps_the_faces_that_are_done(stub):
     assert torch.equal(result.image, first.image)
 
 
+@pytest.mark.parametrize("last", ["paste_", "noise_level", "view"])
+def test_ctrl_c_within_a_paste_leaves_no_face_half_pasted(stub, monkeypatch, last):
+    faces, method, canvases = [at(5, 10, 36), at(60, 60, 40)], stub(textured), []
+    enlarged, real = photo.enlarged, getattr(photo, last)
+
+    def seen(*given):
+        canvases.append(enlarged(*given))
+        return canvases[0]
+
+    def interrupted(*given):
+        result = real(*given)
+        if (canvases[0] != scene())[:, 60:, 60:].any():  # the second face is there, as a whole or in part
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(photo, "enlarged", seen)
+        patched.setattr(photo, last, interrupted)
+        result = restore_photo(scene(), method, 1, faces=faces, grain=True, progress=False)
+    first = restore_photo(scene(), method, 1, faces=faces, grain=True, only=[1], progress=False)
+    assert result.interrupted
+    assert [face.restored for face in result.faces] == [True, False]
+    assert (result.faces[1].note, result.faces[1].mask) == ("", "")
+    assert torch.equal(result.image, first.image)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -267,6 +293,7 @@ def test_ctrl_c_keeps_the_faces_that_are_done(stub):
         ({"faces": 3}, r"faces are what detection\.find gives"),
         ({"only": 1}, "only is a list of numbers of faces, such as .*; got 1"),
         ({"leave": 2}, "leave is a list of numbers of faces"),
+        ({"leave": [0]}, r"leave is a list of numbers of faces, such as .*; got \[0\]"),
         ({"smallest": "small"}, "smallest must be a finite number, at least 0; got 'small'"),
         (
             {"image": torch.zeros(3, 1, 1).expand(3, 5000, 8000)},
@@ -522,8 +549,10 @@ def family(tmp_path):
 def test_the_command_restores_a_photograph(family, tmp_path, capsys):
     before, out = family.read_bytes(), tmp_path / "out"
     command = ["restore", str(family), "--out", str(out), "--scale", "1"]
-    assert cli.main([*command, "--only", "1,4", "--strength", "0.8"]) == 0
-    assert "family.jpg  2 of 6 faces restored" in capsys.readouterr().out
+    assert cli.main([*command, "--only", "1,4", "--strength", "0.8", "--set", "tile=64"]) == 0
+    said = capsys.readouterr()
+    assert "family.jpg  2 of 6 faces restored" in said.out
+    assert "faces: 100%" in said.err
     assert family.read_bytes() == before
     assert sorted(path.name for path in out.iterdir()) == ["family-faces.png", "family.jpg", "family.json"]
     with Image.open(out / "family.jpg") as written:
@@ -534,8 +563,11 @@ def test_the_command_restores_a_photograph(family, tmp_path, capsys):
         assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "1927:10:24 11:00:00"
         assert written.info["icc_profile"]
     told = json.loads((out / "family.json").read_text())
+    setting = {name: told[name] for name in ("photo", "method", "scale", "strength", "background", "smallest", "grain")}
+    assert list(setting.values()) == ["family.jpg", "esrgan", 1, 0.8, "bicubic", 32, False]
+    assert (told["seed"], told["interrupted"]) == (0, False)
+    assert told["options"] == {"weights": "esrgan", "tile": 64, "overlap": 16}
     assert [face["number"] for face in told["faces"] if face["restored"]] == [1, 4]
-    assert told["method"] == "esrgan"
     assert {face["detector"] for face in told["faces"]} == {"yunet"}
     found = [Found(**at(0, 0, 9).__dict__ | {"points": torch.tensor(face["points"])}) for face in told["faces"]]
     sure = {face["landmarks"] for face in told["faces"]} == {"dlib"}
@@ -543,7 +575,7 @@ def test_the_command_restores_a_photograph(family, tmp_path, capsys):
     assert images.read(out / "family-faces.png").shape[2] > 2 * 160
     assert cli.main(command) == 1
     assert "exists: choose another folder" in capsys.readouterr().err
-    assert cli.main([*command, "--overwrite", "--except", "1,2,3,4,5,9"]) == 1
+    assert cli.main([*command, "--overwrite", "--except", "1,2,3,4,5,9"]) == 2
     assert "there is no face 9" in capsys.readouterr().err
 
 
@@ -598,18 +630,59 @@ def test_unusual_pictures_are_photographs_too(tmp_path, capsys, name, mode, told
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "message", "early"),
     [
-        (["--kernel", "box"], "what --kernel says is for faces cut out already: say --aligned"),
-        (["--aligned", "--only", "1", "--box", "1,2,3,4"], "what --only, --box says is for whole photographs"),
-        (["--detector", "haar"], "there is no detector 'haar'"),
-        (["--set", "steps=3"], "there is no option of esrgan 'steps'"),
+        (["--kernel", "box"], "what --kernel says is for faces cut out already: say --aligned", True),
+        (["--aligned", "--only", "1", "--box", "1,2,3,4"], "what --only, --box says is for whole photographs", True),
+        (["--set", "steps=3"], "there is no option of esrgan 'steps'", True),
+        (["--strength", "1.5"], "strength must be a finite number, at least 0, at most 1; got 1.5", True),
+        (["--background", "fpn"], "fpn restores faces and no backgrounds: choose one of ", True),
+        (["--only", "0"], "only is a list of numbers of faces, such as", True),
+        (["--smallest", "-1"], "smallest must be a finite number, at least 0", True),
+        (["--scale", "0"], "scale must be a whole number, at least 1; got 0", True),
+        (["--detector", "haar"], "there is no detector 'haar'", False),
+        (["--method", "pulse", "--scale", "3"], "faces of 64×64, which cannot be made 3 times smaller", False),
     ],
 )
-def test_flags_that_do_not_go_together_are_told(tmp_path, capsys, flags, message):
+def test_what_is_wrong_with_the_command_is_told_before_anything_is_loaded(
+    tmp_path, capsys, monkeypatch, flags, message, early
+):
+    def no(*_, **__):
+        raise AssertionError("this is slow")
+
+    monkeypatch.setattr(images, "read", no)
+    monkeypatch.setattr(detection, "find", no)
+    if early:
+        monkeypatch.setattr(FacePrior, "load", no)
     images.write(scene(), tmp_path / "sea.png")
-    assert cli.main(["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out"), *flags]) == 1
-    assert message in capsys.readouterr().err
+    assert cli.main(["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out"), *flags]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_number_of_no_face_is_told_before_anything_is_enlarged(tmp_path, capsys, monkeypatch):
+    """One photograph's failure is its own; where no photograph has the face, the command is wrong."""
+    where = {"five.png": [at(28 * i, 40, 30) for i in range(5)], "nine.png": [at(15 * i, 40, 36) for i in range(9)]}
+    for name, faces in where.items():
+        images.write(scene()[:, : 90 + len(faces)], tmp_path / name)
+    by_height = {90 + len(faces): faces for faces in where.values()}
+    monkeypatch.setattr(detection, "find", lambda image, **_: by_height[image.shape[1]])
+    command = ["--out", str(tmp_path / "out"), "--method", "bicubic", "--scale", "1", "--only", "9"]
+    five, nine = (str(tmp_path / name) for name in where)
+    assert cli.main(["restore", five, nine, *command]) == 1
+    said = capsys.readouterr()
+    assert "five.png: there is no face 9 in this photograph: they are numbered from 1 to 5." in said.err
+    assert "nine.png  1 of 9 faces restored" in said.out
+    assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["nine", "nine", "nine-faces"]
+
+    def no(*_, **__):
+        raise AssertionError("this is slow")
+
+    monkeypatch.setattr(photo, "enlarged", no)
+    assert cli.main(["restore", five, five, *command]) == 2
+    assert [line.partition(": ")[2][:18] for line in capsys.readouterr().err.splitlines()] == 2 * ["there is no face 9"]
 
 
 def test_ctrl_c_between_faces_writes_what_is_done_once(tmp_path, stub):

@@ -10,13 +10,16 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from facesr_lib.cli import assets, book, evaluate, restore, train
+from facesr_lib.cli import assets, book, evaluate, restore, train, values
 
 PLAIN = {"→": "->", "×": "x", "−": "-", "·": "-", "…": "...", "²": "2"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if all went well, 1 if something could not be done, 130 after Ctrl-C, 141 if nobody reads on."""
+    """Run a command: 0 if all went well, 1 if something could not be done, 2 if what is asked for cannot be.
+
+    130 after Ctrl-C, 141 if nobody reads on.
+    """
     codecs.register_error("plain", _plain)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside other work, threads that spin take its time
     for stream in (sys.stdout, sys.stderr):
@@ -49,7 +52,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         raise
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"facesr: {_words(error)}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if isinstance(error, values.Mistake) else 1
     except KeyboardInterrupt:
         print("facesr: interrupted", file=sys.stderr, flush=True)
         return 130

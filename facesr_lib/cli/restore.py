@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,15 @@ ALIGNED = ("kernel", "degrade")
 
 
 def _restore(arguments: argparse.Namespace) -> int:
+    try:  # a photo's own trouble is in its outcome: what is raised is about what is asked for
+        codes = list(_told(arguments))
+    except ValueError as error:
+        raise values.Mistake(str(error)) from error
+    return 2 if min(codes) == 2 else min(max(codes), 1)
+
+
+def _told(arguments: argparse.Namespace) -> Iterator[int]:
+    """Restore the photos and tell of each as it is done; exit codes, 2 if what is asked for cannot be had of it."""
     from facesr_lib import devices, restoration
     from facesr_lib.degrade import Downsample
     from facesr_lib.prior import FacePrior
@@ -79,6 +89,10 @@ def _restore(arguments: argparse.Namespace) -> int:
         raise ValueError(f"what {flags} says is for {way}, or leave it out.")
     given = {flag: value for flag in mine if (value := getattr(arguments, flag)) is not None}
     common = {"method": name, "overwrite": arguments.overwrite, "seed": arguments.seed, **_options(arguments, name)}
+    if not arguments.aligned:  # what is wrong is told before anything is loaded
+        given |= {"scale": 2 if arguments.scale is None else arguments.scale}
+        checked = set(given) & inspect.signature(restoration.check_choices).parameters.keys()
+        restoration.check_choices(seed=arguments.seed, **{name: given[name] for name in checked})
     prior = FacePrior.load(arguments.prior, arguments.device)
     devices.keep_freed_memory()
     outcomes: Iterator[restoration.Outcome]
@@ -88,15 +102,10 @@ def _restore(arguments: argparse.Namespace) -> int:
         operator = Downsample(scale, kernel) if kernel else method.operator(scale)
         outcomes = restoration.restore(arguments.photos, arguments.out, prior, operator, **given, **common)
     else:
-        scale = 2 if arguments.scale is None else arguments.scale
-        outcomes = restoration.restore_photos(
-            arguments.photos, arguments.out, scale=scale, prior=prior, **given, **common
-        )
-    failed = 0
+        outcomes = restoration.restore_photos(arguments.photos, arguments.out, prior=prior, **given, **common)
     for outcome in outcomes:
-        failed += bool(outcome.error)
         print(outcome.message, file=sys.stderr if outcome.error else sys.stdout, flush=True)
-    return int(failed > 0)
+        yield 2 if outcome.mistaken else int(bool(outcome.error))
 
 
 def _options(arguments: argparse.Namespace, method: str) -> dict[str, Any]:

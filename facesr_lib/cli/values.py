@@ -19,6 +19,10 @@ READ: dict[type, tuple[Callable[[str], Any], str]] = {
 """Type → how a text is read, and what is expected; a union's are tried in this order."""
 
 
+class Mistake(ValueError):
+    """What a command is asked for cannot be, whatever it finds."""
+
+
 def value(text: str, hint: Any) -> Any:
     """Read a text as one of a hint's types: "none", "true", "inf", "0.05", "mean", or "w,theta" for a sequence.
 

@@ -169,12 +169,7 @@ def spread(crop: Tensor, transform: Tensor, height: int, width: int) -> tuple[Te
     if finest < crop.shape[-1]:  # much finer than the photograph
         weight = images.resize_matrix(crop.shape[-1], finest, dtype=crop.dtype)
         crop = weight @ crop @ weight.T
-    corners = _corners(transform, height, width) + 0.5
-    low, high = corners.min(0).values.floor().int().tolist(), corners.max(0).values.ceil().int().tolist()
-    columns, rows = (
-        slice(min(max(first, 0), most), min(max(last, 0), most))
-        for first, last, most in zip(low, high, (width, height), strict=True)
-    )
+    rows, columns = reach(transform, height, width)
     # places in the photograph → places in the crop
     inverse = torch.linalg.inv(transform[:, :2])
     x = (torch.arange(columns.start, columns.stop, dtype=torch.float64) + 0.5) * (2 / width) - 1 - transform[0, 2]
@@ -183,6 +178,17 @@ def spread(crop: Tensor, transform: Tensor, height: int, width: int) -> tuple[Te
     if not grid.numel():
         return crop.new_zeros(len(crop), *grid.shape[:2]), rows, columns
     return F.grid_sample(crop[None], grid[None].to(crop), "bicubic", "zeros", False)[0], rows, columns
+
+
+def reach(transform: Tensor, height: int, width: int) -> tuple[slice, slice]:
+    """Which rows and columns of a photograph of this size hold a crop, or have held what was pasted."""
+    corners = _corners(transform.double(), height, width) + 0.5
+    low, high = corners.min(0).values.floor().int().tolist(), corners.max(0).values.ceil().int().tolist()
+    columns, rows = (
+        slice(min(max(first, 0), most), min(max(last, 0), most))
+        for first, last, most in zip(low, high, (width, height), strict=True)
+    )
+    return rows, columns
 
 
 def ellipse(size: int) -> Tensor:

@@ -23,12 +23,15 @@ class Outcome:
         Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
     error : str
         Why not, if not.
+    mistaken : bool
+        Whether what was asked for, and not the photo, is why.
     """
 
     photo: Path
     output: Path | None = None
     residual: float = float("nan")
     error: str = ""
+    mistaken: bool = False
 
     @property
     def message(self) -> str:

@@ -20,7 +20,7 @@ from facesr_lib.devices import undisturbed
 from facesr_lib.networks import parsing
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection, tiles
-from facesr_lib.restoration.alignment import align, ellipse, paste_, side, spread, view
+from facesr_lib.restoration.alignment import align, ellipse, paste_, reach, side, spread, view
 from facesr_lib.restoration.methods import METHODS, Method, check, shipped_prior
 
 TURNED = 0.5  # a nose that is so far from the middle, in distances of the eyes, belongs to a profile
@@ -89,6 +89,10 @@ class RestoredPhoto:
     interrupted: bool = False
 
 
+class NoSuchFace(ValueError):
+    """A number names a face that is not in the photograph."""
+
+
 @undisturbed()
 def restore_photo(
     image: Tensor,
@@ -147,10 +151,9 @@ def restore_photo(
     Raises
     ------
     ValueError
-        As `detection.find`, `methods.check` and the method; ``image`` is no picture, a number cannot be, or names a
-        face that there is not.
+        As `detection.find`, `check_choices`, `methods.check` and the method; ``image`` is no picture, or `NoSuchFace`.
     """
-    messages.check("scale", scale, int, at_least=1)
+    check_choices(scale, only=only, leave=leave, strength=strength, background=background, smallest=smallest, seed=seed)
     _, height, width = images.check_single(image).shape
     if (large := scale**2 * height * width) > LARGEST_PHOTO:
         raise ValueError(
@@ -158,13 +161,8 @@ def restore_photo(
             f"{LARGEST_PHOTO / 1e6:.0f}: choose scale 1, or make the photograph smaller."
         )
     image = check_pixels(image[None])[0].detach().float().clamp(0, 1).cpu()
-    messages.check("strength", strength, at_least=0, at_most=1)
-    messages.check("seed", seed, int, at_least=0)
-    messages.check("smallest", 0 if smallest is None else smallest, at_least=0)
-    for name, numbers in {"only": only, "leave": leave}.items():
-        if not isinstance(numbers, Collection | None):
-            raise ValueError(f"{name} is a list of numbers of faces, such as [3, 5]; got {numbers!r}.")
     how, device = check(method, options, prior), "cpu" if prior is None else prior.device
+    smallest = least(how, scale, prior) if smallest is None else smallest
     options = ({"progress": False} if "progress" in how.options else {}) | options
     found = detection.find(image) if faces is None else faces
     if not isinstance(found, Iterable) or not all(isinstance(face, detection.Found) for face in found):
@@ -173,10 +171,9 @@ def restore_photo(
     for number in [*(only or ()), *leave]:
         if number not in range(1, len(result) + 1):
             there = f"they are numbered from 1 to {len(result)}" if result else "none was found"
-            raise ValueError(f"there is no face {number} in this photograph: {there}.")
+            raise NoSuchFace(f"there is no face {number} in this photograph: {there}.")
     for face in result:
-        taken = SMALLEST if how.pictures else _sides(how, face.size, scale, prior)[1]
-        face.note = _reason(face, image, min(SMALLEST, taken) if smallest is None else smallest)
+        face.note = _reason(face, image, smallest)
         if (only is not None and face.number not in only) or face.number in leave:
             face.note = UNCHOSEN
     grey = float((image.amax(0) - image.amin(0)).max()) < 1.5 / 255
@@ -192,30 +189,70 @@ def restore_photo(
             restored = how(lowres, operator, prior=prior, seed=[seed], **options)
             if restored.interrupted:
                 raise KeyboardInterrupt
-            mask, face.mask = _mask(restored.image[0].cpu())
+            mask, masked_by = _mask(restored.image[0].cpu())
             new = _with_colours_of(view(canvas, face.transform, big), restored.image[0].cpu(), grey)
             length = max(1, round(scale * face.size))
-            face.note = _remark(face.size, small, big, length)
             if big >= 0.75 * length:  # what is finer than the crop's pixels, such as noise, is replaced as well
                 new, mask = _resized(new, min(big, length), 2 * length), _resized(mask[None], 2 * length)[0]
             shown = min(256, length)
-            before = view(canvas, face.transform, shown)
-            paste_(canvas, new, face.transform, strength * mask)
-            if grain:
-                _add_grain(canvas, image, face.transform, strength * mask, seed)
-            face.before, face.after = before, view(canvas, face.transform, shown)
-            face.restored, face.residual = True, float(255 * restored.residual)
+            before, residual = view(canvas, face.transform, shown), float(255 * restored.residual)
+            within = reach(face.transform, *image.shape[1:])
+            rows, columns = (slice(scale * part.start, scale * part.stop) for part in within)
+            kept = canvas[:, rows, columns].clone()
+            try:
+                paste_(canvas, new, face.transform, strength * mask)
+                if grain:
+                    _add_grain(canvas, image, face.transform, strength * mask, seed)
+                face.after = view(canvas, face.transform, shown)
+                face.before, face.residual, face.mask = before, residual, masked_by
+                face.note, face.restored = _remark(face.size, small, big, length), True
+            finally:
+                if not face.restored:  # no face is left half pasted
+                    canvas[:, rows, columns] = kept
     except KeyboardInterrupt:
         interrupted = True
     return RestoredPhoto(canvas, result, interrupted)
 
 
-def enlarged(image: Tensor, method: str, scale: int, progress: bool = False) -> Tensor:
-    """Enlarge a photograph (3, H, W) by a method that takes any picture, tile by tile: (3, scale · H, scale · W)."""
-    how = check(method)
+def check_choices(
+    scale: int = 2,
+    *,
+    only: Collection[int] | None = None,
+    leave: Collection[int] = (),
+    strength: float = 1.0,
+    background: str = "bicubic",
+    smallest: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Make sure of what `restore_photo` is told that neither the photograph nor the prior decides on."""
+    messages.check("scale", scale, int, at_least=1)
+    messages.check("strength", strength, at_least=0, at_most=1)
+    messages.check("seed", seed, int, at_least=0)
+    messages.check("smallest", 0 if smallest is None else smallest, at_least=0)
+    for name, numbers in {"only": only, "leave": leave}.items():
+        if not isinstance(numbers, Collection | None) or not all(
+            messages.is_number(n, int) and n > 0 for n in numbers or ()
+        ):
+            raise ValueError(f"{name} is a list of numbers of faces, such as [3, 5], from 1 on; got {numbers!r}.")
+    _of_any_picture(background)
+
+
+def least(how: Method, scale: int, prior: FacePrior | None) -> int:
+    """Side of the smallest FFHQ crop that a method restores where nobody says how small."""
+    return SMALLEST if how.pictures else min(SMALLEST, _sides(how, SMALLEST, scale, prior)[1])
+
+
+def _of_any_picture(background: str) -> Method:
+    how = check(background)
     if not how.pictures:
         able = ", ".join(name for name, each in METHODS.items() if each.pictures)
-        raise ValueError(f"{method} restores faces and no backgrounds: choose one of {able}.")
+        raise ValueError(f"{background} restores faces and no backgrounds: choose one of {able}.")
+    return how
+
+
+def enlarged(image: Tensor, method: str, scale: int, progress: bool = False) -> Tensor:
+    """Enlarge a photograph (3, H, W) by a method that takes any picture, tile by tile: (3, scale · H, scale · W)."""
+    how = _of_any_picture(method)
     if scale == 1:
         return image.clone()
     own, tile, overlap = how.scale or scale, how.options.get("tile", 256), how.options.get("overlap", 16)

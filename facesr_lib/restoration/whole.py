@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,15 @@ from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection
 from facesr_lib.restoration.methods import check
 from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
-from facesr_lib.restoration.photo import UNCHOSEN, PhotoFace, RestoredPhoto, restore_photo
+from facesr_lib.restoration.photo import (
+    UNCHOSEN,
+    NoSuchFace,
+    PhotoFace,
+    RestoredPhoto,
+    check_choices,
+    least,
+    restore_photo,
+)
 
 TILE = 160  # of the contact sheet
 
@@ -58,16 +65,21 @@ def restore_photos(
     boxes: Sequence[Sequence[float]] | None = None,
     only: Collection[int] | None = None,
     leave: Collection[int] = (),
+    strength: float = 1.0,
+    background: str = "bicubic",
+    smallest: float | None = None,
+    grain: bool = False,
     prior: FacePrior | None = None,
     overwrite: bool = False,
     seed: int = 0,
+    progress: bool = True,
     **options: Any,
 ) -> Iterator[PhotoOutcome]:
     """Restore the faces of photographs, and write each photograph with two files beside it.
 
     ``<name>.png`` (or the photograph's own suffix, of those that can be written) is the photograph, with the EXIF data
     and the colour profile of the original; ``<name>-faces.png`` shows each face before and after, numbered;
-    ``<name>.json`` says what was found and done.
+    ``<name>.json`` says what was asked for, found and done.
 
     Parameters
     ----------
@@ -79,7 +91,7 @@ def restore_photos(
         See `detection.find`.
     overwrite : bool
         Whether a result takes the place of a file of its name; never that of one of the photographs.
-    method, scale, only, leave, prior, seed, **options
+    method, scale, only, leave, strength, background, smallest, grain, prior, seed, progress, **options
         See `restore_photo`.
 
     Yields
@@ -90,14 +102,20 @@ def restore_photos(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, ``photos`` is no list of paths, or as `methods.check`.
+        If ``out`` is no folder, ``photos`` is no list of paths, there is no such detector, or as `check_choices` and
+        `methods.check`.
     KeyboardInterrupt
         After Ctrl-C, when the photograph with the faces that were done is written and yielded.
     """
     outcomes = [PhotoOutcome(photo) for photo in paths(photos)]
-    messages.check("seed", seed, int, at_least=0)
-    own = inspect.signature(restore_photo).parameters
-    check(method, {name: value for name, value in options.items() if name not in own}, prior)
+    messages.choose(detector, ("auto", *detection.DETECTORS), "detector")
+    mine: dict[str, Any] = {"strength": strength, "background": background, "smallest": smallest, "seed": seed}
+    check_choices(scale, only=only, leave=leave, **mine)
+    how = check(method, options, prior)
+    mine |= {"smallest": least(how, scale, prior) if smallest is None else smallest, "grain": grain}
+    chosen = {"only": only, "leave": leave, "prior": prior, "progress": progress} | mine | options
+    setting: dict[str, Any] = {"method": method, "scale": scale, **mine, "options": how.options | options}
+    setting["options"].pop("progress", None)
     outputs = Outputs(out, [outcome.photo for outcome in outcomes], overwrite)
     for outcome in outcomes:
         interrupted = False
@@ -112,29 +130,28 @@ def restore_photos(
                     "no face was found in it. Name the faces by --box LEFT,TOP,WIDTH,HEIGHT (in Python boxes=), or, if "
                     "the picture is a face that was cut out, say --aligned."
                 )
-            result = restore_photo(
-                image, method, scale, faces=found, only=only, leave=leave, prior=prior, seed=seed, **options
-            )
+            result = restore_photo(image, method, scale, faces=found, **chosen)
             interrupted, outcome.faces = result.interrupted, result.faces
             if not interrupted or any(face.restored for face in result.faces):
                 with told(outcome, names[0]):
                     images.write(result.image, names[0], overwrite=overwrite, like=outcome.photo)
                     residuals = [face.residual for face in result.faces if face.restored]
                     outcome.output, outcome.residual = names[0], float(np.mean(residuals)) if residuals else 0.0
-                    _describe(result, outcome.photo, names, overwrite, {"method": method, "scale": scale, "seed": seed})
+                    _describe(result, names, overwrite, {"photo": outcome.photo.name, **setting})
             else:
                 outcome.error = "interrupted before a face was done; nothing was written."
         except (ValueError, OSError) as error:
-            outcome.error = words(error)
+            outcome.error, outcome.mistaken = words(error), isinstance(error, NoSuchFace)
         yield outcome
         if interrupted:
             raise KeyboardInterrupt
 
 
-def _describe(result: RestoredPhoto, photo: Path, names: list[Path], overwrite: bool, setting: dict[str, Any]) -> None:
+def _describe(result: RestoredPhoto, names: list[Path], overwrite: bool, setting: dict[str, Any]) -> None:
     if any(face.restored for face in result.faces):
         images.write(contact_sheet(result.faces), names[1], overwrite=overwrite)
-    head = json.dumps({"photo": photo.name, **setting, "faces": []})[:-2]
+    told = {**setting, "interrupted": result.interrupted, "faces": []}
+    head = json.dumps(told, default=lambda value: getattr(value, "__name__", str(value)))[:-2]
     lines = ",\n".join(json.dumps(described(face)) for face in result.faces)  # a face a line
     with files.replacing(names[2], overwrite=overwrite) as temporary:
         temporary.write_text(f"{head}\n{lines}\n]}}\n", encoding="utf-8")
