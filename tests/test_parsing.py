@@ -1,6 +1,7 @@
 """The parsing network: parity with the official one, its training, and how its maps are judged."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from facesr_lib import assets, cli, data
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.metrics.parsing import confusion, iou, mean_iou, parsing_confusion
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, load, save
@@ -246,6 +248,31 @@ def test_a_class_that_shrinking_would_hide_is_told(tmp_path):
         training.labelled_faces(tmp_path / "faces", tmp_path / "masks", 16)
 
 
+@cache
+def our_labels():
+    try:
+        return data.parsing("faces-test", 256)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel"), [(16, "BOX"), (64, "BOX"), (64, "BICUBIC"), (128, "BOX"), (128, "BILINEAR"), (512, "BILINEAR")]
+)
+def test_label_maps_of_means_are_refused_though_every_number_is_a_class(side, kernel):
+    def resized(kernel):
+        pictures = [Image.fromarray(one).resize((side, side), Image.Resampling[kernel]) for one in our_labels()[:10]]
+        return np.stack([np.asarray(picture) for picture in pictures])
+
+    means, nearest = resized(kernel), resized("NEAREST")
+    means[means >= len(CLASSES)] = UNDECIDED
+    for maps in (means, *means) if side > 16 else (means,):  # so small, one has few borders
+        with pytest.raises(ValueError, match=r"hold means of classes: at \d+ of \d+ borders"):
+            training.check_classes(maps, "they")
+    for maps in (nearest, *nearest):
+        training.check_classes(maps, "they")
+
+
 def test_label_maps_lie_in_sub_folders_as_their_faces_do(tmp_path):
     pixels, masks = made_up(2)
     for i, folder in enumerate("ab"):
@@ -299,6 +326,18 @@ def test_celebamask_hq_is_read_as_it_is_released(released):
     }
     trainee = training.ParsingTraining(pixels, masks, tiny(batch=2))
     assert trainee.step()["parsing"].isfinite()
+
+
+def test_celebamask_hq_is_learnt_from_the_shell(released, tmp_path, capsys):
+    small = {"size": 16, "bottleneck": 8, "width": 8, "max_width": 8, "depth": 1, "batch": 2}
+    flags = [word for name, number in small.items() for word in (f"--{name.replace('_', '-')}", str(number))]
+    command = ["train", "parsing", "--faces", str(released), *flags, "--device", "cpu", "--hours", "1e-9"]
+    assert cli.main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert "done after 2 faces" in capsys.readouterr().out
+    assert load(tmp_path / "run" / training.NETWORK).sizes["size"] == 16
+    (released / celebamask.LIST).unlink()
+    assert cli.main([*command, "--out", str(tmp_path / "other")]) == 1
+    assert f"holds no {celebamask.LIST}: give the folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
