@@ -218,6 +218,27 @@ def test_an_srgb_profile_changes_nothing(tmp_path):
     assert torch.equal(images.read(save(tmp_path / "s.png", GRADIENT, icc_profile=icc)), as_tensor(GRADIENT))
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_what_came_of_a_photograph_is_written_in_its_colours(tmp_path, suffix):
+    options = {"quality": 100} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    flat, icc = np.repeat(np.repeat(COLOURS, 16, 0), 16, 1), profile("RGB ", 2.2, DISPLAY_P3)
+    original = save(tmp_path / f"p.{suffix}", flat, icc_profile=icc, **options)
+    images.write(images.read(original), tmp_path / f"again.{suffix}", like=original)
+    with Image.open(tmp_path / f"again.{suffix}") as written:
+        assert written.info["icc_profile"] == icc
+        np.testing.assert_allclose(np.asarray(written)[8, 8::16].astype(int), COLOURS[0].astype(int), atol=3)
+
+
+def test_what_came_of_a_grey_photograph_is_written_as_srgb(tmp_path):
+    """Its profile is none of RGB pictures."""
+    levels = np.repeat((np.array([[0.0, 0.1, 0.5, 1.0]]) * 255).astype(np.uint8), 4, 0)
+    original = save(tmp_path / "g.png", levels, icc_profile=profile("GRAY", 1.0))
+    images.write(images.read(original), tmp_path / "again.png", like=original)
+    with Image.open(tmp_path / "again.png") as written:
+        assert "icc_profile" not in written.info
+    torch.testing.assert_close(images.read(tmp_path / "again.png"), images.read(original), atol=1 / 255, rtol=0)
+
+
 @pytest.mark.parametrize("damage", [lambda icc: b"no profile", lambda icc: icc[:200], lambda icc: icc[:-24]])
 def test_a_damaged_profile_is_ignored_and_named(tmp_path, damage):
     path = save(tmp_path / "p.png", GRADIENT, icc_profile=damage(profile("RGB ", 2.2, DISPLAY_P3)))
