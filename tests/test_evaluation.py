@@ -368,6 +368,17 @@ def test_a_row_whose_network_is_not_here_is_left_out_and_it_is_said_how_to_make_
         network = ProgressiveGenerator(1 / 64)  # another network at the same place is measured anew
 
 
+@pytest.mark.parametrize("flags", ["", " --unaligned"])
+def test_of_a_training_with_a_network_that_is_not_here_both_are_named(tmp_path, monkeypatch, flags):
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    table = TABLES["progressive-fig4"]
+    found, said = here(table.unaligned if flags else table.rows)
+    assert found == []
+    assert said[0].startswith("FAN: registry entry 'fan' is not on this machine; put the file at")
+    assert f"of the other rows: facesr train progressive --fan fan{flags} --out {tmp_path}" in said[1]
+    assert said[2].startswith(f"distilled FAN: there is no {tmp_path}")
+
+
 def test_the_progressive_papers_psnr_is_of_batches(monkeypatch):
     truth = torch.rand(18, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     image = (truth + torch.linspace(0.01, 0.3, 18)[:, None, None, None]).clamp(0, 1)

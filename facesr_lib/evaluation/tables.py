@@ -76,18 +76,29 @@ def here(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """
     found, left_out = [], []
     for row in rows:
-        if row.needs in assets.names():
-            try:
-                assets.path(row.needs)
-                found.append(row)
-            except assets.AssetMissing as error:
-                left_out.append(f"{row.label}: {error}")
-        elif row.needs and not (file := assets.home() / row.needs / NETWORK).is_file():
+        run, file = row.needs not in ("", *assets.names()), assets.home() / row.needs / NETWORK
+        if run and file.is_file():
+            found.append(replace(row, options={**row.options, "weights": str(file)}))
+            continue
+        lacking = _lacking({row.needs, *row.flags.split()})
+        if run:
             command = " ".join(["facesr train progressive", *filter(None, [row.flags]), "--out", str(file.parent)])
-            left_out.append(f"{row.label}: there is no {file}; train it, as long and as wide as the others: {command}")
-        else:
-            found.append(replace(row, options={**row.options, "weights": str(file)}) if row.needs else row)
+            same = "with the --width, --batch and --iterations of the other rows"
+            lacking.append(f"there is no {file}; train it {same}: {command}")
+        left_out += [f"{row.label}: {what}" for what in lacking]
+        found += [] if lacking else [row]
     return found, left_out
+
+
+def _lacking(words: Iterable[str]) -> list[str]:
+    """Say of each registry entry among ``words`` that is not on this machine how to come by it."""
+    found = []
+    for name in sorted({*words} & {*assets.names()}):
+        try:
+            assets.path(name)
+        except assets.AssetMissing as error:
+            found.append(str(error))
+    return found
 
 
 BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))

@@ -34,6 +34,13 @@ def _ablations(moved: bool) -> Iterator[Row]:
             yield Row(label + f"{SEED}{seed}" * bool(seed), "progressive", needs=folder, flags=given)
 
 
+def _heatmaps(moved: bool) -> Iterator[Row]:
+    """Rows of figure 4, and of table 1's PSNR: trainings alike but for the landmark network."""
+    for label, run, fan in (("FAN", "progressive-fig4/fan", "--fan fan"), ("distilled FAN", "progressive-2/all", "")):
+        flags = " ".join(filter(None, [fan, "--unaligned" * moved]))
+        yield Row(label, "progressive", needs=run + "-unaligned" * moved, flags=flags)
+
+
 def _hidden(label: str, network: str, needs: str = "") -> Iterator[Row]:
     for covered, points in ((True, "covered points"), (False, "other points")):
         yield Row(f"{label}, {points}", options={"network": network, "covered": covered}, needs=needs)
@@ -78,10 +85,8 @@ TABLES = {
     ),
     "progressive-fig4": _table(
         "attention to FAN's heatmaps and to the distilled network's",
-        (
-            Row("FAN", "progressive", needs="progressive-fig4/fan", flags="--fan fan"),
-            Row("distilled FAN", "progressive", needs="progressive-2/all"),
-        ),
+        tuple(_heatmaps(False)),
         measures.reported,
+        unaligned=tuple(_heatmaps(True)),
     ),
 }
