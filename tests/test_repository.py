@@ -259,6 +259,58 @@ def test_what_is_hard_to_read_is_noticed() -> None:
         assert said in only
 
 
+CHAPTERS = [path for path in NOTEBOOKS if path.name[:2].isdigit()]
+
+
+def lacking(notebook: list[dict]) -> list[str]:
+    """Say what is missing of a chapter's form, from what is said at its head to its exercises."""
+    at = [i for i, cell in enumerate(notebook) if cell["cell_type"] == "markdown"]
+    head, text = source(notebook[at[0]]), "\n\n".join(source(notebook[i]) for i in at)
+    first = [cell for cell in notebook[: at[1]] if cell["cell_type"] == "code"]
+    code = [cell for cell in notebook if cell["cell_type"] == "code"]
+    prompts = [cell["metadata"].get("mystnb", {}).get("code_prompt_show") for cell in code]
+    screens = [i for i, cell in enumerate(code) if "one-screen" in cell["metadata"].get("tags", ())]
+    short, _, rest = text.partition("## In short\n")[2].partition("\n## ")
+    wanted = {
+        "what one will be able to do": "After this chapter you can " in head,
+        "what one needs": "\nYou need: " in head,
+        "the reading time": re.search(r"^Reading time: \d+ minutes\.\n\n<!-- run time -->$", head, re.M),
+        "a result at the head": any(re.search(r"alt\b", source(c) + json.dumps(c["metadata"])) for c in first),
+        "a folded set-up": "Set-up" in prompts,
+        "one method on one screen": len(screens) == 1,
+        "its comparison with the library": any("assert" in source(c) for i in screens for c in code[i : i + 4]),
+        "the paper against ours": "\n## Paper against ours\n" in text,
+        "a summary of five lines": short.count("\n- ") in (4, 5),  # one may be a finding
+        "three to five exercises": 3 <= len(re.findall(r"^(?:\*\*\d\.\*\*|\d\.) \*", rest, re.M)) <= 5,
+        "solutions": "Solutions" in prompts,
+    }
+    return [what for what, is_there in wanted.items() if not is_there]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_has_all_of_its_parts(chapter: Path) -> None:
+    assert lacking(cells(chapter)) == []
+
+
+def test_parts_that_are_missing_are_noticed() -> None:
+    whole = cells(CHAPTERS[-1])
+    for part, missing in (
+        ("After this chapter", "what one will be able to do"),
+        ("You need: ", "what one needs"),
+        ("<!-- run time -->", "the reading time"),
+        ("alt=", "a result at the head"),
+        ("assert", "its comparison with the library"),
+        ("## Paper against ours", "the paper against ours"),
+        ("## In short", "a summary of five lines"),
+        ("**3.** *", "three to five exercises"),
+    ):
+        without = [cell | {"source": source(cell).replace(part, "")} for cell in whole]
+        assert missing in lacking(without), part
+    for folded, missing in (("Set-up", "a folded set-up"), ("Solutions", "solutions")):
+        assert missing in lacking(json.loads(json.dumps(whole).replace(f'"{folded}"', '"Code"')))
+    assert "one method on one screen" in lacking(json.loads(json.dumps(whole).replace('"one-screen"', '"long"')))
+
+
 # Floors
 
 
