@@ -150,7 +150,8 @@ def test_a_table_holds_its_cells_as_text():
 
 
 @pytest.mark.parametrize(
-    "name", ["generator", "pulse", "dse", "rls", "landmarks", "progressive", "camera", "photograph", "parsing"]
+    "name",
+    ["generator", "pulse", "dse", "rls", "landmarks", "progressive", "lsrgan", "camera", "photograph", "parsing"],
 )
 def test_diagrams_are_drawings_with_words_for_those_who_cannot_see_them(name):
     root = ElementTree.fromstring(plots.diagram(name).data)
