@@ -215,14 +215,20 @@ def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, ob
     return picture, kept
 
 
+BAND = 256  # rows that are rounded at once
+
+
 def to_uint8(x: Tensor) -> np.ndarray:
     """(N, 3, H, W) in [0, 1] → (N, H, W, 3) uint8 on the CPU, clamped and rounded; ValueError where not finite."""
     check_batch(x)
-    x = x.detach()
-    if not x.isfinite().all():
-        bad = (~x.isfinite()).sum().item()
+    bands = x.detach().split(BAND, 2)  # of a large picture there is no second one in numbers
+    if bad := sum(int((~band.isfinite()).sum()) for band in bands):
         raise ValueError(f"{bad} of {x.numel()} pixel values are NaN or infinite: they have no colour.")
-    return x.float().clamp(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pixels = np.empty((len(x), *x.shape[2:], 3), np.uint8)
+    for i, band in enumerate(bands):
+        rounded = band.float().clamp(0, 1).mul_(255).round_().to(torch.uint8)
+        pixels[:, BAND * i : BAND * (i + 1)] = rounded.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
 def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:

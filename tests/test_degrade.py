@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from facesr_lib import degrade
+from facesr_lib import degrade, images
 from facesr_lib.degrade import (
     Chain,
     Downsample,
@@ -84,6 +84,15 @@ def test_gradients_are_the_adjoint(scale, kernel, blocks):
 def test_the_way_back_has_the_size_and_keeps_constants(scale, kernel, side):
     up = Downsample(scale, kernel).upsample(torch.full((2, 3, side, side + 1), 0.3))
     assert_close(up, torch.full((2, 3, scale * side, scale * (side + 1)), 0.3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "height", "width"), [("bicubic", 2100, 10), ("bilinear", 6, 2060), ("box", 4, 4102)]
+)
+def test_a_large_picture_is_made_small_part_by_part_and_no_otherwise(kernel, height, width):
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    whole = images.resize(image, (height // 2, width // 2), kernel)
+    assert_close(Downsample(2, kernel)(image), whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

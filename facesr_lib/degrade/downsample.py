@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from numbers import Integral, Real
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from facesr_lib import images, messages
 
 KERNELS = tuple(images.KERNELS)
+PART, REACH = 512, 2
+"""Small pixels: what is made at once, at most; and how far a kernel looks around one."""
 
 
 class Downsample(nn.Module):
@@ -34,7 +37,16 @@ class Downsample(nn.Module):
             f"a {height}×{width} image cannot be made {self.scale} times smaller: crop it to multiples of "
             f"{self.scale}, or choose a scale that divides both sides.",
         )
-        return images.resize(image, (height // self.scale, width // self.scale), self.kernel)
+        h, w, s = height // self.scale, width // self.scale, self.scale
+        if max(h, w) <= PART:
+            return images.resize(image, (h, w), self.kernel)
+        small = image.new_empty(*image.shape[:2], h, w)  # part by part: no matrix is as long as the picture
+        for top, left in product(range(0, h, PART), range(0, w, PART)):
+            y, x = max(top - REACH, 0), max(left - REACH, 0)
+            part = image[:, :, s * y : s * (top + PART + REACH), s * x : s * (left + PART + REACH)]
+            seen = images.resize(part, (part.shape[2] // s, part.shape[3] // s), self.kernel)
+            small[:, :, top : top + PART, left : left + PART] = seen[:, :, top - y :, left - x :][:, :, :PART, :PART]
+        return small
 
     def upsample(self, image: Tensor) -> Tensor:
         """(N, 3, h, w) → (N, 3, h · scale, w · scale) by the same kernel: the baseline that every method must beat."""
