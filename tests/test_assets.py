@@ -138,13 +138,13 @@ def test_faces_are_listed_one_by_one():
     assert first.urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
 
 
-SHIPPED = sorted(path.stem for suffix in ("safetensors", "npz") for path in assets.SHIPPED.glob(f"*.{suffix}"))
+SHIPPED = sorted(path.stem for suffix in ("safetensors", "npz") for path in assets.SHIPPED.rglob(f"*.{suffix}"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_is_shipped_is_what_it_should_be_and_has_a_card(home, name):
     assert assets.verify(name) == "ok"
-    assert assets.path(name).parent == assets.SHIPPED
+    assert assets.SHIPPED in assets.path(name).parents
     cards = [card.read_text(encoding="utf-8") for card in assets.SHIPPED.glob("*.md")]
     assert sum(assets.entry(name).sha256 in card for card in cards) == 1
 
@@ -160,6 +160,17 @@ def test_every_shipped_file_has_an_entry():
         "progressive",
         "parsing-128",
     } <= set(SHIPPED)
+
+
+def test_what_the_package_holds_of_esrgan_is_small():
+    """The trainings that only its tables take stand in the repository beside it."""
+    assert {path.stem for path in assets.SHIPPED.glob("*srgan.safetensors")} == {
+        "esrgan",
+        "lsrgan",
+        "cesrgan",
+        "clsrgan",
+    }
+    assert sum(path.stat().st_size for path in assets.SHIPPED.glob("*srgan*.safetensors")) < 10e6
 
 
 def test_a_thing_is_named_by_its_entry_or_by_its_path(tmp_path, monkeypatch):

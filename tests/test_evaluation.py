@@ -255,12 +255,23 @@ def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypa
 
 
 def test_every_training_of_a_model_in_the_registry_is_a_row(monkeypatch):
-    monkeypatch.setattr(assets, "names", lambda: ["clsrgan-1", "lsrgan", "lsrgan-1", "lsrgan-2", "lsrgan-watched"])
+    known = ["clsrgan-1", "lsrgan", "lsrgan-1", "lsrgan-2", "lsrgan-mu-1e-7", "lsrgan-watched"]
+    monkeypatch.setattr(assets, "names", lambda: known)
     table = importlib.reload(lsrgan).TABLES["lsrgan-3"]
     monkeypatch.undo()
     importlib.reload(lsrgan)
     given = {row.label: row.options.get("weights") for row in table.rows if row.method == "lsrgan"}
-    assert given == {"mu = 1e-3": None, "mu = 1e-3, seed 1": "lsrgan-1", "mu = 1e-3, seed 2": "lsrgan-2"}
+    once_more = {"mu = 1e-3, seed 1": "lsrgan-1", "mu = 1e-3, seed 2": "lsrgan-2"}
+    assert given == {"mu = 1e-3": None, "mu = 1e-7": "lsrgan-mu-1e-7", **once_more}
+
+
+def test_trainings_that_the_package_does_not_hold_are_left_out_and_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(assets.registry, "SHIPPED", tmp_path)
+    monkeypatch.setenv("FACESR_DATA", str(tmp_path))
+    found, left_out = here(lsrgan.MODELS)
+    assert [row.label for row in found] == ["ESR", "LSR", "CESR", "CLSR"]
+    assert len(left_out) == len(lsrgan.MODELS) - 4 > 0
+    assert f"put the file at {tmp_path / 'trainings' / 'esrgan-1.safetensors'} (source: https://" in left_out[0]
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def test_tiles_of_a_network_that_looks_far_leave_no_seam():
     assert faded.diff(dim=3).abs().max() < 4 / 255  # the picture's own slope is 0.7 of a level
 
 
-@pytest.mark.parametrize("name", ["esrgan", "lsrgan", "clsrgan", "realesrgan"])
+@pytest.mark.parametrize("name", ["esrgan", "lsrgan", "cesrgan", "clsrgan", "realesrgan"])
 def test_tiles_differ_from_the_whole_by_less_than_a_grey_level(name):
     try:
         check(name)

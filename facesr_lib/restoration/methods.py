@@ -286,6 +286,7 @@ METHODS: dict[str, Method] = {
     "mganprior": Method(search.mganprior, frozenset({"prior", "vgg16"}), {"vgg16": "perceptual"}),
     "esrgan": _esrgan("Enlarge natural pictures 4×: perceptual and relativistic adversarial loss.", "esrgan"),
     "lsrgan": _esrgan("Enlarge natural pictures 4×: ESRGAN beside a companion encoder.", "lsrgan"),
+    "cesrgan": _esrgan("Enlarge natural pictures 4×: ESRGAN with the contextual loss.", "cesrgan"),
     "clsrgan": _esrgan("Enlarge natural pictures 4×: the contextual loss and a companion encoder.", "clsrgan"),
     "realesrgan": _esrgan(
         "Enlarge poor photographs 4×: Real-ESRGAN's release, ESRGAN's full size.",
