@@ -35,7 +35,7 @@ def pictures():
 def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "start"
     config = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, iterations=30, lr=2e-3, ema=0.5, **SMALL)
-    esrgan.pretrain(pictures(), folder, config, progress=False)
+    loop.fit(esrgan.Pretraining(pictures(), config), folder, progress=False)
     return folder
 
 
@@ -128,7 +128,7 @@ def test_training_ends_with_its_schedule(tmp_path):
         rates.append(float(trainee.optimizers["encoder"].param_groups[0]["lr"]) * 1e4)
     assert rates == pytest.approx([1.0] * 4 + [0.5] * 4 + [0.25] * 2)
     assert trainee.finished
-    report = esrgan.pretrain(pictures(), tmp_path / "run", config, hours=1, progress=False)
+    report = loop.fit(esrgan.Pretraining(pictures(), config), tmp_path / "run", hours=1, progress=False)
     assert report.steps == 10
 
 
@@ -191,7 +191,7 @@ def test_the_second_stage_resumes_exactly(start, tmp_path):
     config = esrgan.Config(discriminator_width=4, latent=True, contextual=True, iterations=4, **SMALL)
     whole = refinement(start, contextual=True, iterations=4)
     loop.fit(whole, tmp_path / "whole", steps=4, progress=False)
-    esrgan.train(pictures(), tmp_path / "parts", config, start, steps=2, progress=False)
+    loop.fit(esrgan.Refinement(pictures(), config, start), tmp_path / "parts", steps=2, progress=False)
     parts = refinement(start, contextual=True, iterations=4)
     loop.fit(parts, tmp_path / "parts", hours=1, resume=True, progress=False)
     for name in (esrgan.GENERATOR, esrgan.ENCODER):
@@ -202,11 +202,12 @@ def test_the_second_stage_resumes_exactly(start, tmp_path):
 
 def test_a_run_is_not_resumed_from_another_start(start, tmp_path):
     config = esrgan.Config(discriminator_width=4, latent=True, **SMALL)
-    esrgan.train(pictures(), tmp_path / "run", config, start, steps=1, progress=False)
+    loop.fit(esrgan.Refinement(pictures(), config, start), tmp_path / "run", steps=1, progress=False)
     other = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, seed=1, **SMALL)
-    esrgan.pretrain(pictures(), tmp_path / "other", other, steps=1, progress=False)
+    loop.fit(esrgan.Pretraining(pictures(), other), tmp_path / "other", steps=1, progress=False)
+    trainee = esrgan.Refinement(pictures(), config, tmp_path / "other")
     with pytest.raises(ValueError, match=r"start is .* there and"):
-        esrgan.train(pictures(), tmp_path / "run", config, tmp_path / "other", steps=1, resume=True, progress=False)
+        loop.fit(trainee, tmp_path / "run", steps=1, resume=True, progress=False)
 
 
 def test_half_precision_changes_little(start):

@@ -154,7 +154,7 @@ def test_distillation_learns_and_resumes_exactly(tmp_path):
     config = training.Config(batch=4, lr=1e-3)
     whole = training.Distillation(pixels, points, config)
     loop.fit(whole, tmp_path / "whole", steps=12, progress=False)
-    training.train(pixels, points, tmp_path / "parts", config, steps=5, progress=False)
+    loop.fit(training.Distillation(pixels, points, config), tmp_path / "parts", steps=5, progress=False)
     parts = training.Distillation(pixels, points, config)
     loop.fit(parts, tmp_path / "parts", steps=7, resume=True, progress=False)
     for ours, theirs in zip(parts.network.parameters(), whole.network.parameters(), strict=True):

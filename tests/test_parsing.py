@@ -175,7 +175,7 @@ def test_training_learns_and_resumes_exactly(tmp_path):
     config = tiny(lr=3e-3, ema_images=20)
     whole = training.ParsingTraining(pixels, masks, config)
     loop.fit(whole, tmp_path / "whole", steps=30, progress=False)
-    training.train(pixels, masks, tmp_path / "parts", config, steps=12, device="cpu", progress=False)
+    loop.fit(training.ParsingTraining(pixels, masks, config), tmp_path / "parts", steps=12, progress=False)
     parts = training.ParsingTraining(pixels, masks, config)
     loop.fit(parts, tmp_path / "parts", steps=18, resume=True, progress=False)
     for ours, theirs in zip(parts.average.parameters(), whole.average.parameters(), strict=True):

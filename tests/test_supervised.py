@@ -178,7 +178,8 @@ def test_fsrgan_begins_with_fsrnet(faces):
 
 def test_the_training_ends_with_its_images_and_its_rate_has_fallen(faces, tmp_path):
     config = training.Config(width=0.05, batch=2, images=12)
-    report = training.train("vdsr", faces["pixels"], tmp_path / "run", config, steps=100, device="cpu", progress=False)
+    trainee = training.SupervisedTraining("vdsr", faces["pixels"], config)
+    report = loop.fit(trainee, tmp_path / "run", steps=100, progress=False)
     assert (report.images_seen, report.steps) == (12, 6)
     state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["state"]
     assert state["network_optimizer"]["param_groups"][0]["lr"] == pytest.approx(3e-5)

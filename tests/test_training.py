@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
     assert torch.equal(a["random"], b["random"])
     assert not torch.equal(first.state_dict()["random"], b["random"])
+
+
+def test_a_run_that_a_gpu_began_goes_on_without_one():
+    begun, on = training(), training()
+    begun.step()
+    state = deepcopy(begun.state_dict())
+    for group in state["g_optimizer"]["param_groups"] + state["d_optimizer"]["param_groups"]:
+        group["capturable"] = True
+    on.load_state_dict(state)
+    begun.step()
+    on.step()
+    ours, theirs = on.generator.state_dict(), begun.generator.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_training_changes_both_networks_and_the_average_follows():

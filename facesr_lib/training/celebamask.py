@@ -35,17 +35,9 @@ def read(folder: str | Path, size: int, split: str = "train") -> tuple[np.ndarra
 
     Returns
     -------
-    pixels : (M, size, size, 3)
-        uint8, in the order of the faces' numbers; shrunk by means, and kept in the cache.
-    masks : (M, size, size)
-        uint8, 0 to 18; shrunk to the nearest pixel.
-
-    Raises
-    ------
-    FileNotFoundError
-        A part of the release, a face or all of its masks are not there.
-    ValueError
-        There is no such split, the list cannot be read, or a mask is no mask.
+    pixels, masks : (M, size, size, 3), (M, size, size)
+        uint8, in the order of the faces' numbers; shrunk by means, and to the nearest pixel. Errors name what is not
+        there: a part of the release, a face, all of its masks, a split; and a list or a mask that is none.
     """
     folder, numbers = files.expanded(folder), SPLITS[choose(split, SPLITS, "split")]
     if missing := [name for name in (FACES, MASKS, LIST) if not (folder / name).exists()]:

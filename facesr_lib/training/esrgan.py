@@ -11,7 +11,6 @@ agree in everything else, the patches drawn and the start included::
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,6 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +35,6 @@ from facesr_lib.losses import (
 )
 from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
-from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial, follow
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -136,7 +133,10 @@ class Config(Shared):
 
 
 class SuperResolution(Adversarial):
-    """What both stages share: pairs of patches, G with its moving average, a learning rate that halves."""
+    """What both stages share: pairs of patches, G with its moving average, a learning rate that halves.
+
+    ``pictures`` are uint8, (H, W, 3) each, none smaller than a patch (`patches.read_pictures`).
+    """
 
     halvings: tuple[float, ...]  # after which shares of the iterations
 
@@ -151,7 +151,8 @@ class SuperResolution(Adversarial):
         **also: str,
     ):
         processes = Processes(device)
-        self._lr, self._iterations, self._bf16 = config.lr, config.iterations, bf16
+        self._lr, self._bf16, self.iterations = config.lr, bf16, config.iterations
+        self._halved_after = [share * config.iterations for share in self.halvings]
         self._rate = torch.tensor(config.lr, device=processes.device)
         self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, processes.device, config.turns)
         self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0
@@ -185,54 +186,25 @@ class SuperResolution(Adversarial):
     def step(self) -> dict[str, Tensor]:
         """Learn from one batch, at the learning rate that is due."""
         done = self.images_seen / self.batch
-        self._rate.fill_(self._lr * 0.5 ** sum(done >= share * self._iterations for share in self.halvings))
+        self._rate.fill_(self._lr * 0.5 ** sum(done >= steps for steps in self._halved_after))
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self._rate
         losses = self._learn(*self.pairs())
         self.images_seen += self.batch
-        self.finished = self.images_seen >= self.batch * self._iterations
         return losses
 
     @abstractmethod
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Every network's turn on one batch; nothing here waits for the device, so that it can be replayed."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called, also on another device."""
-        for name in self.optimizers:
-            for group in state[f"{name} optimizer"]["param_groups"]:
-                group["capturable"] = self._rate.is_cuda
-        super().load_state_dict(state)
-
-    def write(self, network: nn.Module, path: Path, **also: str) -> None:
-        """Write a network in half precision, under its official names, with how it was trained."""
-        about = {"config": json.dumps(self.config), "images_seen": str(self.images_seen)} | also
-        checkpoints.save(network, path, about)
-
 
 class Pretraining(SuperResolution):
-    """The first stage: G and L learn apart, by absolute differences.
-
-    Parameters
-    ----------
-    pictures : sequence of (H, W, 3)
-        uint8, none smaller than a patch (`patches.read_pictures`).
-    config : Start
-    device : str
-    bf16 : bool
-        Convolutions in bfloat16.
-    """
+    """The first stage: G and L learn apart, by absolute differences."""
 
     halvings = 0.4, 0.8
 
-    def __init__(
-        self,
-        pictures: Sequence[np.ndarray],
-        config: Start,
-        device: str = "cpu",
-        bf16: bool = False,
-    ):
+    def __init__(self, pictures: Sequence[np.ndarray], config: Start, device: str = "cpu", bf16: bool = False):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             generator = RRDBNet(config.blocks, config.channels, config.growth, SCALE)
@@ -258,40 +230,21 @@ class Pretraining(SuperResolution):
 
     def snapshot(self, folder: Path) -> None:
         """Write what the second stage starts from: G's average and L."""
-        self.write(self.average, folder / GENERATOR)
-        self.write(self.encoder, folder / ENCODER)
+        checkpoints.save(self.average, folder / GENERATOR, self.about())
+        checkpoints.save(self.encoder, folder / ENCODER, self.about())
 
 
 class Refinement(SuperResolution):
     """The second stage: D, G and, if the latent space takes part, L in turn.
 
-    Parameters
-    ----------
-    pictures : sequence of (H, W, 3)
-        uint8, none smaller than a patch (`patches.read_pictures`).
-    config : Config
-    start : path
-        Folder of a first stage.
-    device, bf16
-        As `Pretraining`'s.
-
-    Attributes
-    ----------
-    seen_by : str
-        Whose features the perceptual and the contextual loss compare, as `losses.imagenet_features` names it.
-
-    Raises what `networks.rrdb.load`, `Patches` and `losses.imagenet_features` raise.
+    It begins with what a first stage has left in the folder ``start``. ``seen_by`` says whose features the perceptual
+    and the contextual loss compare. Errors as of `networks.rrdb.load`, `Patches` and `losses.imagenet_features`.
     """
 
     halvings = 0.1, 0.2, 0.4, 0.6
 
     def __init__(
-        self,
-        pictures: Sequence[np.ndarray],
-        config: Config,
-        start: str | Path,
-        device: str = "cpu",
-        bf16: bool = False,
+        self, pictures: Sequence[np.ndarray], config: Config, start: str | Path, device: str = "cpu", bf16: bool = False
     ):
         start = files.expanded(start)
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
@@ -360,35 +313,6 @@ class Refinement(SuperResolution):
 
     def snapshot(self, folder: Path) -> None:
         """Write G's average and, if it took part, L."""
-        self.write(self.average, folder / GENERATOR)
+        checkpoints.save(self.average, folder / GENERATOR, self.about())
         if self._c.latent:
-            self.write(self.encoder, folder / ENCODER)
-
-
-def pretrain(
-    pictures: Sequence[np.ndarray],
-    folder: str | Path,
-    config: Start,
-    *,
-    device: str = "cpu",
-    bf16: bool = False,
-    **budget: Any,
-) -> loop.Report:
-    """Train the first stage, as `Pretraining`; its budget is `loop.fit`'s, and all iterations if none is given."""
-    trainee = Pretraining(pictures, config, device, bf16)
-    return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
-
-
-def train(
-    pictures: Sequence[np.ndarray],
-    folder: str | Path,
-    config: Config,
-    start: str | Path,
-    *,
-    device: str = "cpu",
-    bf16: bool = False,
-    **budget: Any,
-) -> loop.Report:
-    """Train one of the four models, as `Refinement`; its budget is `loop.fit`'s, or all iterations."""
-    trainee = Refinement(pictures, config, start, device, bf16)
-    return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
+            checkpoints.save(self.encoder, folder / ENCODER, self.about())

@@ -71,7 +71,7 @@ class FlowTraining(loop.Training):
         self._validation = torch.tensor(torch.inf)
 
     @property
-    def finished(self) -> bool:  # type: ignore[override]
+    def finished(self) -> bool:
         """Whether the third plateau was reached."""
         return self._plateaus >= 3
 

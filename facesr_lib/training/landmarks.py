@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.landmarks import DistilledFAN, draw, load
 from facesr_lib.training import loop
-from facesr_lib.training.augment import place, place_points, placements
+from facesr_lib.training.augment import place_points
 from facesr_lib.training.config import Checked, within
+from facesr_lib.training.faces import Faces
 from facesr_lib.training.processes import Processes
 
 NETWORK = "landmarks.safetensors"
@@ -64,21 +62,16 @@ class Config(Checked):
 class Distillation(loop.Training):
     """A landmark network in training.
 
+    A ``ValueError`` says that the faces are not square, or the landmarks are not theirs.
+
     Parameters
     ----------
     pixels : (M, S, S, 3)
         Faces, uint8, S a multiple of 64 (`data.prepared`).
     points : (M, 68, 2), optional
         Their landmarks in pixels (`data.landmarks`); needed unless a teacher does without.
-    config : Config
     teacher : Teacher, optional
         What the heatmaps are to be; default: the points, drawn.
-    device : str
-
-    Raises
-    ------
-    ValueError
-        If the faces are not square, or the landmarks are not theirs.
     """
 
     def __init__(
@@ -89,23 +82,22 @@ class Distillation(loop.Training):
         teacher: Teacher | None = None,
         device: str = "cpu",
     ):
-        side = pixels.shape[1]
-        if pixels.shape[1:] != (side, side, 3) or side % SIDE:
-            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
+        processes = Processes(device)
+        self._faces = Faces(pixels, SIDE, processes.device)
         if points is None and teacher is None:
             raise ValueError("hints come from landmarks or from a teacher: give one of them.")
         points = torch.zeros(len(pixels), 68, 2) if points is None else points
         if points.shape != (len(pixels), 68, 2):
             raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
-        self._c, self._pixels = config, pixels
-        self._points = (points + 0.5) * (2 / side) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
+        self._c = config
+        self._points = (points + 0.5) * (2 / pixels.shape[1]) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
         self._teacher = teacher or (lambda image, at: draw(at, SIDE, config.sigma))
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = DistilledFAN().to(device).to(memory_format=torch.channels_last)
+            self.network = DistilledFAN().to(processes.device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
         parts = {"network": self.network, "optimizer": self._optimizer}
-        super().__init__(asdict(config), Processes(device), config.batch, config.seed, **parts)
+        super().__init__(asdict(config), processes, config.batch, config.seed, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
@@ -123,36 +115,18 @@ class Distillation(loop.Training):
 
     def faces(self) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, 64, 64) in [0, 1], each moved at random, and their points (N, 68, 2) in pixels."""
-        c, device = self._c, self.processes.device
-        index = torch.randint(len(self._pixels), (self.share,), generator=self.random)
-        placement, mirrored = placements(self.share, self.random, c.rotation, c.scale, c.shift)
-        image = torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2).to(device).float() / 255
-        image = F.avg_pool2d(place(image, placement.to(device)), image.shape[2] // SIDE)
+        c = self._c
+        image, index, placement, mirrored = self._faces.draw(self.share, self.random, c.rotation, c.scale, c.shift)
         points = self._points[index]
         points = place_points(torch.where(mirrored[:, None, None], points[:, MIRRORED], points), placement)
-        return image, ((points + 1) * (SIDE / 2) - 0.5).to(device)
+        return image, ((points + 1) * (SIDE / 2) - 0.5).to(image.device)
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""
-        about = {"images_seen": str(self.images_seen), "config": json.dumps(self.config)}
-        checkpoints.save(self.network, folder / NETWORK, about)
+        checkpoints.save(self.network, folder / NETWORK, self.about())
 
 
 def hints(path: str | Path, device: str = "cpu") -> Teacher:
     """Make a teacher of a landmark network that `networks.landmarks.load` reads; errors as its."""
     network = load(path).to(device)
     return lambda image, _: network.heatmaps(image)
-
-
-def train(
-    pixels: np.ndarray,
-    points: Tensor | None,
-    folder: str | Path,
-    config: Config,
-    *,
-    teacher: Teacher | None = None,
-    device: str = "cpu",
-    **budget: Any,
-) -> loop.Report:
-    """Distil a landmark network; parameters as `Distillation`'s, its budget is `loop.fit`'s, errors too."""
-    return loop.fit(Distillation(pixels, points, config, teacher, device), folder, **budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from facesr_lib import files
@@ -28,6 +30,8 @@ CHECKPOINT = "last.ckpt"
 
 class Training(ABC):
     """What is trained: a subclass makes steps; its state can be put away and taken up again exactly.
+
+    A ``ValueError`` says that the processes do not divide the batch.
 
     Parameters
     ----------
@@ -51,16 +55,11 @@ class Training(ABC):
         This process's, on the CPU: what a batch is made of is the same on every device.
     noise : torch.Generator
         This process's, on its device: a GPU draws maps of noise itself, millions of numbers a step. On a CPU, `random`.
-    finished : bool
-        Whether there is nothing more to gain.
-
-    Raises
-    ------
-    ValueError
-        If the processes do not divide the batch.
+    iterations : int, optional
+        How many steps it takes, if it ends by itself.
     """
 
-    finished = False
+    iterations: int | None = None
 
     def __init__(self, config: dict[str, Any], processes: Processes, batch: int, seed: int, **parts: Any):
         if batch % processes.count:
@@ -71,12 +70,21 @@ class Training(ABC):
         device = processes.device
         self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all its steps were made, or there is nothing more to gain."""
+        return self.iterations is not None and self.images_seen >= self.iterations * self.batch
+
     @abstractmethod
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step, count its images, and return scalars for the log."""
 
     def snapshot(self, folder: Path) -> None:  # noqa: B027 - not every training has something to show
         """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
+
+    def about(self) -> dict[str, str]:
+        """How a network was trained, for its file."""
+        return {"images_seen": str(self.images_seen), "config": json.dumps(self.config)}
 
     def normal(self, *shape: int) -> Tensor:
         """Standard Gaussian numbers of this process, drawn on its device."""
@@ -93,6 +101,9 @@ class Training(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called, exactly if there are as many processes, on the same kind of device."""
         for name, part in self._parts.items():
+            if isinstance(part, Optimizer):  # whether a GPU replays its steps is not the checkpoint's to say
+                for theirs, ours in zip(state[name]["param_groups"], part.param_groups, strict=True):
+                    theirs |= {key: ours[key] for key in ("capturable",) if key in ours}
             part.load_state_dict(state[name])
         self.images_seen = state["images_seen"]
         sizes = [len(each.get_state()) for each in self._generators()]
@@ -140,7 +151,7 @@ def fit(
     folder : path
         Of the run: ``last.ckpt``, ``log.csv`` and the trainee's snapshots. New or empty, unless a run is resumed.
     hours, steps
-        The budget of this call; at least one of them.
+        The budget of this call; at least one of them, unless the trainee ends by itself.
     resume : bool
         Go on from ``last.ckpt``.
     checkpoint_minutes : float
@@ -160,6 +171,7 @@ def fit(
     OSError
         The disk is full; the last checkpoint is intact.
     """
+    steps = trainee.iterations if hours is None and steps is None else steps
     check_budget(hours, steps)
     folder, processes = files.expanded(folder), trainee.processes
     leader = processes.rank == 0

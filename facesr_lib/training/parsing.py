@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from math import pi
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +18,7 @@ from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
 from facesr_lib.training import celebamask, loop
 from facesr_lib.training.adversarial import follow
 from facesr_lib.training.config import Checked, within
+from facesr_lib.training.faces import Faces
 from facesr_lib.training.processes import Processes
 
 NETWORK = "parsing.safetensors"
@@ -105,28 +103,21 @@ def pixel_loss(image: Tensor, target: Tensor, power: int = 1) -> Tensor:
 class ParsingTraining(loop.Training):
     """A parsing network in training.
 
+    A ``ValueError`` says that the faces are of another size, or the labels are not theirs.
+
     Parameters
     ----------
     pixels : (M, S, S, 3)
         Faces, uint8, S a multiple of the network's size.
     masks : (M, S, S)
         Their labels, uint8: 0 to 18, or 255 for undecided.
-    config : Config
     camera : CameraPipeline, optional
         What befalls the faces; its seed does not count.
-    device : str
-    bf16 : bool
-        The network computes in bfloat16.
 
     Attributes
     ----------
     network, average : ParsingNetwork
         What learns, and its moving average.
-
-    Raises
-    ------
-    ValueError
-        If the faces are of another size, or the labels are not theirs.
     """
 
     def __init__(
@@ -138,15 +129,13 @@ class ParsingTraining(loop.Training):
         device: str = "cpu",
         bf16: bool = False,
     ):
-        side = pixels.shape[1]
-        if pixels.shape[1:] != (side, side, 3) or side % config.size:
-            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {config.size}; got {pixels.shape}.")
+        processes = Processes(device)
+        self._faces = Faces(pixels, config.size, processes.device)
         if masks.shape != pixels.shape[:3]:
             raise ValueError(f"{len(pixels)} faces need labels {pixels.shape[:3]}; got {masks.shape}.")
         check_classes(masks, "the labels")
         self._c, self._camera, self._bf16 = config, camera or CameraPipeline(), bf16
-        processes = Processes(device)
-        self._pixels, self._masks = (torch.tensor(np.asarray(x), device=processes.device) for x in (pixels, masks))
+        self._masks = torch.tensor(np.asarray(masks), device=processes.device)
         self._mirrored = MIRRORED.to(processes.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -174,27 +163,15 @@ class ParsingTraining(loop.Training):
 
     def faces(self) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, R, R) in [0, 1], each moved at random, and their labels (N, R, R)."""
-        c, n, device = self._c, self.share, self.processes.device
-        index = torch.randint(len(self._pixels), (n,), generator=self.random).to(device)
-        turn, size, right, down, mirror = torch.rand(5, n, generator=self.random).to(device) * 2 - 1
-        angle, size, flip = turn * (c.rotation * pi / 180), 1 + size * c.scale, torch.where(mirror < 0, -1.0, 1.0)
-        cos, sin = size * angle.cos(), size * angle.sin()
-        # from places in the new picture to places in the old one: x = A x' + b
-        rows = [
-            torch.stack([flip * cos, -flip * sin, 2 * c.shift * right], 1),
-            torch.stack([sin, cos, 2 * c.shift * down], 1),
-        ]
-        matrix = torch.stack(rows, 1)  # (N, 2, 3)
-        image = self._pixels[index].permute(0, 3, 1, 2).float() / 255
-        grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
-        image = F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
-        image = F.avg_pool2d(image, image.shape[2] // c.size)
+        c, device = self._c, self.processes.device
+        image, *put = self._faces.draw(self.share, self.random, c.rotation, c.scale, c.shift)
+        index, placement, mirrored = (x.to(device) for x in put)
         # labels are never averaged: the nearest is taken, and nothing is decided outside
-        grid = F.affine_grid(matrix, [n, 1, c.size, c.size], align_corners=False)
+        grid = F.affine_grid(placement, [self.share, 1, c.size, c.size], align_corners=False)
         labels = self._masks[index][:, None].float() - UNDECIDED
         labels = (F.grid_sample(labels, grid, "nearest", align_corners=False)[:, 0] + UNDECIDED).long()
         turned = torch.where(labels == UNDECIDED, UNDECIDED, self._mirrored[labels.clamp_max(len(CLASSES) - 1)])
-        return image, torch.where((mirror < 0)[:, None, None], turned, labels)
+        return image, torch.where(mirrored[:, None, None], turned, labels)
 
     def poor(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """What befalls a batch of faces: poor ones and targets, both (N, 3, R, R)."""
@@ -203,7 +180,7 @@ class ParsingTraining(loop.Training):
 
     def snapshot(self, folder: Path) -> None:
         """Write the average: ``parsing.safetensors``, for `networks.parsing.load`."""
-        save(self.average, folder / NETWORK, {"images_seen": str(self.images_seen), "config": json.dumps(self.config)})
+        save(self.average, folder / NETWORK, self.about())
 
 
 _WAY = "Give maps of class numbers, as PNG, never made smaller or larger by anything but the nearest pixel."
@@ -240,21 +217,11 @@ def check_classes(masks: np.ndarray, what: str) -> None:
 
 
 def labelled_faces(faces: str | Path, masks: str | Path, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a folder of faces and one of label maps (PNG) of the same names.
+    """Read a folder of faces and one of label maps (PNG) of the same names, in the order of `data.pictures`.
 
-    Returns
-    -------
-    pixels : (M, resolution, resolution, 3)
-        uint8, in the order of `data.pictures`; shrunk by means.
-    masks : (M, resolution, resolution)
-        uint8; shrunk to the nearest pixel.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder, or a face without a label map.
-    ValueError
-        A map that is not square, of a side that is no multiple of ``resolution``, or none of classes (`check_classes`).
+    Pixels (M, R, R, 3), shrunk by means, and masks (M, R, R), shrunk to the nearest pixel; both uint8. Errors name a
+    folder or a face's map that is missing, and a map that is not square, of a side that is no multiple of
+    ``resolution``, or none of classes (`check_classes`).
     """
     faces, masks = files.expanded(faces), files.expanded(masks)
     paths = [masks / path.relative_to(faces).with_suffix(".png") for path in data.pictures(faces)]
@@ -291,19 +258,11 @@ def faces_and_labels(
         Registry name or folder; of CelebAMask-HQ, as it is released, the training split is read with its masks.
     labels : str or Path, optional
         A folder of label maps (`labelled_faces`), or what `data.parsing` reads. Default: the shipped ones.
-    size : int
 
     Returns
     -------
-    pixels : (M, S, S, 3)
-        uint8, S at least ``size``.
-    masks : (M, S, S)
-        uint8.
-
-    Raises
-    ------
-    AssetMissing, FileNotFoundError, ValueError
-        As `labelled_faces`, `data.parsing` and `celebamask.read`.
+    pixels, masks : (M, S, S, 3), (M, S, S)
+        uint8, S at least ``size``. Errors as of the functions that are named here.
     """
     place = assets.locate(faces)
     if labels is None and (place / celebamask.MASKS).is_dir():
@@ -312,18 +271,3 @@ def faces_and_labels(
         return labelled_faces(place, labels, size)
     whole = data.FACE_SIDE if data.FACE_SIDE % size == 0 else size
     return data.prepared(place, whole, skip_damaged=False), data.parsing(faces, whole, labels)
-
-
-def train(
-    pixels: np.ndarray,
-    masks: np.ndarray,
-    folder: str | Path,
-    config: Config,
-    *,
-    camera: CameraPipeline | None = None,
-    device: str = "auto",
-    bf16: bool = False,
-    **budget: Any,
-) -> loop.Report:
-    """Train a parsing network; parameters as `ParsingTraining`'s, its budget is `loop.fit`'s, errors too."""
-    return loop.fit(ParsingTraining(pixels, masks, config, camera, device, bf16), folder, **budget)

@@ -14,17 +14,9 @@ from facesr_lib import data, images
 
 
 def read_pictures(folder: str | Path, patch: int) -> list[np.ndarray]:
-    """Read every picture of a folder that a patch fits into; one warning counts and names the others.
+    """Read every picture of a folder that a patch fits into, (H, W, 3), uint8; one warning counts and names the others.
 
-    Returns
-    -------
-    list of (H, W, 3)
-        uint8.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        No such folder; nothing in it can be used.
+    Errors say that there is no such folder, or nothing in it that can be used.
     """
     found, skipped = [], []
     for path in data.pictures(folder):
@@ -48,19 +40,8 @@ def read_pictures(folder: str | Path, patch: int) -> list[np.ndarray]:
 class Patches:
     """Pictures of any size as one row of pixels on a device, and random square patches of them.
 
-    Parameters
-    ----------
-    pictures : sequence of (H, W, 3)
-        uint8; `data.prepared`'s faces are one, too.
-    side : int
-    device : torch.device
-    turns : bool
-        Whether patches come in any of a square's eight positions; else upright, and in the mirror.
-
-    Raises
-    ------
-    ValueError
-        If a picture is something else, or smaller than a patch.
+    Pictures are (H, W, 3), uint8, as `data.prepared`'s faces are; a ``ValueError`` says that one is none, or smaller
+    than a patch. With ``turns`` patches come in any of a square's eight positions; else upright, and in the mirror.
     """
 
     def __init__(self, pictures: Sequence[np.ndarray], side: int, device: torch.device, turns: bool = True):

@@ -21,24 +21,11 @@ MIRRORED_CLASSES = torch.tensor([0, 1, 3, 2, 5, 4, *range(6, 12)])
 
 
 class Priors:
-    """Landmarks and parsing of faces, which move and are mirrored with them.
+    """Landmarks and parsing of faces ``pixels`` (M, S, S, 3), which move and are mirrored with them.
 
-    Parameters
-    ----------
-    points : (M, 68, 2)
-        In pixels.
-    labels : (M, S, S)
-        uint8, CelebAMask-HQ's 19 classes; anything else is undecided.
-    pixels : (M, S, S, 3)
-        The faces.
-    sigma : float
-        Width of the heatmaps, in pixels of 64².
-    device : torch.device
-
-    Raises
-    ------
-    ValueError
-        They are not these faces'.
+    ``points`` (M, 68, 2) are in pixels, ``labels`` (M, S, S) uint8, of CelebAMask-HQ's 19 classes (anything else is
+    undecided); ``sigma`` is the width of the heatmaps, in pixels of 64². A ``ValueError`` says that they are not these
+    faces'.
     """
 
     def __init__(self, points: Tensor, labels: np.ndarray, pixels: np.ndarray, sigma: float, device: torch.device):

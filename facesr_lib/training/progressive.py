@@ -5,7 +5,6 @@ Kim et al. 2019, with the weights of the authors' first release. Chapter 8 shows
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -111,11 +110,12 @@ class Config(Checked):
 class ProgressiveTraining(Adversarial):
     """A super-resolution network and its critic in training.
 
+    A ``ValueError`` says that the faces are of another size, or a network is missing that a loss needs.
+
     Parameters
     ----------
     pixels : (M, S, S, 3)
         Faces, uint8 (`data.prepared`): S is 128, or 256 if they are moved.
-    config : Config
     fan : LandmarkNetwork, optional
         The landmark network; needed unless both of its losses are left out.
     features : Maps, optional
@@ -124,14 +124,6 @@ class ProgressiveTraining(Adversarial):
         Faces in [0, 1]; what becomes of them is kept at `RECORDED` moments.
     about : dict of str, optional
         Said of the training in the network's file.
-    device : str
-    bf16 : bool
-        Networks in bfloat16; losses, penalty and optimisers stay in float32.
-
-    Raises
-    ------
-    ValueError
-        If the faces are of another size, or a network is missing that a loss needs.
     """
 
     def __init__(
@@ -161,7 +153,7 @@ class ProgressiveTraining(Adversarial):
             torch.manual_seed(c.seed)
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
         place: Any = {"device": processes.device, "memory_format": torch.channels_last}
-        self._c, self._about, self._bf16 = c, about or {}, bf16
+        self._c, self._about, self._bf16, self.iterations = c, about or {}, bf16, c.iterations
         self._faces = torch.from_numpy(np.array(pixels)).to(processes.device).permute(0, 3, 1, 2)
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
@@ -178,11 +170,6 @@ class ProgressiveTraining(Adversarial):
             for step in (1, 2, 3)
             for fading in (False, True)
         }
-
-    @property
-    def finished(self) -> bool:  # type: ignore[override]
-        """Whether all iterations were made."""
-        return self.images_seen >= self._c.iterations * self.batch
 
     def step(self) -> dict[str, Tensor]:
         """One turn of G and one of D, on the same faces."""
@@ -293,13 +280,7 @@ class ProgressiveTraining(Adversarial):
         """Write the network, in half precision, under the official names, and what became of the watched faces."""
         c = self._c
         step, alpha = c.stage(max(0, self.images_seen // self.batch - 1))
-        about = {
-            "width": repr(c.width),
-            "step": str(step),
-            "alpha": repr(alpha),
-            "images_seen": str(self.images_seen),
-            "config": json.dumps(self.config),
-        }
+        about = self.about() | {"width": repr(c.width), "step": str(step), "alpha": repr(alpha)}
         network = self.network()
         checkpoints.save(network, folder / NETWORK, about | self._about)
         if not len(self._watched):
@@ -345,32 +326,14 @@ def train(
     bf16: bool = False,
     **budget: Any,
 ) -> loop.Report:
-    """Train progressive super-resolution on a folder of aligned faces.
+    """Train progressive super-resolution on a folder of aligned faces (`data.prepared`), as `ProgressiveTraining`.
 
-    Parameters
-    ----------
-    faces : path
-        Pictures of any size; they are cropped square and resized.
-    folder : path
-        Of the run: checkpoint, log, ``progressive.safetensors`` for `networks.progressive.load`, and of watched faces
-        ``samples-<images>.png`` and ``moments.safetensors``.
-    config : Config
-    fan : str or path
-        The landmark network, as `networks.landmarks.load` reads it, or its registry name: the shipped one, the
-        official "distilled-fan", or "fan", which that was distilled from.
-    watched : (K, 3, 128, 128), optional
-        Faces in [0, 1] to be seen at `RECORDED` moments of the training.
-    device : str
-        "cpu", "cuda" or "auto".
-    bf16 : bool
-        Networks in bfloat16.
-    **budget
-        `loop.fit`'s, and ``config.iterations`` if none is given, with which it ends anyway.
+    The run's folder gets ``progressive.safetensors``, for `networks.progressive.load`, and of watched faces
+    ``samples-<images>.png`` and ``moments.safetensors``. ``fan`` is the landmark network, as `networks.landmarks.load`
+    reads it, or its registry name: the shipped one, the official "distilled-fan", or "fan", which that was distilled
+    from. The budget is `loop.fit`'s.
 
-    Raises
-    ------
-    FileNotFoundError, MetricUnavailable, ValueError, Diverged, OSError
-        As `data.prepared`, `networks.landmarks.load`, `losses.block_features`, `ProgressiveTraining` and `loop.fit`.
+    Errors are those of the functions that are named here, and of `losses.block_features`.
     """
     pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
     name, features = block_features() if config.feature else ("none", None)
@@ -387,4 +350,4 @@ def train(
         device=device,
         bf16=bf16,
     )
-    return loop.fit(trainee, folder, **{"steps": config.iterations} | budget)
+    return loop.fit(trainee, folder, **budget)

@@ -95,19 +95,15 @@ class Config(Checked):
 class PriorTraining(Adversarial):
     """StyleGAN2 in training: one turn of D, one of G, the moving average.
 
+    A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, or that the
+    processes do not divide it.
+
     Parameters
     ----------
     pixels : (N, R, R, 3)
         Training images, uint8 (`data.prepared`).
-    config : Config
-    processes : Processes
     precision : torch.dtype
         Of the convolutions; ``torch.bfloat16`` where the hardware has it.
-
-    Raises
-    ------
-    ValueError
-        If the images are not of the configured resolution, or fewer than a batch, or the processes do not divide it.
     """
 
     def __init__(
@@ -261,30 +257,11 @@ def train(
     bf16: bool = False,
     **budget: Any,
 ) -> loop.Report:
-    """Train a prior on a folder of aligned faces.
+    """Train a prior on a folder of aligned faces (`data.prepared`), as `PriorTraining`; its budget is `loop.fit`'s.
 
-    Parameters
-    ----------
-    faces : path
-        Pictures of any size; they are cropped square and resized.
-    folder : path
-        Of the run: checkpoint, log, samples, and ``prior.safetensors`` for `FacePrior.load`.
-    config : Config
-    start : FacePrior, optional
-        Networks to begin with instead of random ones.
-    device : str
-        "cpu", "cuda" or "auto".
-    devices : int
-        Processes, one per GPU if there are GPUs.
-    bf16 : bool
-        Convolutions in bfloat16.
-    **budget
-        `loop.fit`'s.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError, Diverged, OSError
-        As `data.prepared`, `launch`, `PriorTraining` and `loop.fit`.
+    The run's folder gets samples and ``prior.safetensors``, for `FacePrior.load`. It begins with the networks of
+    ``start``, or random ones, in so many processes as ``devices`` says, one per GPU if there are GPUs; ``bf16``:
+    convolutions in bfloat16. Errors are those of the functions that are named here, and of `launch`.
     """
     loop.check_budget(budget.get("hours"), budget.get("steps"))
     return launch(_train, faces, folder, config, start, bf16, budget, device=device, count=devices)

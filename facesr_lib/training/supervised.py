@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
-from facesr_lib.training import loop
 from facesr_lib.training.adversarial import Adversarial
-from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
+from facesr_lib.training.faces import Faces
 from facesr_lib.training.priors import Priors
 from facesr_lib.training.processes import Processes
 
@@ -69,7 +67,7 @@ class Config(Checked):
 
 
 @dataclass
-class Faces:
+class Batch:
     """A batch: small, (N, 3, 16, 16), and true, (N, 3, 128, 128), in [0, 1]; maps, (N, 79, 64, 64), and how known."""
 
     small: Tensor
@@ -83,19 +81,19 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 """A network's answers, in float32."""
 
 
-def _vdsr(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
+def _vdsr(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Kim, Lee & Lee 2016: the squared error of the luminance, Σ (y − ŷ)²."""
     (y,) = run(images.luma(networks.upsample(faces.small)))
     return {"pixel": (images.luma(faces.true) - y).square().sum()}, y
 
 
-def _urdgn(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
+def _urdgn(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Yu & Porikli 2016: the mean squared error."""
     (made,) = run(2 * faces.small - 1)
     return {"pixel": F.mse_loss(made, 2 * faces.true - 1)}, made
 
 
-def _fsrnet(run: Run, faces: Faces) -> tuple[Losses, Tensor]:
+def _fsrnet(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Chen et al. 2018: squared errors of the coarse picture, the fine one and the priors, weights 1."""
     coarse, priors, fine = run(2 * networks.upsample(faces.small) - 1)
     true = 2 * faces.true - 1
@@ -132,7 +130,7 @@ class Recipe:
         Whether a GPU may replay a step: its learning rate stays, and nothing in it depends on a value or is drawn.
     """
 
-    losses: Callable[[Run, Faces], tuple[Losses, Tensor]]
+    losses: Callable[[Run, Batch], tuple[Losses, Tensor]]
     optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]
     lr: float
     schedule: Callable[[int, float, float], float] = lambda step, epoch, done: 1.0
@@ -179,35 +177,26 @@ RECIPES = {
 class SupervisedTraining(Adversarial):
     """A network in training: a turn of its discriminator, if it has one, then its own.
 
+    A ``ValueError`` says that there is no such network, the faces are of another size, the priors are missing or not
+    theirs, or the training is to begin with another network or width; other errors are `losses.block_features`'.
+
     Parameters
     ----------
     name : str
         Of `RECIPES`.
     pixels : (M, S, S, 3)
         Faces, uint8, S a multiple of 128 (`data.prepared`).
-    config : Config
     points : (M, 68, 2), optional
         Their landmarks, in pixels.
     labels : (M, S, S), optional
         Their parsing: CelebAMask-HQ's 19 classes, anything else is undecided, uint8.
     start : nn.Module, optional
         A network to begin with, such as FSRNet for FSRGAN (`networks.supervised.load`); default: a random one.
-    device : str
-    bf16 : bool
-        The networks in bfloat16, losses and optimisers not.
 
     Attributes
     ----------
     seen_by : str
         Whose features FSRGAN compares, as `losses.block_features` names it; "" for the others.
-
-    Raises
-    ------
-    ValueError
-        There is no such network, the faces are of another size, the priors are missing or not theirs, or the training
-        is to begin with another network or width.
-    metrics.MetricUnavailable
-        As `losses.block_features`.
     """
 
     def __init__(
@@ -223,11 +212,10 @@ class SupervisedTraining(Adversarial):
         bf16: bool = False,
     ):
         self._recipe = RECIPES[messages.choose(name, RECIPES, "supervised network")]
-        side, processes = pixels.shape[1], Processes(device)
-        if pixels.shape[1:] != (side, side, 3) or side % SIDE:
-            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {SIDE}; got {pixels.shape}.")
+        processes = Processes(device)
+        self._faces, self._count = Faces(pixels, SIDE, processes.device), len(pixels)
         self._c, self._name, self._bf16 = config, name, bf16
-        self._pixels = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(processes.device)  # (M, 3, S, S)
+        self.iterations = ceil(config.images / config.batch)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
             if points is None or labels is None:
@@ -265,12 +253,11 @@ class SupervisedTraining(Adversarial):
     def step(self) -> dict[str, Tensor]:
         """Let the discriminator learn, where there is one, then the network."""
         c, recipe, faces = self._c, self._recipe, self.faces()
-        epoch, done = self.images_seen / len(self._pixels), self.images_seen / c.images
+        epoch, done = self.images_seen / self._count, self.images_seen / c.images
         for group in self._groups():
             group["lr"] = c.rate * recipe.lr * recipe.schedule(self.images_seen // c.batch, epoch, done)
         losses = self._learn(faces.small, faces.true, faces.maps, faces.known)
         self.images_seen += c.batch
-        self.finished = self.images_seen >= c.images
         return losses
 
     def _drawing(self, *faces: Tensor) -> Losses:
@@ -281,8 +268,8 @@ class SupervisedTraining(Adversarial):
             return self.learn(*faces)
 
     def learn(self, *batch: Tensor) -> Losses:
-        """All turns on one batch, the parts of `Faces`."""
-        recipe, faces, learns = self._recipe, Faces(*batch), True
+        """All turns on one batch, the parts of `Batch`."""
+        recipe, faces, learns = self._recipe, Batch(*batch), True
         judged: Losses = {}
         losses, made = recipe.losses(partial(self._run, self.network), faces)
         if self.discriminator is not None:
@@ -322,64 +309,28 @@ class SupervisedTraining(Adversarial):
                 torch.stack(losses).sum().backward()
         return dict(zip(("D real", "D fake"), losses, strict=True)), learns
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called, also on another device."""
-        for kind in self._optimizers:
-            for group in state[f"{kind}_optimizer"]["param_groups"]:
-                group["capturable"] = self._replays
-        super().load_state_dict(state)
-
     def _run(self, network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
             out = network(x.contiguous(memory_format=torch.channels_last))
         return tuple(part.float() for part in (out if isinstance(out, tuple) else (out,)))
 
-    def faces(self) -> Faces:
+    def faces(self) -> Batch:
         """Draw a batch."""
-        c, n, device = self._c, self.share, self.processes.device
-        index = torch.randint(len(self._pixels), (n,), generator=self.random)
-        placement, mirrored = placements(n, self.random, c.rotation, c.scale, c.shift)
-        true = self._pixels[index.to(device, non_blocking=True)].float() / 255
-        true = place(true, placement.to(device, non_blocking=True))
-        true = F.avg_pool2d(true, true.shape[2] // SIDE)
+        c = self._c
+        true, index, placement, mirrored = self._faces.draw(self.share, self.random, c.rotation, c.scale, c.shift)
         maps = known = true.new_zeros(0)
         if self._recipe.priors:
             maps, known = self._priors.maps(index, placement, mirrored)
-        return Faces(self._smaller(true), true, maps, known)
+        return Batch(self._smaller(true), true, maps, known)
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, and what it makes of eight faces: ``samples-<images>.png``."""
-        about = {"network": self._name, "width": str(self._c.width), "images_seen": str(self.images_seen)}
-        about["config"] = json.dumps(self.config)
+        about = {"network": self._name, "width": str(self._c.width)} | self.about()
         checkpoints.save(self.network, folder / f"{self._name}.safetensors", about)
-        true = self._pixels[:8].float() / 255
-        true = F.avg_pool2d(true, true.shape[2] // SIDE)
+        true = self._faces.first(8)
         small = self._smaller(true)
         with torch.no_grad():
             made = self.network.eval().enlarge(small)
         self.network.train()
         rows = torch.cat([F.interpolate(small, scale_factor=networks.SCALE), made, true])
         images.write(images.grid(rows, columns=len(true)), folder / f"samples-{self.images_seen:09d}.png")
-
-
-def train(
-    name: str,
-    pixels: np.ndarray,
-    folder: str | Path,
-    config: Config,
-    *,
-    points: Tensor | None = None,
-    labels: np.ndarray | None = None,
-    start: nn.Module | None = None,
-    device: str = "auto",
-    bf16: bool = False,
-    **budget: Any,
-) -> loop.Report:
-    """Train a network of `RECIPES`: ``<name>.safetensors``, which `networks.supervised.load` reads.
-
-    Parameters as `SupervisedTraining`'s, errors too; its budget is `loop.fit`'s, and ``config.images`` if none is
-    given, with which it ends anyway.
-    """
-    options: dict[str, Any] = {"points": points, "labels": labels, "start": start, "device": device, "bf16": bf16}
-    trainee = SupervisedTraining(name, pixels, config, **options)
-    return loop.fit(trainee, folder, **{"steps": -(-config.images // config.batch)} | budget)
