@@ -22,24 +22,9 @@ TEST_FACES = 50
 def faces(split: str = "train", resolution: int = 64, count: int | None = None) -> Tensor:
     """Load the prepared OMI faces, shrunk by the mean over blocks (as the shipped prior was trained).
 
-    Parameters
-    ----------
-    split
-        "train": 900 identities; "test": 50 others (``TEST_FACES``).
-    resolution
-        A divisor of 256.
-    count
-        Only the first so many, in the order of their numbers; a ``ValueError`` if there are fewer.
-
-    Returns
-    -------
-    (N, 3, resolution, resolution)
-        [0, 1], whole multiples of 1/255.
-
-    Raises
-    ------
-    AssetMissing
-        The faces are not on this machine.
+    ``split`` is "train", 900 identities, or "test", 50 others (``TEST_FACES``); ``resolution`` divides 256; ``count``:
+    only the first so many, in the order of their numbers. (N, 3, resolution, resolution), [0, 1], whole multiples of
+    1/255. An ``AssetMissing`` says that the faces are not on this machine, a ``ValueError`` that there are fewer.
     """
     messages.choose(split, ("train", "test"), "split")
     pixels = prepared(assets.path(f"faces-{split}"), _divisor(resolution), skip_damaged=False)

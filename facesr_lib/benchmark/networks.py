@@ -29,14 +29,7 @@ NETWORKS: Networks = {
 
 @torch.no_grad()
 def run(device: str = "auto", quick: bool = False, networks: Networks = NETWORKS) -> list[dict[str, Any]]:
-    """Measure networks with random weights on random pictures.
-
-    Returns
-    -------
-    list of dict
-        One row per network and batch size: pictures per second; the convolutions' own time as a share of the network's,
-        with the lowest and highest of the repetitions; peak memory. ``quick``: once, and not ESRGAN's full size.
-    """
+    """Measure networks with random weights on random pictures; ``quick``: once, and not ESRGAN's full size."""
     place, repeat, rows = torch.device(pick_device(device)), 1 if quick else 5, []
     for name, (make, side, batches) in networks.items():
         if quick and name == "RRDBNet":

@@ -22,21 +22,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """Measure the camera pipeline on faces of 128², and the parts of `restore_photo` by the parsing network's picture.
 
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda" or "auto".
-    quick : bool
-        Fewer repetitions.
-    prior : str
-        Registry name or checkpoint, whose samples are the faces.
-    size : (int, int)
-        Height and width of the photograph, in which ten faces stand.
-
-    Returns
-    -------
-    list of dict
-        What was done, to how many faces, seconds, faces per second, and peak memory.
+    The photograph, of ``size`` (height, width), shows ten faces, samples of ``prior`` (registry name or checkpoint).
     """
     ours = FacePrior.load(prior, device)
     faces = images.resize(ours.sample(BATCH, seed=1)[0], (128, 128)).clamp(0, 1)

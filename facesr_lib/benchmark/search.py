@@ -26,23 +26,10 @@ from facesr_lib.search.terms import density_and_shell
 
 
 def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
-    """Measure PULSE steps.
+    """Measure PULSE steps: a row per variant and batch size; ``quick``: neither compiled nor in bfloat16.
 
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda" or "auto".
-    quick : bool
-        Fewer repetitions, and neither the compiled nor the bfloat16 generator.
-    prior : str
-        Registry name or checkpoint.
-
-    Returns
-    -------
-    list of dict
-        One row per variant and batch size: milliseconds per step and per step and image; how many times faster per
-        image than `plain_steps`; the same convolutions' own time as a share of the step's, and the lowest and highest
-        of the repetitions; peak memory.
+    How many times faster per image than `plain_steps`, the convolutions' share, and peak memory. ``prior`` is a
+    registry name or a checkpoint.
     """
     repeat, steps = 3 if quick else 7, 20
     plain = FacePrior.load(prior, device)
@@ -76,7 +63,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
 def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
     """Measure a step of every search, and what the networks take of it when each is run alone, forwards and backwards.
 
-    Parameters and rows as in `run`. What an option can spare a method is spared (`Method.unless`): RLS+ is its second
+    What an option can spare a method is spared (`Method.unless`): RLS+ is its second
     stage, BRGM and mGANprior are without their perceptual terms.
     """
     repeat, steps = (1, 3) if quick else (3, 20)

@@ -46,25 +46,12 @@ def run(
     """Measure training steps on random pixels: a prior's, read from a file as those of real faces are, and ESRGAN's.
 
     A prior's penalties come on some steps only. So each kind of step (with and without either) is timed by itself, and
-    the kinds are averaged in the proportion in which they come.
+    the kinds are averaged in the proportion in which they come. ``configurations`` are by default what ``facesr train
+    prior --resolution 64`` and ``128`` and ``facesr train esrgan-start`` train; ``precision`` is the convolutions'.
 
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda" or "auto".
-    quick : bool
-        One timing of each kind of step instead of three.
-    configurations : mapping of str to Config or esrgan.Start
-        By default what ``facesr train prior --resolution 64`` and ``128`` and ``facesr train esrgan-start`` train.
-    precision : torch.dtype
-        Of the convolutions.
-
-    Returns
-    -------
-    list of dict
-        One row per configuration: images, or patches, per second; share of a step that it takes to fetch real ones
-        (with the copy to the device, or with what makes patches small); arithmetic rate, of convolutions and matrix
-        products as PyTorch counts them; and that as a share of `convolution_rate`.
+    A row holds images, or patches, per second; the share of a step that it takes to fetch real ones (with the copy to
+    the device, or with what makes patches small); the arithmetic rate, of convolutions and matrix products as PyTorch
+    counts them; and that as a share of `convolution_rate`.
     """
     processes, repeat = Processes(device), 1 if quick else 3
     rate, rows = convolution_rate(processes.device, precision), []
@@ -84,7 +71,7 @@ def progressive(
 ) -> list[dict[str, Any]]:
     """Measure training steps of progressive super-resolution, attentive by one landmark network or another.
 
-    Parameters and rows as `run`'s; the three steps count by their share in a whole training. Weights are random, faces
+    Rows as `run`'s; the three steps count by their share in a whole training. Weights are random, faces
     few at once, as FAN takes its time on a CPU; the feature loss is left out where no network has come for it.
     """
     name, features = "nothing", None

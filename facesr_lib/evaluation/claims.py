@@ -75,11 +75,8 @@ def papers() -> dict[str, Paper]:
 def load(path: Path) -> Paper:
     """Read a paper's facts.
 
-    Raises
-    ------
-    ValueError
-        If a field is missing or unknown, an id stands twice, a claim refers to a number that is not there, or a table,
-        row, metric or setting does not exist; the message names file and claim, and the way out.
+    A ``ValueError`` names file and claim, and the way out: a field is missing or unknown, an id stands twice, a claim
+    refers to a number that is not there, or a table, row, metric or setting does not exist.
     """
     with _named(path.name):
         content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)  # it keeps the digits of 0.50

@@ -18,6 +18,9 @@ FINE = 4096  # FFHQ's own crops of 1024² are seen four times as fine first, and
 def align(image: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Cut a face out of a photograph as FFHQ's faces were cut, turned upright and framed alike.
 
+    A ``ValueError`` says that ``image`` is no picture, or the landmarks are not so many, not finite, or all in one
+    place.
+
     Parameters
     ----------
     image : (3, H, W)
@@ -35,11 +38,6 @@ def align(image: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     transform : (2, 3)
         float64; from places in the crop to places in the photograph, both from −1 to 1, as
         `torch.nn.functional.affine_grid` takes it. It holds for the photograph and the crop at any size.
-
-    Raises
-    ------
-    ValueError
-        ``image`` is no picture, the landmarks are not so many, not finite, or all in one place.
 
     Notes
     -----

@@ -70,6 +70,9 @@ def find(
 ) -> list[Found]:
     """Find the faces of a photograph, also of one that lies on its side or stands on its head.
 
+    A ``ValueError`` says that no detector is on this machine and no boxes are given, or not the one that is asked for,
+    or that a box has no size or lies outside of the photograph.
+
     Parameters
     ----------
     image : (3, H, W)
@@ -86,12 +89,6 @@ def find(
     -------
     list of Found
         From left to right.
-
-    Raises
-    ------
-    ValueError
-        No detector is on this machine and no boxes are given, the one that is asked for is not, or a box has no size or
-        lies outside of the photograph.
     """
     height, width = images.check_single(image).shape[1:]
     if boxes is not None:

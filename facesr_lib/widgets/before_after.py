@@ -13,7 +13,8 @@ from facesr_lib.widgets.figure import Figure, numbers, script, webp
 class BeforeAfter(Figure):
     """Two pictures on top of each other and a divider to drag: by mouse, finger or arrow keys.
 
-    Both are shown at the same size; where a picture has fewer pixels than the screen shows, they stay square pixels.
+    Both are shown at the same size; where a picture has fewer pixels than the screen shows, they stay square pixels. A
+    ``ValueError`` says that a picture has another shape, NaN pixels, or other proportions than its partner.
 
     Parameters
     ----------
@@ -34,11 +35,6 @@ class BeforeAfter(Figure):
         Where the divider stands, 0 (only ``after`` is seen) to 1 (only ``before``).
     zoom : float
         How many times the pictures are enlarged. Both follow the reader's hand, and can be set and linked.
-
-    Raises
-    ------
-    ValueError
-        If a picture has another shape, NaN pixels, or other proportions than its partner.
     """
 
     _esm = script("before_after.js")

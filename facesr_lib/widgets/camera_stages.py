@@ -21,7 +21,8 @@ MOST = 256  # pictures
 class CameraStages(Album):
     """Blur, small side, noise and JPEG, a slider each: what they leave of a face, as `CameraPipeline` makes it.
 
-    Every combination is photographed before: the figure carries them all and needs no kernel.
+    Every combination is photographed before: the figure carries them all and needs no kernel. A ``ValueError`` says
+    that the face is no square picture, a slider has no value, or there are more than 256 combinations.
 
     Parameters
     ----------
@@ -44,11 +45,6 @@ class CameraStages(Album):
     ----------
     blur, side, noise, jpeg : int
         Which of the values is shown; they follow the reader's hand, and can be set and linked.
-
-    Raises
-    ------
-    ValueError
-        If the face is no square picture, a slider has no value, or there are more than 256 combinations.
     """
 
     _esm = script("chart.js", "camera_stages.js")

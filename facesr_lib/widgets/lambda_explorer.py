@@ -37,6 +37,9 @@ class Sweep:
 class LambdaExplorer(Album):
     """A slider through the values of a weight: its place between fidelity and realism, and the faces it gives.
 
+    A ``ValueError`` says that there is no sweep or more than six, lengths or shapes do not fit, the weights do not
+    increase, or something is NaN.
+
     Parameters
     ----------
     sweeps : dict of Sweep
@@ -54,12 +57,6 @@ class LambdaExplorer(Album):
     sweep, point : int
         Which weight is turned, and which of its values is shown; they follow the reader's hand, and can be set and
         linked. A ``point`` beyond a sweep's last stands for the last.
-
-    Raises
-    ------
-    ValueError
-        If there is no sweep or more than six, lengths or shapes do not fit, the weights do not increase, or something
-        is NaN.
     """
 
     _esm = script("chart.js", "lambda_explorer.js")
@@ -101,14 +98,7 @@ class LambdaExplorer(Album):
         for name, pictures in (beside or {}).items():
             still.append({"name": name, "first": sum(len(part) for part in tiles)})
             tiles.append(_beside(name, pictures, n, side))
-        super().__init__(
-            torch.cat(tiles),
-            sweeps=entries,
-            beside=still,
-            axes=[fidelity, realism],
-            count=n,
-            **words,
-        )
+        super().__init__(torch.cat(tiles), sweeps=entries, beside=still, axes=[fidelity, realism], count=n, **words)
 
 
 _NUMBERS = ("values", "fidelity", "realism")

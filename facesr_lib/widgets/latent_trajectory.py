@@ -43,6 +43,8 @@ class Run:
 class LatentTrajectory(Album):
     """A slider through a search: the latent's path in a plane, the face at that step, and the losses.
 
+    A ``ValueError`` says that the shapes do not fit together or something is NaN.
+
     Parameters
     ----------
     runs : dict of Run
@@ -57,11 +59,6 @@ class LatentTrajectory(Album):
     step : int
         The step that is shown; follows the reader's hand, and can be set and linked. Between two stored steps, the
         earlier one is seen. Starts at the last.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit together or something is NaN.
     """
 
     _esm = script("chart.js", "latent_trajectory.js")
@@ -70,13 +67,7 @@ class LatentTrajectory(Album):
     background: List[list[float]] = List(help="Points (x, y).").tag(sync=True)
     step = Int().tag(sync=True)
 
-    def __init__(
-        self,
-        runs: Mapping[str, Run],
-        *,
-        background: Tensor | None = None,
-        **words: Any,
-    ):
+    def __init__(self, runs: Mapping[str, Run], *, background: Tensor | None = None, **words: Any):
         check_named("runs", runs)
         runs = {name: _checked(name, run) for name, run in runs.items()}
         sizes = {run.faces.shape[-1] for run in runs.values()}
@@ -117,6 +108,8 @@ class LatentTrajectory(Album):
     ) -> LatentTrajectory:
         """Show what a search, or several searches on the same face, recorded.
 
+        A ``ValueError`` says that there is no such image, the codes' shapes do not fit, or a search diverged.
+
         Parameters
         ----------
         result : SearchResult or dict of SearchResult
@@ -129,11 +122,6 @@ class LatentTrajectory(Album):
             Codes of ordinary faces, drawn as a cloud behind the path.
         caption : str, optional
             Default: what the plane is, and how much of the movement lies in it. ``alt`` and ``title``: `Figure`'s.
-
-        Raises
-        ------
-        ValueError
-            If there is no such image, the codes' shapes do not fit, or a search diverged.
         """
         results = result if isinstance(result, Mapping) else {"search": result}
         if not results:

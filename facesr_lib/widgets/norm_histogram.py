@@ -22,7 +22,8 @@ class NormHistogram(Figure):
 
     A standard Gaussian vector's squared norm follows χ² with d degrees of freedom. The readout gives each set's mean,
     its standard deviation ("spread"), its Kolmogorov–Smirnov distance to χ²_d ("KS"), the share outside the grey band
-    that holds 99 % of χ²_d ("outside"), and the share beyond the end of the axis ("cut off").
+    that holds 99 % of χ²_d ("outside"), and the share beyond the end of the axis ("cut off"). A ``ValueError`` says
+    that there is no set or more than six, or that codes have another shape, another d, fewer than two rows, or NaN.
 
     Parameters
     ----------
@@ -43,11 +44,6 @@ class NormHistogram(Figure):
         Where the axis ends. What lies beyond is counted in the readout, not drawn.
     coarseness : int
         How many of the finest bins make a bar: 1, 2, 4, 8 or 16.
-
-    Raises
-    ------
-    ValueError
-        If there is no set or more than six, or codes have another shape, another d, fewer than two rows, or NaN.
     """
 
     _esm = script("chart.js", "norm_histogram.js")
@@ -61,14 +57,7 @@ class NormHistogram(Figure):
     upper = Float().tag(sync=True)
     coarseness = Int(2, min=1, max=COARSEST).tag(sync=True)
 
-    def __init__(
-        self,
-        codes: Mapping[str, Tensor],
-        dof: int | None = None,
-        *,
-        alt: str | None = None,
-        **words: Any,
-    ):
+    def __init__(self, codes: Mapping[str, Tensor], dof: int | None = None, *, alt: str | None = None, **words: Any):
         from scipy import stats
 
         from facesr_lib.metrics.gaussianity import Gaussianity

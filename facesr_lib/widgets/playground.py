@@ -20,7 +20,8 @@ PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
 class Playground(Album):
     """Pick a face and a scale, see what every method makes of it; or guess which picture is the truth.
 
-    Everything is computed before: the figure carries N × S × (M + 1) + N pictures and needs no kernel.
+    Everything is computed before: the figure carries N × S × (M + 1) + N pictures and needs no kernel. A ``ValueError``
+    says that scales, methods or shapes do not fit together, or a picture is NaN.
 
     Parameters
     ----------
@@ -46,11 +47,6 @@ class Playground(Album):
         All four follow the reader's hand, and can be set and linked.
     score : [int, int]
         Truths found, and faces tried.
-
-    Raises
-    ------
-    ValueError
-        If scales, methods or shapes do not fit together, or a picture is NaN.
     """
 
     _esm = script("chart.js", "playground.js")
