@@ -37,9 +37,9 @@ def decode(data: bytes) -> Tensor:
     return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
 
 
-def tile(widget: LatentTrajectory, run: int, k: int) -> Tensor:
-    """The face of a run's k-th stored step, cut out of the sheet."""
-    row, column = divmod(widget.runs[run]["first"] + k, widget.columns)
+def tile(widget: CameraStages | LambdaExplorer | LatentTrajectory | Playground, number: int) -> Tensor:
+    """A picture cut out of the sheet."""
+    row, column = divmod(number, widget.columns)
     size = widget.resolution
     return decode(widget.sheet)[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
 
@@ -218,6 +218,8 @@ def test_large_pictures_are_packed_small() -> None:
 def test_text_alternative_is_required_and_reaches_programs_without_widgets() -> None:
     with pytest.raises(ValueError, match="alt is empty"):
         BeforeAfter(torch.rand(3, 8, 8), torch.rand(3, 8, 8), alt=" ")
+    with pytest.raises(TypeError, match="BeforeAfter takes no captoin"):
+        BeforeAfter(torch.rand(3, 8, 8), torch.rand(3, 8, 8), alt="a pair", captoin="what is seen")
     alt = "Left eight by eight squares, right a face. " * 4
     bundle, _ = BeforeAfter(torch.rand(3, 8, 8), torch.rand(3, 8, 8), alt=alt)._repr_mimebundle_()
     assert bundle["text/plain"] == f"BeforeAfter: {alt}"
@@ -229,7 +231,7 @@ def test_sheet_holds_each_face_where_the_runs_say() -> None:
     widget = LatentTrajectory(runs, alt="two paths")
     for i, one in enumerate(runs.values()):
         for k, face in enumerate(one.faces):
-            assert_close(colour(tile(widget, i, k)), colour(face), atol=0.02, rtol=0)
+            assert_close(colour(tile(widget, widget.runs[i]["first"] + k)), colour(face), atol=0.02, rtol=0)
     assert widget.step == 40
 
 
@@ -303,7 +305,7 @@ def test_the_plane_keeps_distances_of_a_path_that_lies_in_one() -> None:
     assert widget.runs[0]["steps"] == list(range(0, 45, 5))
     assert widget.runs[0]["losses"][0][1][:2] == [100.0, 101.0]  # of image 1, not of its batch-mate
     for k, code in enumerate(latents[:, 1]):
-        assert_close(colour(tile(widget, 0, k)), code[0, :3].clamp(0, 1), atol=0.03, rtol=0)
+        assert_close(colour(tile(widget, k)), code[0, :3].clamp(0, 1), atol=0.03, rtol=0)
 
 
 def test_several_methods_share_one_plane() -> None:
@@ -341,7 +343,7 @@ def test_25_real_faces_stay_under_300_kb_and_look_like_themselves() -> None:
     widget = LatentTrajectory.from_result(searched(latents), prior, background=prior.sample_w(400), alt="a walk")
     assert state_size(widget) < 300_000
     faces = prior.synthesise(latents[:, 0])
-    error = torch.stack([(tile(widget, 0, k) - face).square().mean() for k, face in enumerate(faces)])
+    error = torch.stack([(tile(widget, k) - face).square().mean() for k, face in enumerate(faces)])
     assert error.max() < 10 ** (-28 / 10)  # 28 dB
 
 
@@ -425,18 +427,12 @@ def test_explorer_holds_each_face_where_its_sweep_says() -> None:
     truth, small = torch.rand(2, 3, 1, 1).expand(-1, -1, 32, 32), torch.rand(2, 3, 1, 1).expand(-1, -1, 4, 4)
     beside = {"truth": truth, "LR": small}
     widget = LambdaExplorer(sweeps, beside=beside, fidelity="residual", realism="log p", alt="a trade")
-    shown = decode(widget.sheet)
-
-    def tile_at(first: int, number: int) -> Tensor:
-        row, column = divmod(first + number, widget.columns)
-        return colour(shown[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32])
-
     for entry, one in zip(widget.sweeps, sweeps.values(), strict=True):
         for number, expected in enumerate(one.faces.flatten(0, 1)):
-            assert_close(tile_at(entry["first"], number), colour(expected), atol=0.03, rtol=0)
+            assert_close(colour(tile(widget, entry["first"] + number)), colour(expected), atol=0.03, rtol=0)
     for entry, pictures in zip(widget.beside, beside.values(), strict=True):
         for number, picture in enumerate(pictures):
-            assert_close(tile_at(entry["first"], number), picture[:, 0, 0], atol=0.03, rtol=0)
+            assert_close(colour(tile(widget, entry["first"] + number)), picture[:, 0, 0], atol=0.03, rtol=0)
     assert [entry["values"] for entry in widget.sweeps] == [[1, 10, 100], [1, 10, 100, 1000]]
     assert (widget.count, widget.axes, widget.sweep, widget.point) == (2, ["residual", "log p"], 0, 0)
 
@@ -484,9 +480,7 @@ def test_playground_measures_what_it_shows() -> None:
     lost = Downsample(4)(truth * 0.5).square().mean((1, 2, 3)).sqrt()  # half of the picture is missing
     assert_close(torch.tensor(widget.residual[0][0]), 255 * lost, rtol=1e-4, atol=1e-3)
     assert_close(torch.tensor(widget.residual[0][1]), torch.zeros(2), atol=1e-3, rtol=0)
-    sheet = decode(widget.sheet)  # per scale the inputs and two methods, then the truth: 2 × 3 × 2 + 2 tiles
-    row, column = divmod(13, widget.columns)
-    last = sheet[:, row * 16 : (row + 1) * 16, column * 16 : (column + 1) * 16]
+    last = tile(widget, 13)  # per scale the inputs and two methods, then the truth: 2 × 3 × 2 + 2 tiles
     assert_close(last[:, 4:-4, 4:-4], truth[1, :, 4:-4, 4:-4], atol=0.05, rtol=0)
 
 
@@ -513,13 +507,6 @@ def test_playground_carries_no_more_pixels_than_it_shows() -> None:
     assert widget.psnr == [[[99]]]
 
 
-def camera_tile(widget: CameraStages, number: int) -> Tensor:
-    """A picture of the sheet."""
-    row, column = divmod(number, widget.columns)
-    size = widget.resolution
-    return decode(widget.sheet)[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
-
-
 def test_camera_shows_what_the_pipeline_makes() -> None:
     face = FacePrior.load("faces-64").sample(1, seed=0)[0]
     widget = CameraStages(face, blurs=(0, 15), sides=(255, 64), noises=(0,), compressions=(0, 64), alt="a face")
@@ -532,8 +519,8 @@ def test_camera_shows_what_the_pipeline_makes() -> None:
     drawn = CameraPipeline(grey_p=0, noise_p=0, jpeg_p=1, side=(64, 65), compression=(64, 64)).choose(1)
     by_hand = {"blur": torch.tensor([1]), "extent": torch.tensor([15.0]), "kernel": torch.tensor([2])}
     expected = camera.stages(face, replace(drawn, **by_hand))["enlarged"][0]
-    assert_close(camera_tile(widget, 8), expected, atol=0.1, rtol=0)
-    assert_close(camera_tile(widget, 0), face[0], atol=0.25, rtol=0)
+    assert_close(tile(widget, 8), expected, atol=0.1, rtol=0)
+    assert_close(tile(widget, 0), face[0], atol=0.25, rtol=0)
     worst = -10 * (expected - face[0]).square().mean().log10()
     assert widget.psnr[-1] == pytest.approx(float(worst), abs=0.01)
     assert widget.psnr[0] > widget.psnr[-1] + 3

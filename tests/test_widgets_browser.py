@@ -321,6 +321,32 @@ def luminance(colour: str) -> float:
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
+def require_legible(page: Any, dark: bool, *texts: str, drawn: dict[str, str] | None = None) -> None:
+    """The ground is opaque, dark or light; texts stand out from it, and what is drawn, selector → property, too."""
+
+    def style(selector: str, name: str) -> float:
+        return luminance(page.locator(selector).first.evaluate(f"node => getComputedStyle(node)['{name}']"))
+
+    ground = style(".facesr", "backgroundColor")
+    assert (ground < 0.1) == dark
+    for selector, name in {**dict.fromkeys(texts, "color"), **(drawn or {})}.items():
+        low, high = sorted([ground, style(selector, name)])
+        assert (high + 0.05) / (low + 0.05) >= (3 if name == "stroke" or "dot" in selector else 4.5), selector
+
+
+def require_fit(page: Any, width: int) -> None:
+    """Nothing hangs out of the figure, nor the figure out of the page."""
+    overhanging = page.evaluate(
+        "(() => { const frame = document.querySelector('.facesr-body').getBoundingClientRect();"
+        " return [...document.querySelectorAll('.facesr-body *')].filter((node) => {"
+        " const box = node.getBoundingClientRect();"
+        " return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);"
+        " }).map((node) => node.outerHTML.slice(0, 80)); })()"
+    )
+    assert overhanging == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 @pytest.mark.parametrize(
     ("attributes", "system", "dark"),
     [
@@ -334,22 +360,9 @@ def test_figures_are_opaque_and_legible_in_both_schemes(
     show: Callable[..., Any], path_widget: LatentTrajectory, attributes: str, system: str, dark: bool
 ) -> None:
     page = show(path_widget, attributes, color_scheme=system)
-
-    def style(selector: str, name: str) -> float:
-        return luminance(page.locator(selector).first.evaluate(f"node => getComputedStyle(node)['{name}']"))
-
-    background = style(".facesr", "backgroundColor")
-    assert (background < 0.1) == dark
-
-    def contrast(selector: str, name: str) -> float:
-        low, high = sorted([background, style(selector, name)])
-        return (high + 0.05) / (low + 0.05)
-
-    for text in (".facesr-title", "figcaption", ".facesr-step", ".facesr-key", ".facesr-play", ".facesr-head"):
-        assert contrast(text, "color") >= 4.5, text
-    assert contrast(".facesr-axes text", "fill") >= 4.5
-    for run in (0, 1):
-        assert contrast(f".facesr-plane .facesr-run-{run} .facesr-dot", "fill") >= 3
+    dots = {f".facesr-plane .facesr-run-{run} .facesr-dot": "fill" for run in (0, 1)}
+    texts = ".facesr-title", "figcaption", ".facesr-step", ".facesr-key", ".facesr-play", ".facesr-head"
+    require_legible(page, dark, *texts, drawn={".facesr-axes text": "fill"} | dots)
 
 
 @pytest.mark.parametrize("width", [360, 720])
@@ -357,13 +370,7 @@ def test_figures_fit_the_screen(
     show: Callable[..., Any], path_widget: LatentTrajectory, wipe_widget: BeforeAfter, width: int
 ) -> None:
     for widget in (path_widget, wipe_widget):
-        page = show(widget, viewport={"width": width, "height": 800})
-        overhanging = page.evaluate(
-            "[...document.querySelectorAll('.facesr *')].filter((node) => {"
-            " const box = node.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth; }).length"
-        )
-        assert overhanging == 0
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+        require_fit(show(widget, viewport={"width": width, "height": 800}), width)
 
 
 @pytest.mark.parametrize("width", [360, 720])
@@ -579,17 +586,7 @@ def test_new_figures_are_opaque_and_legible_in_both_schemes(
     }
     for widget, selectors in texts.items():
         page = show(widget, color_scheme="dark" if dark else "light")
-
-        def style(selector: str, name: str, page: Any = page) -> float:
-            return luminance(page.locator(selector).first.evaluate(f"node => getComputedStyle(node)['{name}']"))
-
-        background = style(".facesr", "backgroundColor")
-        assert (background < 0.1) == dark
-        for selector in selectors:
-            low, high = sorted([background, style(selector, "color")])
-            assert (high + 0.05) / (low + 0.05) >= 4.5, selector
-        low, high = sorted([background, style(".facesr-run-1 .facesr-line", "stroke")])
-        assert (high + 0.05) / (low + 0.05) >= 3
+        require_legible(page, dark, *selectors, drawn={".facesr-run-1 .facesr-line": "stroke"})
 
 
 @pytest.mark.parametrize("width", [360, 720])
@@ -599,16 +596,7 @@ def test_new_figures_fit_the_screen(
     z = torch.randn(99, 512)
     long = NormHistogram({"Z": z, "W, standardised": z.flip(0), "PULSE": 1.2 * z, "flow": 0.9 * z})
     for widget in (norm_widget, long, trade_widget):
-        page = show(widget, viewport={"width": width, "height": 800})
-        overhanging = page.evaluate(
-            "(() => { const frame = document.querySelector('.facesr-body').getBoundingClientRect();"
-            " return [...document.querySelectorAll('.facesr-body *')].filter((node) => {"
-            " const box = node.getBoundingClientRect();"
-            " return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);"
-            " }).map((node) => node.outerHTML.slice(0, 80)); })()"
-        )
-        assert overhanging == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+        require_fit(show(widget, viewport={"width": width, "height": 800}), width)
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
@@ -768,18 +756,15 @@ def test_playground_fits_and_is_legible(show: Callable[..., Any], play_widget, w
     colours = "dark" if dark else "light"
     page = show(play_widget, viewport={"width": width, "height": 800}, color_scheme=colours, has_touch=True)
     page.locator(".facesr-gallery canvas").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    require_fit(page, width)
     columns = page.evaluate(
         "getComputedStyle(document.querySelector('.facesr-gallery')).gridTemplateColumns.split(' ')"
     )
     assert len(columns) == (2 if width == 390 else 4)
     page.locator(".facesr-thumb").nth(2).tap()
     assert page.evaluate("model.get('face')") == 2
-    back = luminance(page.locator(".facesr").evaluate("node => getComputedStyle(node).backgroundColor"))
-    assert (back < 0.1) == dark
-    for text in (".facesr-card b", ".facesr-card span", ".facesr-choice label", ".facesr-choice legend", "output"):
-        low, high = sorted([back, luminance(page.locator(text).first.evaluate("node => getComputedStyle(node).color"))])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, text
+    texts = ".facesr-card b", ".facesr-card span", ".facesr-choice label", ".facesr-choice legend", "output"
+    require_legible(page, dark, *texts)
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
@@ -845,12 +830,8 @@ def test_each_slider_of_the_camera_changes_the_photograph(
 def test_camera_fits_and_is_legible(show: Callable[..., Any], camera_widget, width: int, dark: bool) -> None:
     page = show(camera_widget, viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
     page.locator("canvas").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    back = luminance(page.locator(".facesr").evaluate("node => getComputedStyle(node).backgroundColor"))
-    assert (back < 0.1) == dark
-    for text in (".facesr-setting", ".facesr-reading", ".facesr-name", "output"):
-        low, high = sorted([back, luminance(page.locator(text).first.evaluate("node => getComputedStyle(node).color"))])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, text
+    require_fit(page, width)
+    require_legible(page, dark, ".facesr-setting", ".facesr-reading", ".facesr-name", "output")
 
 
 @pytest.mark.parametrize("scheme", ["file", "http"])
