@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facesr_lib import cli, images, networks
+from facesr_lib import cli, devices, images, networks, search
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.evaluation import ledger, run, sweep
@@ -67,6 +67,15 @@ def shell(*command, env=(), **options):
     return subprocess.run(
         [sys.executable, "-m", "facesr_lib", *command], env={**os.environ, **dict(env)}, capture_output=True, **options
     )
+
+
+def test_memory_is_kept_by_our_programs_and_not_by_a_search(restore, tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: asked.append("kept"))
+    search.pulse(tiny, torch.rand(1, 3, 4, 4), Downsample(4), steps=1, progress=False)
+    assert asked == []
+    assert cli.main(restore()) == 0
+    assert asked == ["kept"]
 
 
 def test_the_command_restores_and_reports(restore, photos, capsys):

@@ -140,6 +140,7 @@ def test_what_makes_no_tensor_is_named(given: object) -> None:
         lambda: LambdaExplorer({"a": sweep(realism=given)}, **axes),
         lambda: LambdaExplorer({"a": sweep()}, beside={"truth": given}, **axes),
         lambda: NormHistogram({"z": given}),
+        lambda: CameraStages(given, alt="a face"),
     ):
         with pytest.raises(ValueError, match="makes no tensor"):
             make()

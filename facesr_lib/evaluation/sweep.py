@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
+
+import torch
 
 from facesr_lib import devices
 from facesr_lib.evaluation import measures
@@ -38,9 +41,9 @@ def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Ite
 
     def spread(measure: Measure, units: list[Unit]) -> Iterator[list[Record]]:
         alone = any(unit.measure is measures.seconds or unit.device != "cpu" for unit in units)
-        pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"), _one_thread)
+        pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"))
         try:
-            yield from _told(units, pool.map(measure, map(_silent, units)))
+            yield from _told(units, pool.map(partial(_measured, measure), units))
         except BrokenProcessPool as error:
             raise WorkerLost(
                 "a process was killed, perhaps for want of memory; what it had finished is kept: run the same command "
@@ -71,7 +74,7 @@ def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterat
         ray.init(address, include_dashboard=False if address is None else None, log_to_driver=False)
         try:
             remote: Any = ray.remote(num_cpus=1, max_retries=3)(_measured)
-            waiting = [remote.remote(measure, _silent(unit)) for unit in units]
+            waiting = [remote.remote(measure, unit) for unit in units]
             yield from _told(units, (ray.get(one) for one in waiting))
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
             raise WorkerLost(f"a row was lost with its worker, four times: {error}") from error
@@ -91,19 +94,9 @@ def _told(units: list[Unit], found: Iterator[list[Record]]) -> Iterator[list[Rec
         yield records
 
 
-def _silent(unit: Unit) -> Unit:
-    return replace(unit, progress=False)
-
-
 def _measured(measure: Measure, unit: Unit) -> list[Record]:
-    _one_thread()
-    return measure(unit)
-
-
-def _one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
+    return measure(replace(unit, progress=False))
 
 
 def _reach(address: str) -> None:

@@ -12,7 +12,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import camera, opencv
-from facesr_lib.widgets.figure import Album, check_finite, check_range, rounded, script
+from facesr_lib.widgets.figure import Album, check_finite, check_range, numbers, rounded, script
 
 LARGEST = 128  # pixels per side that a picture of the sheet has
 MOST = 256  # pictures
@@ -68,7 +68,7 @@ class CameraStages(Album):
         seed: int = 0,
         **words: Any,
     ):
-        face = torch.as_tensor(face).detach().float().cpu()
+        face = numbers("the face", face).float()
         single = face[None] if face.ndim == 3 else face
         if single.ndim != 4 or single.shape[:2] != (1, 3) or single.shape[2] != single.shape[3]:
             raise ValueError(f"the face has shape {tuple(face.shape)}; give one square picture, (3, S, S).")
