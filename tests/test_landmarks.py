@@ -186,9 +186,14 @@ def test_a_teacher_in_a_file_needs_no_landmarks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "points", "message"),
-    [((40, 60, 60, 3), (40, 68, 2), "multiple of 64"), ((40, 64, 64, 3), (39, 68, 2), r"need landmarks \(40, 68, 2\)")],
+    ("pixels", "points", "message"),
+    [
+        (np.zeros((40, 60, 60, 3), np.uint8), 40, r"multiple of 64; got \(40, 60, 60, 3\), uint8"),
+        (np.zeros((40, 64, 64, 3)), 40, "multiple of 64; got .*, float64"),
+        (np.zeros((0, 64, 64, 3), np.uint8), 0, r"got \(0, 64, 64, 3\)"),
+        (np.zeros((40, 64, 64, 3), np.uint8), 39, r"need landmarks \(40, 68, 2\)"),
+    ],
 )
-def test_labels_and_pictures_that_do_not_fit_are_refused(shape, points, message):
+def test_labels_and_pictures_that_do_not_fit_are_refused(pixels, points, message):
     with pytest.raises(ValueError, match=message):
-        training.Distillation(np.zeros(shape, np.uint8), torch.zeros(points), training.Config())
+        training.Distillation(pixels, torch.zeros(points, 68, 2), training.Config())

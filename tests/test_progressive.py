@@ -124,6 +124,8 @@ def test_width_is_a_factor_on_the_channels(width):
         (lambda g, d: g(torch.zeros(1, 3, 16, 16), 4), "step must be 1"),
         (lambda g, d: g(torch.zeros(1, 3, 16, 16), 0), "got 0"),
         (lambda g, d: g(torch.zeros(1, 3, 16, 16), 2, 1.5), "alpha must be at most 1"),
+        (lambda g, d: g(torch.zeros(1, 3, 16, 16), 2.0), "step must be 1"),
+        (lambda g, d: g(torch.zeros(1, 3, 16, 16), 2, None), "alpha must be at most 1, .*; got None"),
         (lambda g, d: d(torch.zeros(1, 3, 128, 128), 2, math.nan), "got nan"),
         (lambda g, d: d(torch.zeros(1, 3, 64, 64), 3), r"\(N, 3, 128, 128\); got \(1, 3, 64, 64\)"),
         (lambda g, d: ProgressiveGenerator(0.0), "width must be"),
@@ -283,7 +285,7 @@ def test_unaligned_faces_are_trained_from_twice_the_size(faces):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"unaligned": True}, r"unaligned faces are \(M, 256, 256, 3\); got \(6, 128, 128, 3\)"),
+        ({"unaligned": True}, r"unaligned faces are \(M, S, S, 3\), uint8, S = 256; got \(6, 128, 128, 3\), uint8"),
         ({"batch": 1}, "batch must be"),
         ({"width": 0.0}, "width must be"),
         ({"iterations": 0}, "iterations must be"),
@@ -293,6 +295,15 @@ def test_unaligned_faces_are_trained_from_twice_the_size(faces):
 def test_impossible_trainings_are_refused(faces, change, message):
     with pytest.raises(ValueError, match=message):
         trainee(faces, **change)
+
+
+def test_faces_that_are_none_are_refused(faces):
+    alone = {"config": training.Config(width=1 / 32, feature=0, heatmap=0, attention=0), "device": "cpu"}
+    for wrong in (faces / 255, faces[:0], faces[0], faces.repeat(2, 1).repeat(2, 2)):
+        with pytest.raises(ValueError, match=r"aligned faces are \(M, S, S, 3\), uint8, S = 128; got"):
+            training.ProgressiveTraining(wrong, **alone)
+    with pytest.raises(ValueError, match=r"watched faces are \(K, 3, 128, 128\); got \(1, 3, 64, 64\)"):
+        training.ProgressiveTraining(faces, watched=torch.zeros(1, 3, 64, 64), **alone)
 
 
 def test_a_loss_needs_its_network(faces):

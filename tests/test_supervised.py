@@ -289,6 +289,7 @@ def test_bfloat16_changes_little(faces):
     [
         ({"name": "fsrnett"}, "no supervised network 'fsrnett': did you mean fsrnet"),
         ({"pixels": np.zeros((16, 96, 96, 3), np.uint8)}, "multiple of 128"),
+        ({"pixels": np.zeros((16, 128, 128, 3))}, "uint8, S a multiple of 128; got .*, float64"),
         ({"points": None}, "fsrnet learns priors as well: give the faces' points"),
         ({"points": torch.zeros(15, 68, 2)}, r"need points \(16, 68, 2\) and labels"),
         ({"labels": np.zeros((16, 64, 64), np.uint8)}, r"labels \(16, 128, 128\); got"),

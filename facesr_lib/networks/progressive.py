@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib.messages import is_number
 from facesr_lib.networks import checkpoints
 
 CHANNELS = (512, 256, 128, 64)
@@ -173,10 +174,10 @@ def _pair(n_in: int, n_out: int) -> nn.Module:
 
 def _check(step: int, alpha: float | Tensor) -> float | Tensor | None:
     """How far the step counts, from 0 to 1; ``None``: it is all there."""
-    if step not in (1, 2, 3):
+    if step not in (1, 2, 3) or not isinstance(step, int):
         raise ValueError(f"step must be 1 (32²), 2 (64²) or 3 (128²); got {step!r}.")
     if not isinstance(alpha, Tensor):
-        if not alpha <= 1:
+        if not is_number(alpha) or not alpha <= 1:
             raise ValueError(f"alpha must be at most 1, where the step is faded in; got {alpha!r}.")
         if alpha < 0 or alpha == 1:
             return None

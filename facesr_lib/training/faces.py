@@ -10,6 +10,18 @@ from torch.nn import functional as F
 from facesr_lib.training.augment import place, placements
 
 
+def check_faces(pixels: np.ndarray, unit: int, kind: str = "faces", larger: bool = True) -> None:
+    """Make sure of training faces (M, S, S, 3), uint8: S is ``unit``, or a multiple of it if they may be ``larger``.
+
+    A ``ValueError`` says what they are to be, and names their ``kind``.
+    """
+    side = pixels.shape[1] if pixels.ndim == 4 else 0
+    whole = side % unit == 0 if larger else side == unit
+    if pixels.dtype != np.uint8 or not pixels.size or pixels.shape[1:] != (side, side, 3) or not whole:
+        sides = f"S a multiple of {unit}" if larger else f"S = {unit}"
+        raise ValueError(f"{kind} are (M, S, S, 3), uint8, {sides}; got {pixels.shape}, {pixels.dtype}.")
+
+
 class Faces:
     """Faces (M, S, S, 3), uint8, of which batches are drawn, small: a ``ValueError`` unless ``side`` divides S.
 
@@ -17,11 +29,9 @@ class Faces:
     """
 
     def __init__(self, pixels: np.ndarray, side: int, device: torch.device):
-        whole = pixels.shape[1]
-        if pixels.shape[1:] != (whole, whole, 3) or whole % side:
-            raise ValueError(f"faces are (M, S, S, 3) with S a multiple of {side}; got {pixels.shape}.")
+        check_faces(pixels, side)
         self._pixels = pixels if device.type == "cpu" else torch.from_numpy(np.array(pixels)).to(device)
-        self._device, self._times = device, whole // side
+        self._device, self._times = device, pixels.shape[1] // side
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """Some faces as they are, (n, 3, S, S) in [0, 1]."""

@@ -36,6 +36,7 @@ from facesr_lib.training.adversarial import Adversarial, adam, follow
 from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
+from facesr_lib.training.faces import check_faces
 from facesr_lib.training.processes import Processes
 
 NETWORK = "progressive.safetensors"
@@ -138,11 +139,10 @@ class ProgressiveTraining(Adversarial):
         device: str = "auto",
         bf16: bool = False,
     ):
-        c, side = config, 2 * SIDE if config.unaligned else SIDE
-        if pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
-            raise ValueError(
-                f"{'unaligned' if c.unaligned else 'aligned'} faces are (M, {side}, {side}, 3); got {pixels.shape}."
-            )
+        c = config
+        check_faces(pixels, *((2 * SIDE, "unaligned faces") if c.unaligned else (SIDE, "aligned faces")), larger=False)
+        if watched is not None and watched.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"watched faces are (K, 3, {SIDE}, {SIDE}); got {tuple(watched.shape)}.")
         if (fan is None and (c.heatmap or c.attention)) or (features is None and c.feature):
             raise ValueError(
                 "the losses need a landmark network and a feature network: give both, or leave the losses out "
