@@ -82,7 +82,7 @@ def here(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
             continue
         lacking = _lacking({row.needs, *row.flags.split()})
         if run:
-            command = " ".join(["facesr train progressive", *filter(None, [row.flags]), "--out", str(file.parent)])
+            command = " ".join(["facesr train progressive", *row.flags.split(), "--out", str(file.parent)])
             same = "with the --width, --batch and --iterations of the other rows"
             lacking.append(f"there is no {file}; train it {same}: {command}")
         left_out += [f"{row.label}: {what}" for what in lacking]

@@ -29,7 +29,7 @@ def _ablations(moved: bool) -> Iterator[Row]:
     for label, (run, flags) in ABLATIONS.items():
         for seed in range(3 if run in ("direct", "all") else 1):
             number = f"-{seed}" * bool(seed)
-            given = " ".join(filter(None, [flags, "--unaligned" * moved, f"--seed {seed}" * bool(seed)]))
+            given = f"{flags} {'--unaligned' * moved} {f'--seed {seed}' * bool(seed)}"
             folder = f"progressive-2/{run}{'-unaligned' * moved}{number}"
             yield Row(label + f"{SEED}{seed}" * bool(seed), "progressive", needs=folder, flags=given)
 
@@ -37,8 +37,7 @@ def _ablations(moved: bool) -> Iterator[Row]:
 def _heatmaps(moved: bool) -> Iterator[Row]:
     """Rows of figure 4, and of table 1's PSNR: trainings alike but for the landmark network."""
     for label, run, fan in (("FAN", "progressive-fig4/fan", "--fan fan"), ("distilled FAN", "progressive-2/all", "")):
-        flags = " ".join(filter(None, [fan, "--unaligned" * moved]))
-        yield Row(label, "progressive", needs=run + "-unaligned" * moved, flags=flags)
+        yield Row(label, "progressive", needs=run + "-unaligned" * moved, flags=f"{fan} {'--unaligned' * moved}")
 
 
 def _hidden(label: str, network: str, needs: str = "") -> Iterator[Row]:
