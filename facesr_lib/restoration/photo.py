@@ -160,7 +160,8 @@ def restore_photo(
             f"{width}×{height} pixels, enlarged {scale} times, are {large / 1e6:.0f} megapixels, more than "
             f"{LARGEST_PHOTO / 1e6:.0f}: choose scale 1, or make the photograph smaller."
         )
-    image = check_pixels(image[None])[0].detach().float().clamp(0, 1).cpu()
+    image = check_pixels(image[None])[0].detach().float().cpu()
+    image = image if image.min() >= 0 and image.max() <= 1 else image.clamp(0, 1)  # copied only where it has to be
     how, device = check(method, options, prior), "cpu" if prior is None else prior.device
     smallest = least(how, scale, prior) if smallest is None else smallest
     options = ({"progress": False} if "progress" in how.options else {}) | options
