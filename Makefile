@@ -19,6 +19,7 @@ help:
 book: $(READY)
 	$(VENV)/bin/facesr assets fetch faces-test || echo "No held-out faces: the chapters run on samples of the prior, and say so."
 	$(VENV)/bin/facesr assets fetch solvay-1927 || echo "No photograph of 1927: chapter 12 puts faces into another, and says so."
+	$(VENV)/bin/facesr assets fetch niqe || echo "No pristine photographs' features: chapter 12 has no NIQE, and says so."
 	$(VENV)/bin/facesr book --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS))
 
 # One thread for each of two workers; the first that needs executed chapters or the site makes them for both.

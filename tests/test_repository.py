@@ -150,11 +150,11 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 def test_nothing_is_published_without_what_the_chapters_read() -> None:
-    """The held-out faces, and whatever they ask for by name that does not come with the library."""
+    """The held-out faces, NIQE's features, and what they ask for by name that does not come with the library."""
     from facesr_lib import assets
 
     asked = {name for path in NOTEBOOKS for name in re.findall(r'assets\.path\(\\"([\w-]+)', path.read_text("utf-8"))}
-    needed = {"faces-test"} | {name for name in asked if assets.entry(name).files}
+    needed = {"faces-test", "niqe"} | {name for name in asked if assets.entry(name).files}
     workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
     steps = [step.get("run", "") for step in workflow["jobs"]["publish"]["steps"]]
     [fetched] = [i for i, run in enumerate(steps) if "assets fetch faces-test" in run]
