@@ -21,6 +21,7 @@ from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.evaluation import ledger, run, sweep
 from facesr_lib.evaluation.papers import TABLES
+from facesr_lib.losses import imagenet_features
 from facesr_lib.metrics import MetricUnavailable, pretrained
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Generator
@@ -261,9 +262,12 @@ def test_both_stages_of_esrgan_are_trained_from_the_shell(tmp_path, capsys):
     start, run = str(tmp_path / "start"), str(tmp_path / "run")
     small = ["--blocks", "1", "--channels", "4", "--growth", "4", "--encoder-width", "4", "--iterations", "2"]
     assert cli.main(["train", "esrgan-start", "--out", start, *shared, *small]) == 0
-    assert "done after 4 patches" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "done after 4 patches" in told
+    assert "the encoder starts from random numbers" in told
     second = ["train", "esrgan", "--start", start, "--out", run, *shared, "--discriminator-width", "4"]
     assert cli.main([*second, "--latent", "--contextual", "--iterations", "2"]) == 0
+    assert "the contextual loss sees by " + imagenet_features(4)[0] in capsys.readouterr().out
     told = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["config"]
     assert (told["latent"], told["contextual"]) == (True, True)
     assert cli.main([*second, "--latent", "false", "--contextual", "--iterations", "2", "--resume"]) == 1

@@ -1,6 +1,7 @@
 """ESRGAN and LSRGAN in training: patches, two stages, four models alike, resume."""
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.testing import assert_close
 from facesr_lib import images
 from facesr_lib.degrade import Downsample
 from facesr_lib.metrics import pretrained
-from facesr_lib.networks import rrdb
+from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.training import esrgan, loop
 from facesr_lib.training.patches import Patches, read_pictures
 
@@ -198,6 +199,27 @@ def test_the_second_stage_resumes_exactly(start, tmp_path):
         ours, theirs = (load_file(tmp_path / run / name) for run in ("whole", "parts"))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert torch.equal(whole.discriminator.linear2.weight, parts.discriminator.linear2.weight)
+
+
+def test_a_short_training_forgets_where_its_average_began(start):
+    trainee = refinement(start, iterations=12, lr=1e-3)
+    begun = deepcopy(list(trainee.average.parameters()))
+    for _ in range(12):
+        trainee.step()
+    live, kept = list(trainee.generator.parameters()), list(trainee.average.parameters())
+
+    def apart(some, others):
+        return sum(float((x - y).detach().square().sum()) for x, y in zip(some, others, strict=True))
+
+    assert apart(begun, live) > 0
+    assert apart(kept, live) < 0.1 * apart(kept, begun)
+
+
+def test_a_start_of_another_scale_is_told(tmp_path):
+    checkpoints.save(rrdb.RRDBNet(1, 4, 4, 8), tmp_path / esrgan.GENERATOR, {})
+    checkpoints.save(rrdb.CompanionEncoder(4), tmp_path / esrgan.ENCODER, {})
+    with pytest.raises(ValueError, match="enlarges 8 times: the second stage needs a start of 4"):
+        refinement(tmp_path)
 
 
 def test_a_run_is_not_resumed_from_another_start(start, tmp_path):

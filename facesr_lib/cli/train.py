@@ -147,11 +147,13 @@ def _flow(arguments: argparse.Namespace, training: Any, config: Any, how: How) -
 
 def _esrgan_start(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
     trainee = training.Pretraining(_pictures(arguments), config, **how["on"])
+    print(f"the encoder starts from {trainee.config['encoder']}", flush=True)
     return trainee, f"patches; `facesr train esrgan --start {arguments.out}` goes on from here"
 
 
 def _esrgan(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
     trainee = training.Refinement(_pictures(arguments), config, arguments.start, **how["on"])
+    print(f"the {'contextual' if config.contextual else 'perceptual'} loss sees by {trainee.seen_by}", flush=True)
     return trainee, f"patches; {arguments.out / training.GENERATOR} is the moving average"
 
 

@@ -8,7 +8,7 @@ A GAN's own training is a subclass of `Adversarial` that says what a step is::
         with self.turn(self.g_optimizer, frozen=self.discriminator):
             F.softplus(-D(G(z))).mean().backward()
         self.images_seen += self.batch
-        follow(self.average, self.generator, self.batch, half_life=10_000)
+        follow(self.average, self.generator, self.batch, half_life=10_000, seen=self.images_seen)
 """
 
 from __future__ import annotations
@@ -60,9 +60,13 @@ def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam
 
 
 @torch.no_grad()
-def follow(average: nn.Module, live: nn.Module, batch: int, half_life: float) -> None:
-    """Move the average of a network's weights on by a batch; after ``half_life`` images weights count half as much."""
-    beta = 0.5 ** (batch / max(half_life, 1e-8))
+def follow(average: nn.Module, live: nn.Module, batch: int, half_life: float, seen: int, rampup: float = 0.05) -> None:
+    """Move the average of a network's weights on by a batch; after ``half_life`` images weights count half as much.
+
+    After less, as long as that is more than the share ``rampup`` of the images ``seen``: what a network began with is
+    forgotten in a short training, too (Karras et al. 2020).
+    """
+    beta = 0.5 ** (batch / max(min(half_life, rampup * seen), 1e-8))
     for mean, parameter in zip(average.parameters(), live.parameters(), strict=True):
         mean.lerp_(parameter, 1 - beta)
     for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):

@@ -61,7 +61,8 @@ class Shared(Checked):
     iterations : int
         How many the learning rate's schedule is made for (500,000).
     ema : float
-        Share of G's moving average that stays in a step; 0: no average. The paper says nothing, ESRGAN's code 0.999.
+        Share of G's moving average that stays in a step, once it has seen enough (`adversarial.follow`); 0: no average.
+        The paper says nothing, ESRGAN's code 0.999 from the first step on.
     seed : int
     """
 
@@ -192,6 +193,7 @@ class SuperResolution(Adversarial):
                 group["lr"] = self._rate
         losses = self._learn(*self.pairs())
         self.images_seen += self.batch
+        follow(self.average, self.generator, self.batch, self._half_life, self.images_seen)
         return losses
 
     @abstractmethod
@@ -225,7 +227,6 @@ class Pretraining(SuperResolution):
         with self.turn(self.optimizers["encoder"]):
             code = (z - self.forward(self.encoder, y)).abs().mean()
             code.backward()
-        follow(self.average, self.generator, self.batch, self._half_life)
         return {"G": pixel.detach(), "L": code.detach()}
 
     def snapshot(self, folder: Path) -> None:
@@ -248,6 +249,8 @@ class Refinement(SuperResolution):
     ):
         start = files.expanded(start)
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
+        if generator.scale != SCALE:
+            raise ValueError(f"{start} enlarges {generator.scale} times: the second stage needs a start of {SCALE}.")
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.discriminator = PatchDiscriminator(config.discriminator_width, config.patch)
@@ -274,7 +277,6 @@ class Refinement(SuperResolution):
         if self._c.latent:
             with self.turn(self.optimizers["encoder"]):
                 losses |= self.encode(z, y, fake.detach())
-        follow(self.average, self.generator, self.batch, self._half_life)
         return losses
 
     def generate(self, y: Tensor, fake: Tensor) -> dict[str, Tensor]:

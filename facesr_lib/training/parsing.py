@@ -158,7 +158,7 @@ class ParsingTraining(loop.Training):
         (parsing + pixel if self._c.pixel else parsing).backward()
         self._optimizer.step()
         self.images_seen += self.batch
-        follow(self.average, self.network, self.batch, self._c.ema_images)
+        follow(self.average, self.network, self.batch, self._c.ema_images, self.images_seen)
         return {"parsing": parsing.detach(), "pixel": pixel.detach()}
 
     def faces(self) -> tuple[Tensor, Tensor]:

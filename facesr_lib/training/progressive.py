@@ -180,7 +180,7 @@ class ProgressiveTraining(Adversarial):
         losses = dict(self._turns[self._turn_of_g, step, alpha < 1](*inputs))
         losses |= self._turns[self._turn_of_d, step, alpha < 1](*inputs)
         self.images_seen += self.batch
-        follow(self.average, self.generator, self.batch, c.ema_images)
+        follow(self.average, self.generator, self.batch, c.ema_images, self.images_seen)
         self._record(step, alpha)
         return losses
 

@@ -151,7 +151,7 @@ class PriorTraining(Adversarial):
         losses = dict(self._turns[self._turn_of_d, self.due(c.r1_interval)](self.real()))
         losses |= self._turns[self._turn_of_g, self.due(c.path_interval)]()
         self.images_seen += c.batch
-        follow(self.average, self.generator, c.batch, min(c.ema_images, self.images_seen * c.ema_rampup))
+        follow(self.average, self.generator, c.batch, c.ema_images, self.images_seen, c.ema_rampup)
         if c.augment < 0:
             # ADA: towards full strength within half a million images while D is too sure of the real ones
             step = torch.where(self.sign > c.target, c.batch / 500_000, -c.batch / 500_000)
