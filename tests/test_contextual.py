@@ -40,14 +40,19 @@ def test_places_do_not_matter():
     assert_close(contextual_loss(moved, Y), contextual_loss(X, Y))
 
 
-@given(st.integers(0, 2**31), st.sampled_from([0.0, 1e-30, 1e-12, 1e-7, 1e-4, 1e-1]), st.sampled_from([1e-6, 1.0, 1e4]))
-def test_nearly_equal_features_give_numbers(seed, apart, size):
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([0.0, 1e-30, 1e-12, 1e-7, 1e-4, 1e-1]),
+    st.sampled_from([1e-6, 1.0, 1e4]),
+    st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+)
+def test_nearly_equal_features_give_numbers(seed, apart, size, precision):
     random = torch.Generator().manual_seed(seed)
     y = torch.randn(2, 3, 4, 4, generator=random) * size
     y[:, :, :2] = y[:, :, :1, :1]  # and points that are equal
     for target in (y, torch.full_like(y, size)):
-        x = (target + apart * size * torch.randn(y.shape, generator=random)).requires_grad_()
-        loss = contextual_loss(x, target)
+        x = (target + apart * size * torch.randn(y.shape, generator=random)).to(precision).requires_grad_()
+        loss = contextual_loss(x, target.to(precision))
         loss.sum().backward()
         assert (loss > -1e-5).all()
         assert loss.isfinite().all()

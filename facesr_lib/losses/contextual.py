@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -25,13 +26,14 @@ def contextual_loss(x: Tensor, y: Tensor, *, h: float = 0.5, epsilon: float = 1e
 
     Notes
     -----
-    (N,), 0 where every point of y is found. The reference r is the mean of y over the whole batch, as in the official
-    code, so a value depends on its neighbours.
+    (N,), in float32 at least; 0 where every point of y is found. The reference r is the mean of y over the whole batch,
+    as in the official code, so a value depends on its neighbours.
 
     Source: Mechrez et al. 2018; LSRGAN (Zhong & Zhou 2020) eq. 11, whose d is a *similarity* by its formula, with which
     the loss of a picture with itself is not 0; its h is not stated. Its exponent 1 − d'/h differs from (1 − d')/h by a
     factor that A's denominator cancels. Derived in chapter 9.
     """
+    x, y = (features.to(torch.promote_types(features.dtype, torch.float32)) for features in (x, y))
     reference = y.mean((0, 2, 3), keepdim=True)  # r
     x, y = (normalize((features - reference).flatten(2), dim=1) for features in (x, y))  # (N, C, P)
     distance = ((1 - x.mT @ y) / 2).clamp_min(0)  # d (N, P of x, P of y); rounding makes some of them negative
