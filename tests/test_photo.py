@@ -221,6 +221,15 @@ def test_a_face_that_cannot_be_restored_is_named_and_left(face, note, method):
     assert torch.equal(result.image, scene())
 
 
+def test_a_face_that_goes_on_beyond_the_border_is_left():
+    """Cut at its eyes: the box that is found ends with the photograph, the face does not."""
+    picture = group()[0][:, 110:]
+    faces = restore_photo(picture, "fpn", 1, progress=False).faces
+    upper = [face for face in faces if face.found.box[1] < 100]
+    assert {face.note for face in upper} == {"left as it is: the border cuts it"}
+    assert sum(face.restored for face in faces) == 3 == len(faces) - len(upper)
+
+
 def test_the_threshold_can_be_set():
     (face,) = restore_photo(scene(), "fpn", 1, faces=[at(60, 40, 20)], smallest=10, progress=False).faces
     assert face.restored

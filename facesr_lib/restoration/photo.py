@@ -24,7 +24,7 @@ from facesr_lib.restoration.alignment import align, ellipse, paste_, reach, side
 from facesr_lib.restoration.methods import METHODS, Method, check, shipped_prior
 
 TURNED = 0.5  # a nose that is so far from the middle, in distances of the eyes, belongs to a profile
-SHOWN = 0.8  # of a box; less is a face that the border cuts
+SHOWN = 0.8  # of a face; less is one that the border cuts
 SMALLEST = 32  # pixels of an FFHQ crop, whose face is half as wide
 LARGEST = 1024  # side of the faces that methods for any picture make
 LARGEST_PHOTO = 100e6  # pixels of a result, 1.2 GB
