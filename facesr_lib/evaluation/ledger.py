@@ -105,7 +105,7 @@ def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdic
     faces, judged = len(differences[0]), Verdict("undecided", ours=ours, measured=how, setting=setting)
     judged = replace(judged, faces=faces, trainings=len(pairs))
     if faces < FEWEST:
-        few = f"fewer than {FEWEST} faces" if faces else "one value for all faces"
+        few = f"fewer than {FEWEST} pictures" if faces else "one value for all pictures"
         return replace(judged, reason=f"{few}: no interval")
     low, high = interval(differences, draws)
     difference = fmean(map(fmean, differences))

@@ -190,8 +190,8 @@ def restore_photo(
             restored = how(lowres, operator, prior=prior, seed=[seed], **options)
             if restored.interrupted:
                 raise KeyboardInterrupt
-            mask, masked_by = _mask(restored.image[0].cpu())
-            new = _with_colours_of(view(canvas, face.transform, big), restored.image[0].cpu(), grey)
+            mask, masked_by = face_mask(restored.image[0].cpu())
+            new = _with_colours_of(view(canvas, face.transform, big), restored.image[0].cpu(), mask, grey)
             length = max(1, round(scale * face.size))
             if big >= 0.75 * length:  # what is finer than the crop's pixels, such as noise, is replaced as well
                 new, mask = _resized(new, min(big, length), 2 * length), _resized(mask[None], 2 * length)[0]
@@ -306,8 +306,11 @@ def _remark(size: float, small: int, big: int, length: int) -> str:
     return "; ".join(remarks)
 
 
-def _with_colours_of(before: Tensor, restored: Tensor, grey: bool) -> Tensor:
-    """A restored face whose low frequencies, and with them its colours, are the photograph's."""
+def _with_colours_of(before: Tensor, restored: Tensor, mask: Tensor, grey: bool) -> Tensor:
+    """A restored face whose low frequencies, and with them its colours, are the photograph's.
+
+    And so is its mean along the mask's border: there is no step.
+    """
     if grey:
         restored = (
             (restored * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True).expand(3, -1, -1)
@@ -315,7 +318,9 @@ def _with_colours_of(before: Tensor, restored: Tensor, grey: bool) -> Tensor:
     size = restored.shape[-1]
     sigma = size / 12
     width = min(2 * round(3 * sigma) + 1, 2 * ((size - 1) // 2) + 1)
-    return restored + gaussian_blur(before - restored, [width, width], [sigma, sigma])
+    change = restored + gaussian_blur(before - restored, [width, width], [sigma, sigma]) - before
+    border = ((mask > 0.25) & (mask < 0.75)).float()
+    return before + change - (change * border).sum((1, 2), keepdim=True) / border.sum().clamp_min(1)
 
 
 def _resized(x: Tensor, *sizes: int) -> Tensor:
@@ -327,7 +332,7 @@ def _resized(x: Tensor, *sizes: int) -> Tensor:
 
 
 @torch.no_grad()
-def _mask(face: Tensor) -> tuple[Tensor, str]:
+def face_mask(face: Tensor) -> tuple[Tensor, str]:
     """Where a restored face (3, S, S) is pasted, softly: (S, S), and what said so."""
     size = face.shape[-1]
     try:
