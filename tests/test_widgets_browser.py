@@ -677,6 +677,24 @@ def test_loupe_and_pieces_move_in_chapter_9(browser_page: Callable[..., Any], sc
     assert page.outside_requests == []
 
 
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_the_photograph_of_chapter_12_is_enlarged_and_wiped(browser_page: Callable[..., Any], scheme: str) -> None:
+    page = browser_page("12-photograph.html", scheme=scheme)
+    scroll_to_widget(page)
+    figure = page.locator("figure").filter(has_text="zoom in, then move the divider")
+    figure.wait_for()
+    seen = [figure.screenshot()]
+    figure.locator("input[type=range]").focus()
+    page.keyboard.press("End")
+    seen.append(figure.screenshot())
+    figure.locator(".facesr-divider [role=slider]").focus()
+    page.keyboard.press("Home")
+    seen.append(figure.screenshot())
+    assert len(set(seen)) == 3
+    assert "8.00 ×" in figure.inner_text()
+    assert page.outside_requests == []
+
+
 HUES = {"LR": 0, "bicubic": 40, "PULSE": 80, "RLS": 120, "truth": 200}  # how red each method's faces are
 
 
