@@ -668,7 +668,7 @@ def test_loupe_and_pieces_move_in_chapter_9(browser_page: Callable[..., Any], sc
     for title in ("Under the loupe", "Pieces of straight lines"):
         figure = page.locator("figure").filter(has_text=title)
         figure.wait_for()
-        figure.get_by_role("slider").focus()
+        figure.get_by_role("slider").last.focus()
         page.keyboard.press("Home")
         start = figure.screenshot()
         page.keyboard.press("End")
