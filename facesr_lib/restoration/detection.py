@@ -18,7 +18,7 @@ from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
 from facesr_lib.metrics import MetricUnavailable, recognition
 from facesr_lib.networks import landmarks, yunet
-from facesr_lib.restoration.alignment import align, place, quad
+from facesr_lib.restoration.alignment import align, ellipse, place, quad
 from facesr_lib.training.landmarks import MIRRORED
 
 SIDES = (2048, 640)  # a photograph is looked at so large and so small: tiny faces, and those that fill it
@@ -63,8 +63,7 @@ class Found:
         The points say where a face goes on; a detector's box may end where the photograph does.
         """
         top_left, bottom_left, _, top_right = quad(self.points)
-        at = torch.cartesian_prod(*[torch.linspace(-1, 1, 33, dtype=torch.float64)] * 2)
-        at = at[at.norm(dim=1) <= 1] * torch.tensor([0.3, 0.315]) + torch.tensor([0.5, 0.54])  # as `ellipse`, at 0.7
+        at = ((ellipse(33) == 1).nonzero().flip(1).double() + 0.5) / 33  # (K, 2), x and y as shares of the crop
         places = top_left + at @ torch.stack([top_right - top_left, bottom_left - top_left])
         return float(((places >= 0) & (places < torch.tensor([width, height]))).all(1).double().mean())
 
