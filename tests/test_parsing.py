@@ -1,6 +1,7 @@
 """The parsing network: parity with the official one, its training, and how its maps are judged."""
 
 import json
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -188,13 +189,25 @@ def test_training_learns_and_resumes_exactly(tmp_path):
         assert mean_iou(parsing_confusion(kept, faces, labels, camera=camera).sum(0)) > mean_iou(before.sum(0)) + 0.2
 
 
+def test_batch_statistics_are_the_averages_own():
+    pixels, masks = made_up(40)
+    faces = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    trainee = training.ParsingTraining(pixels, masks, tiny(batch=40, lr=0.05, size=pixels.shape[1]))
+    for _ in range(4):
+        trainee.step()
+    kept, (poor, _) = trainee.network(), CameraPipeline(seed=[*range(40)])(faces)
+    theirs = deepcopy(kept).train()(poor)[0]  # a batch of its own is what it should know
+    assert (kept(poor)[0] - theirs).abs().max() < 0.05 * theirs.std()
+    assert (trainee.average(poor)[0] - theirs).abs().max() > theirs.std()
+
+
 def test_the_twin_learns_from_labels_alone():
     pixels, masks = made_up()
     for pixel in (0, 1, 2):
         trainee = training.ParsingTraining(pixels, masks, tiny(pixel=pixel))
-        before = trainee.network.out_img_conv.conv2d.weight.clone()
+        before = trainee.live.out_img_conv.conv2d.weight.clone()
         losses = trainee.step()
-        assert torch.equal(before, trainee.network.out_img_conv.conv2d.weight) == (pixel == 0)
+        assert torch.equal(before, trainee.live.out_img_conv.conv2d.weight) == (pixel == 0)
         assert losses.keys() == {"parsing", "pixel"}
 
 

@@ -13,15 +13,20 @@ A GAN's own training is a subclass of `Adversarial` that says what a step is::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Adam, Optimizer
+from torch.optim.swa_utils import update_bn
 
 from facesr_lib.training.loop import Training
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Adversarial(Training):
@@ -71,3 +76,13 @@ def follow(average: nn.Module, live: nn.Module, batch: int, half_life: float, se
         mean.lerp_(parameter, 1 - beta)
     for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
         kept.copy_(buffer)
+
+
+def with_own_statistics(average: Network, batches: Iterable[Tensor]) -> Network:
+    """A copy of a moving average, to evaluate, whose batch norms know what it answers to ``batches``.
+
+    The statistics that `follow` leaves in it are those of the live network: with them, averaged weights do much worse.
+    """
+    network = deepcopy(average)
+    update_bn(batches, network)
+    return network.eval()

@@ -16,7 +16,7 @@ from facesr_lib import assets, data, files
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
 from facesr_lib.training import celebamask, loop
-from facesr_lib.training.adversarial import follow
+from facesr_lib.training.adversarial import follow, with_own_statistics
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
 from facesr_lib.training.processes import Processes
@@ -116,7 +116,7 @@ class ParsingTraining(loop.Training):
 
     Attributes
     ----------
-    network, average : ParsingNetwork
+    live, average : ParsingNetwork
         What learns, and its moving average.
     """
 
@@ -139,10 +139,10 @@ class ParsingTraining(loop.Training):
         self._mirrored = MIRRORED.to(processes.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.network = config.network().to(processes.device).to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.network).requires_grad_(False).eval()
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr, betas=(0.9, 0.999))
-        parts = {"network": self.network, "average": self.average, "optimizer": self._optimizer}
+            self.live = config.network().to(processes.device).to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.live).requires_grad_(False).eval()
+        self._optimizer = torch.optim.Adam(self.live.parameters(), lr=config.lr, betas=(0.9, 0.999))
+        parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
         described = asdict(config) | {"camera": asdict(replace(self._camera, seed=0))}
         super().__init__(described, processes, config.batch, config.seed, **parts)
 
@@ -151,14 +151,14 @@ class ParsingTraining(loop.Training):
         faces, labels = self.faces()
         poor, target = self.poor(faces)
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            logits, image = self.network(poor.to(memory_format=torch.channels_last))
+            logits, image = self.live(poor.to(memory_format=torch.channels_last))
         parsing = parsing_loss(logits.float(), labels).mean()
         pixel = pixel_loss(image.float(), target, self._c.pixel or 1).mean()
         self._optimizer.zero_grad()
         (parsing + pixel if self._c.pixel else parsing).backward()
         self._optimizer.step()
         self.images_seen += self.batch
-        follow(self.average, self.network, self.batch, self._c.ema_images, self.images_seen)
+        follow(self.average, self.live, self.batch, self._c.ema_images, self.images_seen)
         return {"parsing": parsing.detach(), "pixel": pixel.detach()}
 
     def faces(self) -> tuple[Tensor, Tensor]:
@@ -178,9 +178,17 @@ class ParsingTraining(loop.Training):
         seeds = torch.randint(2**40, (len(faces),), generator=self.random).tolist()
         return replace(self._camera, seed=seeds)(faces)
 
+    def network(self) -> ParsingNetwork:
+        """The moving average, with batch statistics of its own."""
+        if not self._c.ema_images:
+            return deepcopy(self.average)
+        faces = self._faces.first(256)
+        poor, _ = replace(self._camera, seed=[*range(len(faces))])(faces)
+        return with_own_statistics(self.average, poor.split(self.batch))
+
     def snapshot(self, folder: Path) -> None:
-        """Write the average: ``parsing.safetensors``, for `networks.parsing.load`."""
-        save(self.average, folder / NETWORK, self.about())
+        """Write `network`: ``parsing.safetensors``, for `networks.parsing.load`."""
+        save(self.network(), folder / NETWORK, self.about())
 
 
 _WAY = "Give maps of class numbers, as PNG, never made smaller or larger by anything but the nearest pixel."

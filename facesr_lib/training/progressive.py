@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
 
 from facesr_lib import assets, data, files, images
 from facesr_lib.degrade import halvings
@@ -32,7 +31,7 @@ from facesr_lib.losses.features import Maps
 from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import Adversarial, adam, follow
+from facesr_lib.training.adversarial import Adversarial, adam, follow, with_own_statistics
 from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -270,11 +269,10 @@ class ProgressiveTraining(Adversarial):
 
     def network(self) -> ProgressiveGenerator:
         """The moving average, with batch statistics of its own."""
-        network = deepcopy(self.average)
-        if self._c.ema_images:  # the statistics in it are those of the live network
-            faces = F.interpolate(self._faces[:256].float() / 255, (SIDE, SIDE), mode="area")
-            update_bn([pair(batch, 3)[0] for batch in faces.split(16)], network)
-        return network.eval()
+        if not self._c.ema_images:
+            return deepcopy(self.average).eval()
+        faces = F.interpolate(self._faces[:256].float() / 255, (SIDE, SIDE), mode="area")
+        return with_own_statistics(self.average, (pair(batch, 3)[0] for batch in faces.split(16)))
 
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names, and what became of the watched faces."""
