@@ -41,7 +41,7 @@ for variable, folder in {"FACESR_DATA": "data", "FACESR_ORACLES": "oracles"}.ite
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with what needs executed chapters: while they run on all cores the workers wait, and nothing trails."""
-    executed = {"chapter_errors", "bare_chapter_errors", "other_seed_errors"}
+    executed = {"chapter_errors", "bare_chapter_errors"}
     items.sort(key=lambda item: executed.isdisjoint(getattr(item, "fixturenames", ())))
 
 
@@ -98,12 +98,6 @@ def bare_chapter_errors(run_folder: Path) -> dict[str, str | None]:
             patch.setenv(variable, str(run_folder / variable.lower()))
             (run_folder / variable.lower()).mkdir(exist_ok=True)
         return _once(run_folder, "bare", lambda: _errors(out=run_folder / "executed", seed=1))
-
-
-@pytest.fixture(scope="session")
-def other_seed_errors(run_folder: Path) -> dict[str, str | None]:
-    """Execute every chapter with a seed that its text was not written with: its name -> what went wrong."""
-    return _once(run_folder, "seeds", lambda: _errors(out=run_folder / "seeds", seed=2))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from facesr_lib import assets, publishing
+from facesr_lib import assets, cli, publishing
 
 EXECUTE = sys.modules["facesr_lib.publishing.execute"]  # the function of this name hides it
 
@@ -25,13 +25,6 @@ def test_chapter_runs(chapter: Path, chapter_errors: dict[str, str | None]) -> N
 @pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
 def test_chapter_runs_without_the_faces(chapter: Path, bare_chapter_errors: dict[str, str | None]) -> None:
     if error := bare_chapter_errors[chapter.stem]:
-        pytest.fail(error, pytrace=False)
-
-
-@pytest.mark.notebook
-@pytest.mark.parametrize("chapter", publishing.chapters(), ids=lambda path: path.stem)
-def test_chapter_runs_with_another_seed(chapter: Path, other_seed_errors: dict[str, str | None]) -> None:
-    if error := other_seed_errors[chapter.stem]:
         pytest.fail(error, pytrace=False)
 
 
@@ -148,6 +141,15 @@ def test_a_damaged_result_of_ones_own_is_made_anew(write_chapter, tmp_path, monk
         kept.write_text(damaged)
         publishing.execute([chapter], "smoke", 1)
         assert "whole" in kept.read_text()
+
+
+def test_another_seed_has_a_folder_of_its_own(write_chapter, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(EXECUTE, "repository", lambda: tmp_path)
+    chapter = write_chapter("profile, seed = '', 0", "print('seed', seed + 1)")
+    monkeypatch.setattr(EXECUTE, "chapters", lambda: [chapter])
+    cli.main(["book", "--profile", "smoke", "--jobs", "1", "--seed", "7"])
+    assert [path.parent.name for path in tmp_path.glob("_build/executed/*/chapter.ipynb")] == ["smoke-seed-7"]
+    assert "seed 8" in (tmp_path / "_build/executed/smoke-seed-7/chapter.ipynb").read_text()
 
 
 def test_two_builds_at_once_wait_for_each_other(write_chapter, tmp_path) -> None:

@@ -11,6 +11,7 @@ def add(commands: Any) -> None:
     book = commands.add_parser("book", help="execute the chapters and build the site")
     book.add_argument("--profile", choices=("smoke", "read", "paper"), default="read")
     book.add_argument("--jobs", type=int, help="chapters executed at once (default: one for each core)")
+    book.add_argument("--seed", type=int, help="run with other random numbers (implies --execute-only)")
     book.add_argument("--execute-only", action="store_true", help="run the chapters, build no site")
     book.add_argument("chapters", nargs="*", help="some chapters only (implies --execute-only)")
     book.set_defaults(run=_book)
@@ -19,7 +20,7 @@ def add(commands: Any) -> None:
 def _book(arguments: argparse.Namespace) -> None:
     from facesr_lib import publishing
 
-    if arguments.execute_only or arguments.chapters:
-        publishing.execute(arguments.chapters, profile=arguments.profile, jobs=arguments.jobs)
+    if arguments.execute_only or arguments.chapters or arguments.seed is not None:
+        publishing.execute(arguments.chapters, arguments.profile, arguments.jobs, seed=arguments.seed or 0)
     else:
         print(publishing.build(profile=arguments.profile, jobs=arguments.jobs))

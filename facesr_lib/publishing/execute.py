@@ -124,7 +124,7 @@ def execute(
     jobs : int, optional
         Chapters at a time, by default as many as cores, which they share out unless ``OMP_NUM_THREADS`` is set.
     out : Path, optional
-        Folder of the results, by default ``_build/executed/<profile>``.
+        Folder of the results, by default ``_build/executed/<profile>``, for another seed ``<profile>-seed-<seed>``.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def execute(
         if not any("parameters" in cell["metadata"].get("tags", ()) for cell in _cells(chapter)):
             raise ValueError(f"{chapter.name} has no cell tagged `parameters`: papermill could not set its profile.")
 
-    ours = repository() / "_build" / "executed" / profile
+    ours = repository() / "_build" / "executed" / (f"{profile}-seed-{seed}" if seed else profile)
     out = (out or ours).expanduser().absolute()
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
