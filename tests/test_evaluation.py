@@ -254,6 +254,19 @@ def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypa
     assert run.run("tiny", prior, faces=1, progress=False) == found
 
 
+def test_patches_of_a_picture_are_a_tables_settings(prior, cache, monkeypatch):
+    pictures = [torch.full((3, 8, 8), 0.5)] * 8 + [torch.rand(3, 330, 360), *[torch.rand(3, 330, 250)] * 5]
+    monkeypatch.setattr(data, "benchmark_images", {"set14": pictures}.get)
+    monkeypatch.setitem(TABLES, "tiny", replace(TABLES["lsrgan-fig3"], rows=(Row("bicubic", "bicubic"),)))
+    found = run.run("tiny", prior, faces=1, progress=False)
+    values = {(r.setting, r.metric): r.value for r in found.records}
+    assert len(values) == len(found.records) == 2 * 4
+    eyes = pictures[8][None, :, 200:328, 230:358]
+    large = Downsample(4).upsample((Downsample(4)(eyes).clamp(0, 1) * 255).round() / 255).clamp(0, 1)
+    psnr = metrics.psnr((large * 255).round() / 255, eyes, y_channel=True, crop=4).item()
+    assert values["eyes", "psnr"] == pytest.approx(psnr, abs=1e-4)
+
+
 def test_every_training_of_a_model_in_the_registry_is_a_row(monkeypatch):
     known = ["clsrgan-1", "lsrgan", "lsrgan-1", "lsrgan-2", "lsrgan-mu-1e-7", "lsrgan-watched"]
     monkeypatch.setattr(assets, "names", lambda: known)

@@ -114,9 +114,9 @@ def of_pictures(restored: Restored, truth: Sequence[Tensor], **_: Any) -> Values
     naturalness = metrics.available()["niqe"] is None
     for picture, (image, original) in enumerate(zip(restored(0)["image"], truth, strict=True)):
         rounded = (image * 255).round() / 255
-        of_each.append(metrics.psnr(rounded, original, y_channel=True, crop=CROP).item())
-        yield picture, "psnr", of_each[-1]
-        yield picture, "ssim", metrics.ssim(rounded, original, y_channel=True, crop=CROP).item()
+        alike = _alike(rounded, original)
+        of_each.append(alike["psnr"])
+        yield from ((picture, metric, value) for metric, value in alike.items())
         ours, theirs = ((metrics.luma(x) * 255).round()[..., CROP:-CROP, CROP:-CROP] for x in (rounded, original))
         yield picture, "l1", (ours - theirs).abs().mean().item() / 255
         yield picture, "l1-wrapped", (ours - theirs).remainder(256).mean().item() / 255
@@ -126,6 +126,18 @@ def of_pictures(restored: Restored, truth: Sequence[Tensor], **_: Any) -> Values
     yield OF_ALL_FACES, "psd", whole
     for picture in range(n):
         yield picture, "psd", n * whole - (n - 1) * pstdev(of_each[:picture] + of_each[picture + 1 :])
+
+
+def of_patches(restored: Restored, truth: Sequence[Tensor], **_: Any) -> Values:
+    """PSNR and SSIM of patches, as in `of_pictures`; of the rest a patch is too small to tell."""
+    for patch, (image, original) in enumerate(zip(restored(0)["image"], truth, strict=True)):
+        alike = _alike((image * 255).round() / 255, original)
+        yield from ((patch, metric, value) for metric, value in alike.items())
+
+
+def _alike(image: Tensor, original: Tensor) -> dict[str, float]:
+    both = {"psnr": metrics.psnr, "ssim": metrics.ssim}
+    return {name: metric(image, original, y_channel=True, crop=CROP).item() for name, metric in both.items()}
 
 
 def reported(restored: Restored, truth: Tensor, **_: Any) -> Values:

@@ -42,6 +42,7 @@ class PaperTable:
     measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
     pictures: tuple[str, ...] = ()  # benchmarks of `data.benchmark_images`, if it is not about faces: its settings,
     elsewhere: tuple[str, ...] = ()  # and the paper's others, which are not to be had here
+    read: Callable[[str], list[Tensor]] | None = None  # what gives the pictures of a setting, if no benchmark is
     unaligned: tuple[Row, ...] = ()  # rows that are measured on faces moved at random, too
     resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
     networks: tuple[str, ...] = ()  # that its measure asks besides its rows', as `run.asked` names them

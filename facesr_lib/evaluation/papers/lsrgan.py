@@ -2,11 +2,15 @@
 
 import re
 
-from facesr_lib import assets
+from torch import Tensor
+
+from facesr_lib import assets, data
 from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.records import SEED
 from facesr_lib.evaluation.tables import PaperTable, Row
 
+PATCHES = {"zebra's legs": (13, 200, 120), "hat": (8, 30, 200), "eyes": (8, 200, 230), "letters": (12, 40, 60)}
+"""Of figure 3, what set14 has: picture, top, left, and letters for its digits; 128² each."""
 SETS, ELSEWHERE = ("set5", "set14", "bsd100"), ("pirm", "urban100")
 
 
@@ -27,12 +31,27 @@ def _table(about: str, *rows: Row) -> PaperTable:
     return PaperTable(about, (4,), (4,), rows, measures.of_pictures, SETS, ELSEWHERE)
 
 
+def _patch(name: str) -> list[Tensor]:
+    picture, top, left = PATCHES[name]
+    return [data.benchmark_images("set14")[picture][:, top : top + 128, left : left + 128]]
+
+
 NAMES = {"ESR": "esrgan", "LSR": "lsrgan", "CESR": "cesrgan", "CLSR": "clsrgan"}
 MODELS = tuple(row for label, method in NAMES.items() for row in _trainings(label, method))
+START = _row("stage 1", "esrgan", "esrgan-start")
 OTHER_MU = (_row(f"mu = {name[10:]}", "lsrgan", name) for name in assets.names() if name.startswith("lsrgan-mu-"))
 
 TABLES = {
-    "lsrgan-1": _table("ESRGAN without and with a companion encoder", Row("bicubic", "bicubic"), *MODELS),
+    "lsrgan-1": _table("ESRGAN without and with a companion encoder", Row("bicubic", "bicubic"), START, *MODELS),
     "lsrgan-2": _table("absolute differences of the luminance", *MODELS),
     "lsrgan-3": _table("what μ does", *_trainings("mu = 0", "esrgan"), *OTHER_MU, *_trainings("mu = 1e-3", "lsrgan")),
+    "lsrgan-fig3": PaperTable(
+        "patches in which the paper sees structure",
+        (4,),
+        (4,),
+        (Row("bicubic", "bicubic"), *(Row(label, method) for label, method in NAMES.items())),
+        measures.of_patches,
+        tuple(PATCHES),
+        read=_patch,
+    ),
 }
