@@ -49,7 +49,11 @@ TABLES = {
         "patches in which the paper sees structure",
         (4,),
         (4,),
-        (Row("bicubic", "bicubic"), *(Row(label, method) for label, method in NAMES.items())),
+        (
+            Row("bicubic", "bicubic"),
+            *(Row(label, method) for label, method in NAMES.items()),
+            Row("Real-ESRGAN", "realesrgan", needs="realesrgan"),
+        ),
         measures.of_patches,
         tuple(PATCHES),
         read=_patch,
