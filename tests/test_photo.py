@@ -457,7 +457,7 @@ def test_faces_can_be_given_by_hand():
     [
         ((0, 0, 0, 10), r"left, top, width and height in pixels, the last two above 0; got \(0, 0, 0, 10\)"),
         ((0, 0, 10), "left, top, width and height"),
-        ((500, 0, 10, 10), "lies outside of the photograph, which is 160×120"),
+        ((500, 0, 10, 10), r"\(500, 0, 10, 10\) lies outside of the photograph, of 160×120"),
         (None, "left, top, width and height.*got None"),
         (("a", "b", "c", "d"), "left, top, width and height"),
     ],
@@ -657,7 +657,7 @@ def test_faces_are_found_with_nothing_but_what_is_shipped(tmp_path, monkeypatch)
         ("clear.png", "RGBA", "1 of 1 faces restored"),
         ("grey.jpg", "L", "1 of 1 faces restored"),
         ("moving.gif", "P", "1 of 1 faces restored"),
-        ("dot.png", "RGB", "lies outside of the photograph, which is 1×1"),
+        ("dot.png", "RGB", "lies outside of the photograph, of 1×1"),
     ],
 )
 def test_unusual_pictures_are_photographs_too(tmp_path, capsys, name, mode, told):
@@ -666,7 +666,7 @@ def test_unusual_pictures_are_photographs_too(tmp_path, capsys, name, mode, told
     more = {"save_all": True, "append_images": [pixels.transpose(Image.Transpose.ROTATE_180)]} if mode == "P" else {}
     pixels.save(tmp_path / name, **more)
     command = ["restore", str(tmp_path / name), "--out", str(tmp_path / "out"), "--box", "40,30,50,50"]
-    assert cli.main([*command, "--method", "bicubic", "--scale", "1"]) == (mode == "RGB")
+    assert cli.main([*command, "--method", "bicubic", "--scale", "1"]) == 2 * (mode == "RGB")
     said = capsys.readouterr()
     assert told in said.out + said.err
     if mode == "L":
@@ -685,7 +685,11 @@ def test_unusual_pictures_are_photographs_too(tmp_path, capsys, name, mode, told
         (["--only", "0"], "only is a list of numbers of faces, such as", True),
         (["--smallest", "-1"], "smallest must be a finite number, at least 0", True),
         (["--scale", "0"], "scale must be a whole number, at least 1; got 0", True),
-        (["--detector", "haar"], "there is no detector 'haar'", False),
+        (["--detector", "haar"], "there is no detector 'haar'", True),
+        (["--box", "1,2,3"], "left, top, width and height in pixels, the last two above 0; got (1.0, 2.0, 3.0)", True),
+        (["--box", "90,90,-40,-40"], "the last two above 0; got (90.0, 90.0, -40.0, -40.0)", True),
+        (["--box", "1,2,nan,inf"], "left, top, width and height in pixels", True),
+        (["--box=-900,5,40,40"], "(-900.0, 5.0, 40.0, 40.0) lies outside of the photograph, and pixels count", True),
         (["--method", "pulse", "--scale", "3"], "faces of 64×64, which cannot be made 3 times smaller", False),
     ],
 )
@@ -699,8 +703,10 @@ def test_what_is_wrong_with_the_command_is_told_before_anything_is_loaded(
     monkeypatch.setattr(detection, "find", no)
     if early:
         monkeypatch.setattr(FacePrior, "load", no)
-    images.write(scene(), tmp_path / "sea.png")
-    assert cli.main(["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out"), *flags]) == 2
+    photos = [str(tmp_path / name) for name in ("sea.png", "land.png")]
+    for path in photos:
+        images.write(scene(), path)
+    assert cli.main(["restore", *photos, "--out", str(tmp_path / "out"), *flags]) == 2
     told = capsys.readouterr().err
     assert message in told
     assert len(told.splitlines()) == 1

@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         action="append",
         type=partial(values.value, hint=Sequence[float]),
         metavar="LEFT,TOP,WIDTH,HEIGHT",
-        help="a face that is found by hand, in pixels; once for each",
+        help="a face that is found by hand, in pixels; once for each (one that the border cuts: --box=-9,…)",
     )
     whole.add_argument("--detector", help="yunet or dlib (the first that is here)")
     whole.add_argument("--background", metavar="METHOD", help="what enlarges the rest (bicubic)")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,7 @@ class Found:
         across = right - left
         return float(((nose - (left + right) / 2) @ across / across.square().sum()).abs())
 
-    def inside(self, height: int, width: int) -> float:
+    def inside(self, height: float, width: float) -> float:
         """What share of the face lies in a photograph of this size: of an oval in FFHQ's crop, from forehead to chin.
 
         The points say where a face goes on; a detector's box may end where the photograph does.
@@ -68,6 +69,10 @@ class Found:
         return float(((places >= 0) & (places < torch.tensor([width, height]))).all(1).double().mean())
 
 
+class NoSuchFace(ValueError):
+    """A number or a box names a face that is not in the photograph."""
+
+
 @undisturbed()
 def find(
     image: Tensor, *, detector: str = "auto", boxes: Sequence[Sequence[float]] | None = None, points: str = "auto"
@@ -75,7 +80,7 @@ def find(
     """Find the faces of a photograph, also of one that lies on its side or stands on its head.
 
     A ``ValueError`` says that no detector is on this machine and no boxes are given, or not the one that is asked for,
-    or that a box has no size or lies outside of the photograph.
+    or that a box is none, or, as `NoSuchFace`, that it lies outside of the photograph.
 
     Parameters
     ----------
@@ -96,9 +101,7 @@ def find(
     """
     height, width = images.check_single(image).shape[1:]
     if boxes is not None:
-        if not isinstance(boxes, Iterable):
-            raise ValueError(f"boxes are a list of boxes, one for each face; got {boxes!r}.")
-        found = [_by_hand(box, height, width) for box in boxes]
+        found = by_hand(boxes, height, width)
     else:
         name, look = _available(DETECTORS, detector, "detector")
         # a photograph that lies on its side shows more faces, and surer ones, when it is turned
@@ -223,19 +226,23 @@ def _located(image: Tensor, face: Found, name: str, locate: Callable[[Tensor, Fo
     return replace(face, points=points, landmarks=name)
 
 
-def _by_hand(box: Sequence[float], height: int, width: int) -> Found:
-    try:
-        numbers = tuple(float(n) for n in box)
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) != 4 or not numbers[2] > 0 or not numbers[3] > 0:
-        raise ValueError(f"a box is left, top, width and height in pixels, the last two above 0; got {box!r}.")
-    face = Found(numbers, _guessed(numbers), 1.0, "by hand", "guessed from the box")
-    if not face.inside(height, width) > 0:
-        raise ValueError(
-            f"the box {tuple(box)} lies outside of the photograph, which is {width}×{height} (width first)."
-        )
-    return face
+def by_hand(boxes: Sequence[Sequence[float]], height: float = math.inf, width: float = math.inf) -> list[Found]:
+    """Faces in boxes, left, top, width and height, of a photograph of this size; errors as `find`'s."""
+    if not isinstance(boxes, Collection):
+        raise ValueError(f"boxes are a list of boxes, one for each face; got {boxes!r}.")
+    found = []
+    for box in boxes:
+        try:
+            numbers = tuple(float(n) for n in box)
+        except (TypeError, ValueError):
+            numbers = ()
+        if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[2:]) <= 0:
+            raise ValueError(f"a box is left, top, width and height in pixels, the last two above 0; got {box!r}.")
+        found.append(Found(numbers, _guessed(numbers), 1.0, "by hand", "guessed from the box"))
+        if not found[-1].inside(height, width) > 0:
+            size = "and pixels count from 0, the upper left corner" if height == math.inf else f"of {width}×{height}"
+            raise NoSuchFace(f"the box {tuple(box)} lies outside of the photograph, {size}.")
+    return found
 
 
 def _guessed(box: tuple[float, ...]) -> Tensor:

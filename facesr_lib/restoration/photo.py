@@ -89,10 +89,6 @@ class RestoredPhoto:
     interrupted: bool = False
 
 
-class NoSuchFace(ValueError):
-    """A number names a face that is not in the photograph."""
-
-
 @undisturbed()
 def restore_photo(
     image: Tensor,
@@ -151,7 +147,8 @@ def restore_photo(
     Raises
     ------
     ValueError
-        As `detection.find`, `check_choices`, `methods.check` and the method; ``image`` is no picture, or `NoSuchFace`.
+        As `detection.find`, `check_choices`, `methods.check` and the method; ``image`` is no picture; or, as
+        `detection.NoSuchFace`, ``only`` or ``leave`` names none.
     """
     check_choices(scale, only=only, leave=leave, strength=strength, background=background, smallest=smallest, seed=seed)
     _, height, width = images.check_single(image).shape
@@ -172,7 +169,7 @@ def restore_photo(
     for number in [*(only or ()), *leave]:
         if number not in range(1, len(result) + 1):
             there = f"they are numbered from 1 to {len(result)}" if result else "none was found"
-            raise NoSuchFace(f"there is no face {number} in this photograph: {there}.")
+            raise detection.NoSuchFace(f"there is no face {number} in this photograph: {there}.")
     for face in result:
         face.note = _reason(face, image, smallest)
         if (only is not None and face.number not in only) or face.number in leave:
@@ -218,6 +215,8 @@ def restore_photo(
 def check_choices(
     scale: int = 2,
     *,
+    detector: str = "auto",
+    boxes: Sequence[Sequence[float]] | None = None,
     only: Collection[int] | None = None,
     leave: Collection[int] = (),
     strength: float = 1.0,
@@ -225,7 +224,9 @@ def check_choices(
     smallest: float | None = None,
     seed: int = 0,
 ) -> None:
-    """Make sure of what `restore_photo` is told that neither the photograph nor the prior decides on."""
+    """Make sure of what `restore_photos` is told that neither a photograph nor the prior decides on."""
+    messages.choose(detector, ("auto", *detection.DETECTORS), "detector")
+    detection.by_hand(() if boxes is None else boxes)
     messages.check("scale", scale, int, at_least=1)
     messages.check("strength", strength, at_least=0, at_most=1)
     messages.check("seed", seed, int, at_least=0)

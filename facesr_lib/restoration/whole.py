@@ -13,14 +13,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from facesr_lib import files, images, messages
+from facesr_lib import files, images
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection
 from facesr_lib.restoration.methods import check
 from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
 from facesr_lib.restoration.photo import (
     UNCHOSEN,
-    NoSuchFace,
     PhotoFace,
     RestoredPhoto,
     check_choices,
@@ -102,15 +101,13 @@ def restore_photos(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, ``photos`` is no list of paths, there is no such detector, or as `check_choices` and
-        `methods.check`.
+        If ``out`` is no folder, ``photos`` is no list of paths, or as `check_choices` and `methods.check`.
     KeyboardInterrupt
         After Ctrl-C, when the photograph with the faces that were done is written and yielded.
     """
     outcomes = [PhotoOutcome(photo) for photo in paths(photos)]
-    messages.choose(detector, ("auto", *detection.DETECTORS), "detector")
     mine: dict[str, Any] = {"strength": strength, "background": background, "smallest": smallest, "seed": seed}
-    check_choices(scale, only=only, leave=leave, **mine)
+    check_choices(scale, detector=detector, boxes=boxes, only=only, leave=leave, **mine)
     how = check(method, options, prior)
     mine |= {"smallest": least(how, scale, prior) if smallest is None else smallest, "grain": grain}
     chosen = {"only": only, "leave": leave, "prior": prior, "progress": progress} | mine | options
@@ -141,7 +138,7 @@ def restore_photos(
             else:
                 outcome.error = "interrupted before a face was done; nothing was written."
         except (ValueError, OSError) as error:
-            outcome.error, outcome.mistaken = words(error), isinstance(error, NoSuchFace)
+            outcome.error, outcome.mistaken = words(error), isinstance(error, detection.NoSuchFace)
         yield outcome
         if interrupted:
             raise KeyboardInterrupt
