@@ -178,9 +178,8 @@ def restore_photo(
     canvas = enlarged(image, background, scale, progress)
     interrupted = False
     try:  # of faces that overlap, the larger is in front
-        for face in tqdm(sorted(result, key=lambda face: face.size), desc="faces", disable=not progress):
-            if face.note:
-                continue
+        chosen = sorted((face for face in result if not face.note), key=lambda face: face.size)
+        for face in tqdm(chosen, desc="faces", disable=not progress):
             big, small = _sides(how, face.size, scale, prior)
             operator = how.operator(big // small)
             lowres = operator(view(image, face.transform, big)[None].to(device)).clamp(0, 1)
