@@ -758,6 +758,9 @@ def test_ctrl_c_between_faces_writes_what_is_done_once(tmp_path, stub):
     assert [outcome.output.name for outcome in outcomes] == ["a.png"]
     assert sum(face.restored for face in outcomes[0].faces) == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-faces.png", "a.json", "a.png"]
+    told = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert told["interrupted"] is True
+    assert [face["restored"] for face in told["faces"]] == [True, False]
 
 
 def test_a_photograph_that_cannot_be_read_stops_no_other(tmp_path):
