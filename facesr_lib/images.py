@@ -53,8 +53,13 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is empty, truncated, no picture, too large, or its white is not known. A damaged colour profile is only
-        a warning: the picture is taken for sRGB.
+        The file is empty, truncated, no picture, too large, or its white is not known.
+
+    Warns
+    -----
+    UserWarning
+        Something is transparent; there are more pictures in the file; or its colour profile is damaged, and the picture
+        is taken for sRGB.
     """
     messages.check("max_megapixels", max_megapixels, above=0)
     path = files.expanded(path)
@@ -86,6 +91,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
                 kind = "floating-point pixels" if picture.mode == "F" else "pixels of 32 or of signed bits"
                 raise ValueError(f"{path} has {kind}, whose white is not known: convert it to 16 bits.")
             try:
+                if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a JPEG beside its preview
+                    warnings.warn(f"{path}: it holds several pictures, and only the first is taken.", stacklevel=2)
                 rgb = _deep_grey(picture, path) if picture.mode.startswith("I") else _colour(picture, path, head)
             except Exception as error:
                 raise ValueError(f"{path} is damaged or cut short ({error}): copy or download it again.") from error
@@ -116,7 +123,13 @@ def _colour(picture: Image.Image, path: Path, head: bytes) -> np.ndarray:
         return np.asarray(_srgb(picture, path), np.float32) / 255
     picture = picture.convert("RGBA")
     alpha = np.asarray(picture.getchannel("A"), np.float32)[..., None] / 255
-    return np.asarray(_srgb(picture, path), np.float32) / 255 * alpha + (1 - alpha)
+    return _on_white(np.asarray(_srgb(picture, path), np.float32) / 255, alpha, path)
+
+
+def _on_white(picture: np.ndarray, alpha: np.ndarray, path: Path) -> np.ndarray:
+    if alpha.min() < 1:
+        warnings.warn(f"{path}: what is transparent is laid on white.", stacklevel=4)
+    return picture * alpha + (1 - alpha)
 
 
 def _deep_grey(picture: Image.Image, path: Path) -> np.ndarray:
@@ -138,7 +151,7 @@ def _deep_grey(picture: Image.Image, path: Path) -> np.ndarray:
         curve = np.asarray(_srgb(ramp, path))[0, :, 0] / 255
         grey = np.interp(grey, np.linspace(0, 1, 256), curve).astype(np.float32)
     if key is not None:
-        grey[levels == key] = 1
+        grey = _on_white(grey, (levels != key).astype(np.float32), path)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

@@ -71,6 +71,12 @@ def png(levels: np.ndarray, depth: int, colour: int, key: tuple[int, ...] = ()) 
     return b"\x89PNG\r\n\x1a\n" + header + transparent + body + chunk(b"IEND", b"")
 
 
+def on_white(path):
+    """A picture of which something is transparent, which is told."""
+    with pytest.warns(UserWarning, match=r"what is transparent is laid on white\."):
+        return images.read(path)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_a_transparent_grey_is_white(tmp_path, depth):
     most = 2**depth - 1
@@ -78,14 +84,14 @@ def test_a_transparent_grey_is_white(tmp_path, depth):
     for key in {0, most // 2}:
         (tmp_path / "key.png").write_bytes(png(levels, depth, 0, (key,)))
         expected = np.where(levels == key, 1, levels / most)[..., 0]
-        np.testing.assert_allclose(images.read(tmp_path / "key.png")[0], expected, atol=1e-6)
+        np.testing.assert_allclose(on_white(tmp_path / "key.png")[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("depth", "key"), [(8, (0, 255, 0)), (8, (1, 2, 3)), (16, (0, 65535, 0)), (16, (0, 300, 0))])
 def test_a_transparent_colour_is_white(tmp_path, depth, key):
     most = 2**depth - 1
     (tmp_path / "key.png").write_bytes(png(np.array([[key, (most, 0, 0), (0, 0, most)]]), depth, 2, key))
-    x = images.read(tmp_path / "key.png")
+    x = on_white(tmp_path / "key.png")
     assert x[:, 0].T.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 1]]
 
 
@@ -200,7 +206,7 @@ def test_a_colour_profile_is_converted_to_srgb(tmp_path, suffix, to_xyz):
 def test_transparency_survives_a_colour_profile(tmp_path):
     alpha = np.array([[[255], [0], [51], [255]]], np.uint8)
     icc = profile("RGB ", 2.2, DISPLAY_P3)
-    clear = images.read(save(tmp_path / "a.png", np.concatenate([COLOURS, alpha], 2), icc_profile=icc))
+    clear = on_white(save(tmp_path / "a.png", np.concatenate([COLOURS, alpha], 2), icc_profile=icc))
     solid = images.read(save(tmp_path / "b.png", COLOURS, icc_profile=icc))
     opacity = torch.from_numpy(alpha[..., 0] / np.float32(255))
     torch.testing.assert_close(clear, solid * opacity + 1 - opacity)
@@ -271,10 +277,27 @@ def test_without_the_extra_heic_is_named(tmp_path):
 
 def test_alpha_is_composited_on_white(tmp_path):
     pixels = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8)
-    x = images.read(save(tmp_path / "a.png", pixels))
+    x = on_white(save(tmp_path / "a.png", pixels))
     torch.testing.assert_close(x[:, 0].T, torch.tensor([[1.0, 0, 0], [1, 1, 1], [0.8, 0.8, 0.8]]))
     Image.fromarray(pixels[..., 0]).save(tmp_path / "t.png", transparency=255)
-    assert images.read(tmp_path / "t.png")[:, 0, 0].tolist() == [1, 1, 1]
+    assert on_white(tmp_path / "t.png")[:, 0, 0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_of_several_pictures_the_first_is_taken_and_it_is_told(tmp_path, name):
+    black, white = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "white")
+    black.save(tmp_path / name, save_all=True, append_images=[white])
+    with pytest.warns(UserWarning, match=rf"{name}: it holds several pictures, and only the first is taken\."):
+        assert images.read(tmp_path / name).max() < 0.1
+
+
+def test_what_loses_nothing_is_read_without_a_word(tmp_path, recwarn):
+    picture = Image.new("RGB", (8, 8), "red")
+    picture.save(tmp_path / "preview.jpg", "MPO", save_all=True, append_images=[picture.resize((4, 4))])
+    picture.convert("RGBA").save(tmp_path / "opaque.png")
+    for path in tmp_path.iterdir():
+        assert images.read(path).shape == (3, 8, 8)
+    assert not recwarn
 
 
 def test_cmyk_is_read(tmp_path):

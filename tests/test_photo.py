@@ -652,24 +652,32 @@ def test_faces_are_found_with_nothing_but_what_is_shipped(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "told"),
+    ("name", "mode", "told", "note"),
     [
-        ("scan.jpg", "CMYK", "1 of 1 faces restored"),
-        ("clear.png", "RGBA", "1 of 1 faces restored"),
-        ("grey.jpg", "L", "1 of 1 faces restored"),
-        ("moving.gif", "P", "1 of 1 faces restored"),
-        ("dot.png", "RGB", "lies outside of the photograph, of 1×1"),
+        ("scan.jpg", "CMYK", "1 of 1 faces restored", None),
+        ("opaque.png", "RGBA", "1 of 1 faces restored", None),
+        ("clear.png", "LA", "1 of 1 faces restored", "what is transparent is laid on white."),
+        ("grey.jpg", "L", "1 of 1 faces restored", None),
+        ("moving.gif", "P", "1 of 1 faces restored", "it holds several pictures, and only the first is taken."),
+        ("dot.png", "RGB", "lies outside of the photograph, of 1×1", None),
     ],
 )
-def test_unusual_pictures_are_photographs_too(tmp_path, capsys, name, mode, told):
+def test_unusual_pictures_are_photographs_too(tmp_path, capsys, name, mode, told, note):
     pixels = Image.fromarray(images.to_uint8(scene()[None])[0])
     pixels = (pixels.resize((1, 1)) if name == "dot.png" else pixels).convert(mode)
     more = {"save_all": True, "append_images": [pixels.transpose(Image.Transpose.ROTATE_180)]} if mode == "P" else {}
+    if mode == "LA":
+        pixels.putalpha(128)
     pixels.save(tmp_path / name, **more)
     command = ["restore", str(tmp_path / name), "--out", str(tmp_path / "out"), "--box", "40,30,50,50"]
     assert cli.main([*command, "--method", "bicubic", "--scale", "1"]) == 2 * (mode == "RGB")
     said = capsys.readouterr()
     assert told in said.out + said.err
+    lines = (said.out + said.err).splitlines()
+    assert [line for line in lines if line.startswith("    ")] == ([f"    {note}"] if note else [])
+    if mode != "RGB":
+        (described,) = (tmp_path / "out").glob("*.json")
+        assert json.loads(described.read_text())["notes"] == ([note] if note else [])
     if mode == "L":
         written = images.read(tmp_path / "out" / name)
         assert (written.amax(0) - written.amin(0)).max() < 2 / 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +39,11 @@ class PhotoOutcome(Outcome):
     ----------
     faces : list of PhotoFace
         All that were found.
+    notes : list of str
+        What `images.read` warned of, such as what was transparent.
     """
 
+    notes: list[str] = field(default_factory=list)
     faces: list[PhotoFace] = field(default_factory=list)
 
     @property
@@ -49,7 +53,7 @@ class PhotoOutcome(Outcome):
             return f"{self.photo}: {self.error}"
         done = sum(face.restored for face in self.faces)
         lines = [f"{self.photo} → {self.output}  {done} of {len(self.faces)} faces restored"]
-        lines += [f"    {self.error}"] if self.error else []
+        lines += [f"    {note}" for note in (self.error, *self.notes) if note]
         lines += [f"    face {face.number}: {face.note}" for face in self.faces if face.note not in ("", UNCHOSEN)]
         return "\n".join(lines)
 
@@ -117,7 +121,10 @@ def restore_photos(
     for outcome in outcomes:
         interrupted = False
         try:
-            image = images.read(outcome.photo)
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", UserWarning)
+                image = images.read(outcome.photo)
+            outcome.notes = [str(each.message).removeprefix(f"{outcome.photo}: ") for each in warned]
             suffix = outcome.photo.suffix.lower()
             suffix = suffix if suffix in images.WRITABLE else ".png"
             names = outputs.named(outcome.photo.stem, f"{{}}{suffix}", "{}-faces.png", "{}.json")
@@ -134,7 +141,8 @@ def restore_photos(
                     images.write(result.image, names[0], overwrite=overwrite, like=outcome.photo)
                     residuals = [face.residual for face in result.faces if face.restored]
                     outcome.output, outcome.residual = names[0], float(np.mean(residuals)) if residuals else 0.0
-                    _describe(result, names, overwrite, {"photo": outcome.photo.name, **setting})
+                    about = {"photo": outcome.photo.name, "notes": outcome.notes}
+                    _describe(result, names, overwrite, about | setting)
             else:
                 outcome.error = "interrupted before a face was done; nothing was written."
         except (ValueError, OSError) as error:
