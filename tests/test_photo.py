@@ -17,7 +17,7 @@ from facesr_lib import assets, cli, data, images, restoration
 from facesr_lib.degrade import Downsample
 from facesr_lib.metrics import MetricUnavailable, recognition
 from facesr_lib.prior import FacePrior
-from facesr_lib.restoration import METHODS, Method, detection, photo, restore_photo
+from facesr_lib.restoration import METHODS, Method, detection, photo, restore_photo, whole
 from facesr_lib.restoration.alignment import align, ellipse, paste, quad, side, view
 from facesr_lib.restoration.detection import Found
 
@@ -743,6 +743,33 @@ def test_a_number_of_no_face_is_told_before_anything_is_enlarged(tmp_path, capsy
     monkeypatch.setattr(photo, "enlarged", no)
     assert cli.main(["restore", five, five, *command]) == 2
     assert [line.partition(": ")[2][:18] for line in capsys.readouterr().err.splitlines()] == 2 * ["there is no face 9"]
+
+
+def test_the_contact_sheet_shows_faces_that_were_left_and_why():
+    """The longer the reason, the more is written; beside a face that was restored it is again."""
+    faces = [at(5, 10, 36), at(40, 60, 20), at(110, 10, 44), at(150, 50, 50)]
+    result = restore_photo(scene(), "bicubic", 1, faces=faces, only=[1, 2, 4], progress=False)
+    notes = [
+        "",
+        "left as it is: its crop is 20 pixels wide, less than 32",
+        "not chosen",
+        "left as it is: the border cuts it",
+    ]
+    assert [face.note for face in result.faces] == notes
+    sheet, tile = whole.contact_sheet(result.faces), whole.TILE
+    assert sheet.shape == (3, tile, 4 * (2 * tile + 6) - 6)
+    beside = []
+    for i, face in enumerate(result.faces):
+        shown, right = sheet[:, :, i * (2 * tile + 6) :][:, :, : 2 * tile].split(tile, 2)
+        before = images.resize(face.before[None], (tile, tile))[0].clamp(0, 1)
+        assert before.std() > 0.01
+        assert_close(shown[:, 40:], before[:, 40:], atol=3e-3, rtol=0)  # below the number
+        assert (shown - before)[:, :20, :20].abs().max() > 0.3
+        beside.append(right)
+    assert_close(beside[0], images.resize(result.faces[0].after[None], (tile, tile))[0].clamp(0, 1), atol=3e-3, rtol=0)
+    crop, unchosen, border = ((1 - right).sum() for right in beside[1:])
+    assert 0 < unchosen < border < crop < 0.2 * right.numel()
+    assert all((right[:, :, -4:] == 1).all() for right in beside[1:])  # no line is cut off
 
 
 def test_ctrl_c_between_faces_writes_what_is_done_once(tmp_path, stub):

@@ -55,7 +55,7 @@ class PhotoFace:
     transform : (2, 3)
         From `alignment.align`.
     before, after : (3, S, S)
-        The face in the enlarged photograph, cut out alike; empty where it was left.
+        The face in the enlarged photograph, cut out alike; ``after`` is empty where it was left.
     """
 
     number: int
@@ -178,6 +178,8 @@ def restore_photo(
     canvas = enlarged(image, background, scale, progress)
     interrupted = False
     try:  # of faces that overlap, the larger is in front
+        for face in result:
+            face.before = view(canvas, face.transform, min(256, max(1, round(scale * face.size))))
         chosen = sorted((face for face in result if not face.note), key=lambda face: face.size)
         for face in tqdm(chosen, desc="faces", disable=not progress):
             big, small = _sides(how, face.size, scale, prior)
@@ -191,8 +193,7 @@ def restore_photo(
             length = max(1, round(scale * face.size))
             if big >= 0.75 * length:  # what is finer than the crop's pixels, such as noise, is replaced as well
                 new, mask = _resized(new, min(big, length), 2 * length), _resized(mask[None], 2 * length)[0]
-            shown = min(256, length)
-            before, residual = view(canvas, face.transform, shown), float(255 * restored.residual)
+            residual = float(255 * restored.residual)
             within = reach(face.transform, *image.shape[1:])
             rows, columns = (slice(scale * part.start, scale * part.stop) for part in within)
             kept = canvas[:, rows, columns].clone()
@@ -200,8 +201,8 @@ def restore_photo(
                 paste_(canvas, new, face.transform, strength * mask)
                 if grain:
                     _add_grain(canvas, image, face.transform, strength * mask, seed)
-                face.after = view(canvas, face.transform, shown)
-                face.before, face.residual, face.mask = before, residual, masked_by
+                face.after = view(canvas, face.transform, face.before.shape[-1])
+                face.residual, face.mask = residual, masked_by
                 face.note, face.restored = _remark(face.size, small, big, length), True
             finally:
                 if not face.restored:  # no face is left half pasted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,8 +82,8 @@ def restore_photos(
     """Restore the faces of photographs, and write each photograph with two files beside it.
 
     ``<name>.png`` (or the photograph's own suffix, of those that can be written) is the photograph, with the EXIF data
-    and the colour profile of the original; ``<name>-faces.png`` shows each face before and after, numbered;
-    ``<name>.json`` says what was asked for, found and done.
+    and the colour profile of the original; ``<name>-faces.png`` shows each face before and after, or says why it was
+    left, numbered; ``<name>.json`` says what was asked for, found and done.
 
     Parameters
     ----------
@@ -153,8 +154,7 @@ def restore_photos(
 
 
 def _describe(result: RestoredPhoto, names: list[Path], overwrite: bool, setting: dict[str, Any]) -> None:
-    if any(face.restored for face in result.faces):
-        images.write(contact_sheet(result.faces), names[1], overwrite=overwrite)
+    images.write(contact_sheet(result.faces), names[1], overwrite=overwrite)
     told = {**setting, "interrupted": result.interrupted, "faces": []}
     head = json.dumps(told, default=lambda value: getattr(value, "__name__", str(value)))[:-2]
     lines = ",\n".join(json.dumps(described(face)) for face in result.faces)  # a face a line
@@ -181,14 +181,15 @@ def described(face: PhotoFace) -> dict[str, Any]:
 
 
 def contact_sheet(faces: Iterable[PhotoFace]) -> Tensor:
-    """Every restored face before and after, side by side, with its number: (3, H, W)."""
+    """Every face with its number, before and, beside it, after, or why it was left as it is: (3, H, W)."""
     pairs = []
     for face in faces:
-        if not face.restored:
-            continue
-        both = torch.cat([images.resize(each[None], (TILE, TILE)) for each in (face.before, face.after)], 3)
+        after = face.after if face.restored else torch.ones(3, 1, 1)
+        both = torch.cat([images.resize(each[None], (TILE, TILE)) for each in (face.before, after)], 3)
         picture = Image.fromarray(images.to_uint8(both)[0])
         drawing = ImageDraw.Draw(picture)
         drawing.text((4, 2), str(face.number), "white", stroke_width=2, stroke_fill="black")
+        if not face.restored:
+            drawing.text((TILE + 8, 8), textwrap.fill(face.note or "interrupted before it was done", 24), "black")
         pairs.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255)
     return images.grid(torch.stack(pairs), columns=min(4, len(pairs)), pad=6)
