@@ -4,6 +4,7 @@ import importlib
 import re
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from math import inf
@@ -696,6 +697,21 @@ def test_results_that_exist_are_not_replaced_unasked(tmp_path):
     assert path.read_bytes() == before
     records.write(path, other, overwrite=True)
     assert records.read(path) == other
+
+
+def test_results_do_not_replace_what_was_written_in_the_meantime(tmp_path, monkeypatch):
+    replacing = files.replacing
+
+    @contextmanager
+    def slowly(path, **options):
+        with replacing(path, **options) as temporary:
+            yield temporary
+            path.write_text("another's")
+
+    monkeypatch.setattr(files, "replacing", slowly)
+    with pytest.raises(FileExistsError, match=r"r\.csv exists"):
+        records.write(tmp_path / "r.csv", FOUND)
+    assert (tmp_path / "r.csv").read_text() == "another's"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facesr_lib.evaluation import measures, run, sweep
+from facesr_lib.evaluation import measures, records, run, sweep
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.evaluation.tables import Row
 from facesr_lib.prior import FacePrior
@@ -89,6 +90,23 @@ def test_timed_rows_never_run_side_by_side(fresh, monkeypatch):
 
 def who(unit):
     return os.getpid()
+
+
+def test_a_table_that_is_started_twice_at_once_is_written_once_and_whole(tmp_path, monkeypatch):
+    """The one that ends later is told so, and every row is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = ["--faces", "1", "--effort", "0.002", "--jobs", "1", "--out", str(tmp_path / "dse-2.csv")]
+    command = [sys.executable, "-m", "facesr_lib", "table", "dse-2", *flags]
+    two = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = {one.returncode: error for one in two for _, error in [one.communicate()]}
+    assert sorted(told) == [0, 1], told
+    assert "dse-2.csv exists: give another name" in told[1]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "facesr" / "results").iterdir()}
+    assert len(kept) == 2 * 6  # of each row at each scale the pictures, and what was measured of them
+    found = run.run("dse-2", FacePrior.load("faces-64"), faces=1, effort=0.002, progress=False)
+    assert records.read(tmp_path / "dse-2.csv").records == found.records
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "facesr" / "results").iterdir()} == kept
+    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.fixture(scope="module")

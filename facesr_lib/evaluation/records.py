@@ -68,8 +68,6 @@ def write(path: Path, results: Results, *, overwrite: bool = False) -> None:
 
     A ``FileExistsError`` says that there is such a file and ``overwrite`` is not set.
     """
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists and is not replaced: name another file, or ask for it to be overwritten.")
     body = io.StringIO()
     writer = csv.writer(body, lineterminator="\n")
     writer.writerow(field.name for field in fields(Record))
@@ -77,7 +75,7 @@ def write(path: Path, results: Results, *, overwrite: bool = False) -> None:
     head = (f"# {key}: {json.dumps(value)}\n" for key, value in asdict(results.origin).items())
     text = "".join(head) + body.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as temporary:
+    with files.replacing(path, overwrite=overwrite) as temporary:
         temporary.write_text(_seal(text) + text, encoding="utf-8", newline="\n")
 
 
