@@ -1,4 +1,7 @@
-"""Reading, writing, resizing and tiling pictures: float32 ``(N, 3, H, W)``, RGB, [0, 1]."""
+"""Reading, writing, resizing and tiling pictures: float32 ``(N, 3, H, W)``, RGB, [0, 1].
+
+A tensor's shape and every size that the library takes have the height first; a size in words, 640×480, the width.
+"""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_senseless_ranges_are_refused(options, message):
 
 
 def test_pictures_that_are_not_square_or_none_are_refused():
-    with pytest.raises(ValueError, match=r"squares; got 2 64×32"):
+    with pytest.raises(ValueError, match=r"squares; got 2 32×64"):
         CameraPipeline()(torch.rand(2, 3, 64, 32))
     with pytest.raises(ValueError, match="at least one"):
         CameraPipeline()(torch.rand(0, 3, 64, 64))

@@ -162,7 +162,7 @@ def test_a_chain_is_one_operator_with_the_common_scale():
         (lambda: Downsample("8"), "whole number, at least 1; got '8'"),
         (lambda: Downsample(4, "bicubik"), r"did you mean bicubic\?"),
         (lambda: Downsample(4, "lanczos"), "choose one of bicubic, bilinear, box"),
-        (lambda: Downsample(4)(torch.zeros(1, 3, 30, 32)), "30×32 image cannot be made 4 times smaller: crop it to"),
+        (lambda: Downsample(4)(torch.zeros(1, 3, 30, 32)), "32×30 image cannot be made 4 times smaller: crop it to"),
         (lambda: Downsample(4)(torch.zeros(1, 3, 32, 30)), "multiples of 4, or choose a scale that divides both sides"),
         (lambda: Downsample(4)(torch.zeros(3, 32, 32)), r"\(N, 3, H, W\).*\(3, 32, 32\)"),
         (lambda: GaussianNoise(-1), "at least 0; got -1"),
@@ -202,7 +202,7 @@ def test_impossible_operators_are_refused(make, message):
     ],
 )
 def test_a_wrong_size_is_met_with_the_pictures_size_and_the_ways_out(scale, height, width, message):
-    message = f"the picture is {height}×{width}; at scale {scale} faces of 64×64 explain {message}"
+    message = f"the picture is {width}×{height}; at scale {scale} faces of 64×64 explain {message}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check_lowres(Downsample(scale), torch.zeros(1, 3, height, width), 64)
 

@@ -75,7 +75,7 @@ def test_faces_stay_upright():
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (np.zeros((40, 31, 3), np.uint8), "40×31 has no patch of 32×32"),
+        (np.zeros((40, 31, 3), np.uint8), "31×40 has no patch of 32×32"),
         (np.zeros((40, 40), np.uint8), r"uint8 \(H, W, 3\); got uint8 \(40, 40\)"),
         (np.zeros((40, 40, 3)), "got float64"),
     ],
@@ -89,7 +89,7 @@ def test_a_folder_gives_what_it_can(tmp_path):
     for name, side in (("a", 40), ("b", 20)):
         images.write(torch.full((3, side, 48), 0.25), tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="skipped 2 pictures.*b.png is 20×48, smaller than a patch of 32"):
+    with pytest.warns(UserWarning, match="skipped 2 pictures.*b.png is 48×20, smaller than a patch of 32"):
         found = read_pictures(tmp_path, 32)
     assert [picture.shape for picture in found] == [(40, 48, 3)]
     assert (found[0] == 64).all()

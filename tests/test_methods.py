@@ -698,7 +698,7 @@ def test_impossible_options_are_refused(prior, lowres, method, options, message)
 @pytest.mark.parametrize(
     ("picture", "options", "message"),
     [
-        (torch.zeros(1, 3, 8, 7), {}, "8×7"),
+        (torch.zeros(1, 3, 8, 7), {}, "7×8"),
         (torch.full((1, 3, 8, 8), torch.nan), {}, "NaN"),
         (torch.zeros(1, 3, 8, 8), {"steps": 0}, "at least 1"),
     ],

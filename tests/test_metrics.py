@@ -719,7 +719,7 @@ def test_small_faces_are_enlarged_by_bicubic_and_each_is_seen_alone(known_faces)
 
 
 def test_faces_that_cannot_be_compared_are_refused(known_faces):
-    with pytest.raises(ValueError, match="faces are square, framed as FFHQ's; got 64×48"):
+    with pytest.raises(ValueError, match="faces are square, framed as FFHQ's; got 48×64"):
         metrics.embed_faces(torch.rand(1, 3, 64, 48))
     with pytest.raises(ValueError, match="in pairs; got 1 and 2"):
         metrics.identity(torch.rand(1, 128), torch.rand(2, 128))

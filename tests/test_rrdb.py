@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         RRDBNet(scale=3)
     with pytest.raises(ValueError, match="multiple of 32; got 100"):
         PatchDiscriminator(size=100)
-    with pytest.raises(ValueError, match="patches of 32×32; got 64×32"):
+    with pytest.raises(ValueError, match="patches of 32×32; got 32×64"):
         PatchDiscriminator(4, 32)(torch.zeros(1, 3, 64, 32))
-    with pytest.raises(ValueError, match="multiples of 8; got 20×32"):
+    with pytest.raises(ValueError, match="multiples of 8; got 32×20"):
         CompanionEncoder(4)(torch.zeros(1, 3, 20, 32))

@@ -336,7 +336,7 @@ def test_the_prior_is_left_as_it_was(prior, lowres):
 @pytest.mark.parametrize(
     ("lowres", "options", "message"),
     [
-        (torch.zeros(1, 3, 4, 5), {}, "4×5"),
+        (torch.zeros(1, 3, 4, 5), {}, "5×4"),
         (torch.zeros(1, 3, 8, 8), {}, "8×8"),
         (torch.full((1, 3, 4, 4), float("nan")), {}, "NaN"),
         (torch.zeros(1, 3, 4, 4), {"space": "z"}, "there is no space"),

@@ -171,7 +171,7 @@ def stages(faces: Tensor, choices: Choices) -> dict[str, Tensor]:
     """
     n, _, size, width = images.check_batch(faces).shape
     require(
-        size == width and n == len(choices), f"{len(choices)} choices need as many squares; got {n} {size}×{width}."
+        size == width and n == len(choices), f"{len(choices)} choices need as many squares; got {n} {width}×{size}."
     )
     device, sides = faces.device, choices.sides(size)
     x = _levels(255 * faces.float())

@@ -87,7 +87,7 @@ class MotionBlur:
         height, width = images.check_batch(image).shape[-2:]
         require(
             min(height, width) > self.size // 2,
-            f"a line of {self.size} pixels is too long for a {height}×{width} image, whose border cannot be reflected "
+            f"a line of {self.size} pixels is too long for a {width}×{height} image, whose border cannot be reflected "
             f"by {self.size // 2}: choose a smaller size.",
         )
         from kornia.filters import motion_blur

@@ -34,7 +34,7 @@ class Downsample(nn.Module):
         height, width = images.check_batch(image).shape[-2:]
         require(
             height % self.scale == 0 and width % self.scale == 0,
-            f"a {height}×{width} image cannot be made {self.scale} times smaller: crop it to multiples of "
+            f"a {width}×{height} image cannot be made {self.scale} times smaller: crop it to multiples of "
             f"{self.scale}, or choose a scale that divides both sides.",
         )
         h, w, s = height // self.scale, width // self.scale, self.scale
@@ -115,7 +115,7 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     require(callable(operator), f"an operator makes large pictures small when it is called; got {operator!r}.")
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
-    explains = f"the picture is {height}×{width}; {through} faces of {resolution}×{resolution} explain"
+    explains = f"the picture is {width}×{height}; {through} faces of {resolution}×{resolution} explain"
     better = (
         f"choose scale {resolution // side} for {side}×{side}, or "
         if side < resolution and resolution % side == 0
@@ -131,7 +131,7 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     h, w = small.shape[2:]  # type: ignore[attr-defined]
     if (height, width) != (h, w):
         better = better if side != min(h, w) else ""
-        raise ValueError(f"{explains} pictures of {h}×{w}: {better}crop it square and resize it to {h}×{w}.")
+        raise ValueError(f"{explains} pictures of {w}×{h}: {better}crop it square and resize it to {w}×{h}.")
     return lowres
 
 

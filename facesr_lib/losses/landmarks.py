@@ -33,7 +33,7 @@ def attention_loss(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     if attention.shape != x[:, :1].shape or x.shape != y.shape:
         raise ValueError(
             f"heatmaps {tuple(heatmaps.shape)} do not fit images {tuple(x.shape)} and {tuple(y.shape)}: resize them to "
-            f"{x.shape[2]}×{x.shape[3]}, or make the images as large as the landmark network's."
+            f"{x.shape[3]}×{x.shape[2]}, or make the images as large as the landmark network's."
         )
     return (attention * (y - x).abs()).mean((1, 2, 3))
 

@@ -27,7 +27,7 @@ def vgg_l1(x: Tensor, y: Tensor) -> Tensor:
 def _network_for(x: Tensor) -> Any:
     if min(x.shape[2:]) < 16:
         raise ValueError(
-            f"VGG16 needs at least 16×16 pixels; got {x.shape[2]}×{x.shape[3]}. Set perceptual to None to search "
+            f"VGG16 needs at least 16×16 pixels; got {x.shape[3]}×{x.shape[2]}. Set perceptual to None to search "
             "without it, which is another method."
         )
     return perceptual.lpips_network("vgg", str(x.device))

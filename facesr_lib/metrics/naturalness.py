@@ -49,8 +49,8 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     rows, columns = y.shape[2] // BLOCK, y.shape[3] // BLOCK
     if rows * columns < 4:
         raise ValueError(
-            f"NIQE needs four blocks of {BLOCK}×{BLOCK} pixels, such as {2 * BLOCK}×{2 * BLOCK}; got {y.shape[2]}×"
-            f"{y.shape[3]}. Pass resize_to=256 and say so beside the number."
+            f"NIQE needs four blocks of {BLOCK}×{BLOCK} pixels, such as {2 * BLOCK}×{2 * BLOCK}; got {y.shape[3]}×"
+            f"{y.shape[2]}. Pass resize_to=256 and say so beside the number."
         )
     y = y[:, :, : rows * BLOCK, : columns * BLOCK].round()
     features = []

@@ -70,7 +70,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0, sca
     fit = ms_ssim_scales(min(x.shape[2:]))
     scales = fit if scales is None else scales
     if not isinstance(scales, Integral) or not 1 <= scales <= fit:
-        raise ValueError(f"an image of {x.shape[2]}×{x.shape[3]} allows 1 to {fit} scales; {scales!r} were asked for.")
+        raise ValueError(f"an image of {x.shape[3]}×{x.shape[2]} allows 1 to {fit} scales; {scales!r} were asked for.")
     weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=x.device)
     weights = weights / weights.sum()
     result = torch.ones(len(x), device=x.device)
@@ -94,7 +94,7 @@ def lpips(x: Tensor, y: Tensor) -> Tensor:
     """
     x, y = prepared_pair(x, y)
     if min(x.shape[2:]) < _ALEXNET_SMALLEST:
-        raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[2]}×{x.shape[3]}.")
+        raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[3]}×{x.shape[2]}.")
     try:
         network = perceptual.lpips_network("alex", str(x.device))
     except assets.AssetMissing as missing:
@@ -116,7 +116,7 @@ def prepared_pair(x: Tensor, y: Tensor, y_channel: bool = False, crop: int = 0) 
     if not isinstance(crop, Integral):
         raise ValueError(f"crop is a whole number of pixels; got {crop!r}.")
     if crop < 0 or 2 * crop >= min(x.shape[2:]):
-        raise ValueError(f"cropping {crop} pixels leaves nothing of a {x.shape[2]}×{x.shape[3]} image.")
+        raise ValueError(f"cropping {crop} pixels leaves nothing of a {x.shape[3]}×{x.shape[2]} image.")
     for image in (x, y):
         if not image.is_floating_point():
             raise ValueError(f"images are floating-point numbers in [0, 1]; got {image.dtype}: divide bytes by 255.")
@@ -141,7 +141,7 @@ def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     s instead of 0.34 on one core); its own means take a reflected border in, up to 0.001 at 64².
     """
     if min(x.shape[2:]) < _WINDOW:
-        raise ValueError(f"SSIM needs at least {_WINDOW}×{_WINDOW} pixels; got {x.shape[2]}×{x.shape[3]}.")
+        raise ValueError(f"SSIM needs at least {_WINDOW}×{_WINDOW} pixels; got {x.shape[3]}×{x.shape[2]}.")
     n, c = x.shape[:2]
     taps = torch.exp(-((torch.arange(_WINDOW, device=x.device) - _WINDOW // 2) ** 2) / (2 * 1.5**2)).double()
     taps = taps / taps.sum()

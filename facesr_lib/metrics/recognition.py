@@ -61,7 +61,7 @@ def embed_faces(x: Tensor) -> Tensor:
         return x
     prepared_pair(x, x)
     if x.shape[2] != x.shape[3]:
-        raise ValueError(f"faces are square, framed as FFHQ's; got {x.shape[2]}×{x.shape[3]}.")
+        raise ValueError(f"faces are square, framed as FFHQ's; got {x.shape[3]}×{x.shape[2]}.")
     networks = _networks()  # told first where they are missing
     import dlib
 

@@ -119,7 +119,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] → logits (N, 1), higher for real ones."""
         if image.shape[2:] != (self.size, self.size):
-            came = "×".join(map(str, image.shape[2:]))
+            came = f"{image.shape[3]}×{image.shape[2]}"
             raise ValueError(f"this discriminator judges patches of {self.size}×{self.size}; got {came}: crop them.")
         x = image
         for i in range(5):
@@ -157,7 +157,7 @@ class CompanionEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], sides multiples of 8 → (N, 3, H / 4, W / 4), not clamped."""
         if image.shape[2] % 8 or image.shape[3] % 8:
-            came = "×".join(map(str, image.shape[2:]))
+            came = f"{image.shape[3]}×{image.shape[2]}"
             raise ValueError(f"the encoder takes pictures whose sides are multiples of 8; got {came}: crop them.")
         x = self.features(imagenet_input(image))  # (N, 4w, H / 8, W / 8)
         return self.conv_last(_leaky(self.upconv(F.interpolate(x, scale_factor=2))))

@@ -119,8 +119,8 @@ def _any_picture(photo: Path, resolution: int, operator: Callable[[Tensor], Tens
     scale = getattr(operator, "scale", 1)
     height, width = (side // scale * scale for side in image.shape[2:])
     if not height or not width:
-        raise ValueError(f"{image.shape[2]}×{image.shape[3]} pixels cannot be made {scale} times smaller.")
+        raise ValueError(f"{image.shape[3]}×{image.shape[2]} pixels cannot be made {scale} times smaller.")
     if (height, width) != image.shape[2:]:
-        came = "×".join(map(str, image.shape[2:]))
-        warnings.warn(f"{photo} is cropped from {came} to {height}×{width}, multiples of {scale}.", stacklevel=2)
+        came = f"{image.shape[3]}×{image.shape[2]}"
+        warnings.warn(f"{photo} is cropped from {came} to {width}×{height}, multiples of {scale}.", stacklevel=2)
     return operator(image[:, :, :height, :width]).clamp(0, 1)

@@ -243,7 +243,7 @@ def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
         if scale != SCALE or (height, width) != (FACE // SCALE, FACE // SCALE):
             small = f"{FACE // SCALE}×{FACE // SCALE}"
             raise ValueError(
-                f"{name} makes faces of {FACE}×{FACE} of pictures of {small}; got {height}×{width} and an operator of "
+                f"{name} makes faces of {FACE}×{FACE} of pictures of {small}; got {width}×{height} and an operator of "
                 f"scale {scale}: crop the picture square, resize it to {small} and choose scale {SCALE}, or choose "
                 "another method."
             )

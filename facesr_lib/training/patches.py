@@ -26,7 +26,7 @@ def read_pictures(folder: str | Path, patch: int) -> list[np.ndarray]:
             skipped.append(str(error))
             continue
         if min(pixels.shape[:2]) < patch:
-            skipped.append(f"{path.name} is {pixels.shape[0]}×{pixels.shape[1]}, smaller than a patch of {patch}².")
+            skipped.append(f"{path.name} is {pixels.shape[1]}×{pixels.shape[0]}, smaller than a patch of {patch}².")
         else:
             found.append(pixels)
     if skipped:
@@ -49,7 +49,7 @@ class Patches:
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"pictures are uint8 (H, W, 3); got {picture.dtype} {picture.shape}.")
             if min(picture.shape[:2]) < side:
-                raise ValueError(f"a picture of {picture.shape[0]}×{picture.shape[1]} has no patch of {side}×{side}.")
+                raise ValueError(f"a picture of {picture.shape[1]}×{picture.shape[0]} has no patch of {side}×{side}.")
         row = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
         self._side, self._turns = side, turns
         self._pixels = torch.from_numpy(row).to(device)  # (all pixels, 3)

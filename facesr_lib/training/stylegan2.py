@@ -111,7 +111,7 @@ class PriorTraining(Adversarial):
     ):
         c, device = config, processes.device
         if pixels.shape[1:] != (c.resolution, c.resolution, 3):
-            raise ValueError(f"images are {pixels.shape[1]}×{pixels.shape[2]}; {c.resolution}² were configured.")
+            raise ValueError(f"images are {pixels.shape[2]}×{pixels.shape[1]}; {c.resolution}² were configured.")
         if len(pixels) < c.batch:
             raise ValueError(f"{len(pixels)} images, batches of {c.batch}: there must be at least one batch of images.")
         with torch.random.fork_rng():
