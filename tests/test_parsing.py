@@ -111,7 +111,7 @@ def test_impossible_sizes_are_refused(sizes):
 
 @pytest.mark.parametrize("shape", [(65, 64), (16, 64)])
 def test_pictures_that_cannot_be_halved_so_often_are_refused(shape):
-    with pytest.raises(ValueError, match=rf"got {shape[0]}×{shape[1]}"):
+    with pytest.raises(ValueError, match=rf"got {shape[1]}×{shape[0]}"):
         ParsingNetwork(**SMALL)(torch.rand(1, 3, *shape))
 
 
@@ -372,7 +372,7 @@ def test_celebamask_hq_is_learnt_from_the_shell(released, tmp_path, capsys):
         (
             lambda at: Image.new("L", (48, 32)).save(at / celebamask.MASKS / "0" / "00000_nose.png"),
             ValueError,
-            "00000_nose.png is 32×48",
+            "00000_nose.png is 48×32",
         ),
         (
             lambda at: Image.linear_gradient("L").resize((32, 32)).save(at / celebamask.MASKS / "0" / "00000_hair.png"),
@@ -429,7 +429,7 @@ def test_what_cannot_be_parsed_is_refused_and_leaves_the_network_as_it_was():
         ({"labels": labels[:1]}, "got 2 faces and 1 maps"),
         ({"labels": labels.numpy()}, "tensors of whole numbers"),
         ({"batch": 0}, "batch must be a whole number"),
-        ({"faces": faces[:, :, :33]}, "got 33×64"),
+        ({"faces": faces[:, :, :33]}, "got 64×33"),
     ):
         with pytest.raises(ValueError, match=message):
             parsing_confusion(network, **{"faces": faces, "labels": labels} | change)

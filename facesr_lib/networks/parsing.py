@@ -120,7 +120,7 @@ class ParsingNetwork(nn.Module):
         if height % self.factor or width % self.factor or min(height, width) < 2 * self.factor:
             raise ValueError(
                 f"this network takes pictures whose sides are multiples of {self.factor}, from {2 * self.factor} on; "
-                f"got {height}×{width}: resize them, best to {self.sizes['size']}²."
+                f"got {width}×{height}: resize them, best to {self.sizes['size']}²."
             )
         x = self.encoder(2 * image - 1)  # the official network thinks in [−1, 1]
         x = self.decoder(x + self.body(x))

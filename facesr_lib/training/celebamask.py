@@ -81,7 +81,7 @@ def _inside(path: Path, size: int) -> np.ndarray:
     except Exception as error:  # a decoder raises nearly anything on foreign bytes
         raise ValueError(f"{path} is no mask that can be read ({error}): unpack it anew.") from error
     if mask.shape[0] != mask.shape[1] or mask.shape[0] % size:
-        raise ValueError(f"{path} is {mask.shape[0]}×{mask.shape[1]}: masks are squares, of a multiple of {size}.")
+        raise ValueError(f"{path} is {mask.shape[1]}×{mask.shape[0]}: masks are squares, of a multiple of {size}.")
     if np.count_nonzero(np.bincount(mask.ravel())[1:]) > 1:
         raise ValueError(
             f"{path} is grey in places, and a mask is black and one other: it was resized by means. Take the release's "

@@ -246,7 +246,7 @@ def labelled_faces(faces: str | Path, masks: str | Path, resolution: int) -> tup
         width, height = picture.size
         if width != height or width % resolution or picture.mode not in ("P", "L"):
             raise ValueError(
-                f"{path} is {height}×{width} ({picture.mode}); label maps are squares of one channel whose side is a "
+                f"{path} is {width}×{height} ({picture.mode}); label maps are squares of one channel whose side is a "
                 f"multiple of {resolution}."
             )
         whole, step = np.asarray(picture), width // resolution
