@@ -67,6 +67,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
     messages.check("max_megapixels", max_megapixels, above=0)
     path = files.expanded(path)
     if not path.is_file():
+        if path.is_dir():
+            raise FileNotFoundError(f"{path} is a folder: name the pictures that lie in it, such as {path / '*.jpg'}.")
         raise FileNotFoundError(f"there is no picture at {path}: check the path.")
     with path.open("rb") as file:
         head = file.read(32)

@@ -801,9 +801,11 @@ def test_ctrl_c_between_faces_writes_what_is_done_once(tmp_path, stub):
 def test_a_photograph_that_cannot_be_read_stops_no_other(tmp_path):
     images.write(scene(), tmp_path / "good.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
-    photos = [tmp_path / "cut.png", tmp_path / "nowhere.png", tmp_path / "good.png"]
+    (tmp_path / "album").mkdir()
+    photos = [tmp_path / name for name in ("cut.png", "nowhere.png", "album", "good.png")]
     outcomes = list(
         restoration.restore_photos(photos, tmp_path / "out", method="bicubic", boxes=[(40, 30, 40, 40)], progress=False)
     )
-    assert [outcome.output is not None for outcome in outcomes] == [False, False, True]
+    assert [outcome.output is not None for outcome in outcomes] == [False, False, False, True]
     assert "cut short" in outcomes[0].message
+    assert "album is a folder: name the pictures that lie in it, such as" in outcomes[2].message
