@@ -61,8 +61,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
     Warns
     -----
     UserWarning
-        Something is transparent; there are more pictures in the file; or its colour profile is damaged, and the picture
-        is taken for sRGB.
+        Something is transparent, the file holds more pictures, or its colour profile is damaged and taken for sRGB.
     """
     messages.check("max_megapixels", max_megapixels, above=0)
     path = files.expanded(path)

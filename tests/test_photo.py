@@ -626,11 +626,14 @@ def test_the_command_restores_a_photograph(family, tmp_path, capsys):
 
 
 def test_no_face_is_told_with_the_ways_out(tmp_path, capsys):
-    images.write(scene(), tmp_path / "sea.png")
+    clear = Image.fromarray(images.to_uint8(scene()[None])[0])
+    clear.putalpha(200)
+    clear.save(tmp_path / "sea.png")
     assert cli.main(["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
     assert "no face was found" in told
     assert "--box" in told
+    assert "    what is transparent is laid on white." in told.splitlines()
     assert "--aligned" in told
     assert not list((tmp_path / "out").iterdir())
     boxed = ["restore", str(tmp_path / "sea.png"), "--out", str(tmp_path / "out"), "--box", "40,30,40,40"]

@@ -50,13 +50,13 @@ class PhotoOutcome(Outcome):
     @property
     def message(self) -> str:
         """One line for a terminal, and one for each face of which something is to be said."""
-        if self.output is None:
-            return f"{self.photo}: {self.error}"
-        done = sum(face.restored for face in self.faces)
-        lines = [f"{self.photo} → {self.output}  {done} of {len(self.faces)} faces restored"]
-        lines += [f"    {note}" for note in (self.error, *self.notes) if note]
-        lines += [f"    face {face.number}: {face.note}" for face in self.faces if face.note not in ("", UNCHOSEN)]
-        return "\n".join(lines)
+        lines = [f"{self.photo}: {self.error}"]
+        if self.output is not None:
+            done = sum(face.restored for face in self.faces)
+            lines = [f"{self.photo} → {self.output}  {done} of {len(self.faces)} faces restored", self.error]
+        lines = [line for line in (*lines, *self.notes) if line]
+        lines += [f"face {face.number}: {face.note}" for face in self.faces if face.note not in ("", UNCHOSEN)]
+        return "\n    ".join(lines)
 
 
 def restore_photos(
