@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from facesr_lib import assets, cli, data
 from facesr_lib.degrade import CameraPipeline
+from facesr_lib.evaluation.papers import fpn
 from facesr_lib.metrics.parsing import confusion, iou, mean_iou, parsing_confusion
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, load, save
 from facesr_lib.training import celebamask, loop
@@ -199,6 +200,19 @@ def test_batch_statistics_are_the_averages_own():
     theirs = deepcopy(kept).train()(poor)[0]  # a batch of its own is what it should know
     assert (kept(poor)[0] - theirs).abs().max() < 0.05 * theirs.std()
     assert (trainee.average(poor)[0] - theirs).abs().max() > theirs.std()
+
+
+@pytest.mark.parametrize("name", [*fpn.TRAININGS.values(), "parsing-128", "parsing-128-alone"])
+def test_shipped_statistics_fit_the_weights(name):
+    network = load(assets.path(name))
+    try:
+        faces = data.faces("train", network.sizes["size"], 24)
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    poor, _ = CameraPipeline(seed=[*range(24)])(faces)
+    with torch.no_grad():
+        logits, theirs = network(poor)[0], deepcopy(network).train()(poor)[0]  # theirs: by this batch's statistics
+    assert (logits - theirs).square().mean().sqrt() < 0.1 * theirs.std()
 
 
 def test_the_twin_learns_from_labels_alone():
