@@ -119,7 +119,7 @@ def restore_photo(
     method : str
         A name in `METHODS`. A face is made as small as the method wants it. Default: the one that does no
         harm. On poor faces ESRGAN comes as near to the truth as plain enlargement does and looks more natural; the
-        networks for faces that were measured are farther away (``data/parsing-128.md``).
+        networks for faces that were measured are farther away, to a face recogniser at least (``data/parsing-128.md``).
     scale : int
         How much larger the result is; a method without a scale of its own enlarges faces as much.
     faces : sequence of Found, optional
