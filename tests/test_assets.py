@@ -138,7 +138,10 @@ def test_faces_are_listed_one_by_one():
     assert first.urls[0].endswith("/validation_images/artificial/1263_age_1.jpg")
 
 
-SHIPPED = sorted(path.stem for suffix in ("safetensors", "npz") for path in assets.SHIPPED.rglob(f"*.{suffix}"))
+ENTRIES = {assets.SHIPPED / assets.entry(name).path: name for name in assets.names()}
+SHIPPED = sorted(
+    ENTRIES.get(path, path.stem) for suffix in ("safetensors", "npz") for path in assets.SHIPPED.rglob(f"*.{suffix}")
+)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
