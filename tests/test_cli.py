@@ -461,7 +461,7 @@ def test_a_run_ends_well_in_any_terminal(restore, photos, tmp_path, env):
     done = shell(*restore(photos=photos), env=env)
     assert done.returncode == 1
     assert done.stdout.count(b" -> ") == 2
-    assert b"5x4" in done.stderr
+    assert b"4x5" in done.stderr
     assert images.read(tmp_path / "out" / "2.png").shape == (3, 16, 16)
 
 

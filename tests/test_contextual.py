@@ -47,6 +47,8 @@ def test_places_do_not_matter():
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
 )
 def test_nearly_equal_features_give_numbers(seed, apart, size, precision):
+    if precision == torch.float16:  # the gradient grows as the features shrink: half precision cannot hold it
+        size = max(size, 1.0)
     random = torch.Generator().manual_seed(seed)
     y = torch.randn(2, 3, 4, 4, generator=random) * size
     y[:, :, :2] = y[:, :, :1, :1]  # and points that are equal
