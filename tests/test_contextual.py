@@ -47,8 +47,6 @@ def test_places_do_not_matter():
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
 )
 def test_nearly_equal_features_give_numbers(seed, apart, size, precision):
-    if precision == torch.float16:  # the gradient grows as the features shrink: half precision cannot hold it
-        size = max(size, 1.0)
     random = torch.Generator().manual_seed(seed)
     y = torch.randn(2, 3, 4, 4, generator=random) * size
     y[:, :, :2] = y[:, :, :1, :1]  # and points that are equal
@@ -58,7 +56,9 @@ def test_nearly_equal_features_give_numbers(seed, apart, size, precision):
         loss.sum().backward()
         assert (loss > -1e-5).all()
         assert loss.isfinite().all()
-        assert x.grad.isfinite().all()
+        # the gradient grows as the features shrink, beyond what half precision can hold; that is no NaN
+        assert not x.grad.isnan().any()
+        assert x.grad.isfinite().all() or (precision == torch.float16 and size < 1)
 
 
 def missing(*_):

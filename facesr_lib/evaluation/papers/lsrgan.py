@@ -10,7 +10,7 @@ from facesr_lib.evaluation.records import SEED
 from facesr_lib.evaluation.tables import PaperTable, Row
 
 PATCHES = {"zebra's legs": (13, 200, 120), "hat": (8, 30, 200), "eyes": (8, 200, 230), "letters": (12, 40, 60)}
-"""Of figure 3, what set14 has: picture, top, left, and letters for its digits; 128² each."""
+"""Patches of set14 like those of figure 3, letters for its digits: picture, top, left; 128² each."""
 SETS, ELSEWHERE = ("set5", "set14", "bsd100"), ("pirm", "urban100")
 
 
@@ -46,7 +46,7 @@ TABLES = {
     "lsrgan-2": _table("absolute differences of the luminance", *MODELS),
     "lsrgan-3": _table("what μ does", *_trainings("mu = 0", "esrgan"), *OTHER_MU, *_trainings("mu = 1e-3", "lsrgan")),
     "lsrgan-fig3": PaperTable(
-        "patches in which the paper sees structure",
+        "patches like those of figure 3",
         (4,),
         (4,),
         (
