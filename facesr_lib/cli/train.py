@@ -72,6 +72,8 @@ def add(commands: Any) -> None:
     second.add_argument("--start", type=values.path, required=True, metavar="DIR", help="folder of a first stage")
     for stage in (first, second):
         stage.add_argument("--pictures", default="bsd200", help="registry name or folder (%(default)s)")
+        faces = "of faces: crop the pictures square and make them so large first (as they are)"
+        stage.add_argument("--side", type=int, metavar="PIXELS", help=faces)
 
     landmarks = network("landmarks", _landmarks, "a small landmark network, by hints")
     landmarks.add_argument("--teacher", metavar="NETWORK", help="whose heatmaps are the hints (drawn landmarks)")
@@ -158,10 +160,11 @@ def _esrgan(arguments: argparse.Namespace, training: Any, config: Any, how: How)
 
 
 def _pictures(arguments: argparse.Namespace) -> Any:
-    from facesr_lib import assets
+    from facesr_lib import assets, data
     from facesr_lib.training.patches import read_pictures
 
-    return read_pictures(assets.locate(arguments.pictures), arguments.patch)
+    folder = assets.locate(arguments.pictures)
+    return read_pictures(folder, arguments.patch) if arguments.side is None else data.prepared(folder, arguments.side)
 
 
 def _parsing(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:

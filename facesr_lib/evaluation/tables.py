@@ -65,19 +65,26 @@ class PaperTable:
 
 
 def located(network: str) -> Path:
-    """Where a network lies: a registry entry, a file, or the run of a training below `assets.home`."""
-    run = assets.home() / network / NETWORK
+    """Where a network lies: a registry entry, a file, or what a training has left (see `here`)."""
+    run = _run(network)
     return run if network not in assets.names() and run.is_file() else assets.locate(network)
+
+
+def _run(name: str) -> Path:
+    """Where the network of a training lies, or is to lie: one of the project's, or below `assets.home`."""
+    kept = assets.SHIPPED / "trainings" / f"{name}.safetensors"
+    return kept if kept.is_file() else assets.home() / name / NETWORK
 
 
 def here(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
     """Tell rows whose networks are on this machine from others, of which it is said how to come by them.
 
-    A run lies in the folder of this name below `assets.home`; the method takes its network.
+    The project's own trainings lie in its repository, ``data/trainings``; anybody else's in the folder of this name
+    below `assets.home`. The method takes the network.
     """
     found, left_out = [], []
     for row in rows:
-        run, file = row.needs not in ("", *assets.names()), assets.home() / row.needs / NETWORK
+        run, file = row.needs not in ("", *assets.names()), _run(row.needs)
         if run and file.is_file():
             found.append(replace(row, options={**row.options, "weights": str(file)}))
             continue

@@ -67,7 +67,7 @@ class Method:
     load : callable, optional
         Path → its network, for other weights.
     scale : int, optional
-        The only one that it enlarges by.
+        What it enlarges by where nobody says; a network for faces knows no other.
     pictures : bool
         Whether it enlarges any picture of any size, and not faces of the prior's alone.
     resolution : int, optional
@@ -127,13 +127,17 @@ def _interpolation(kernel: str) -> Callable[..., Restored]:
         prior: FacePrior | None, lowres: Tensor, operator: Operator, *, seed: Seed = 0, progress: bool = True
     ) -> Restored:
         """Enlarge by the kernel of this name: the baseline, which looks for no face."""
-        scale = getattr(operator, "scale", None)
-        if scale is None:
-            raise ValueError(f"{kernel} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
-        lowres = check_pixels(lowres).float()
+        lowres, scale = check_pixels(lowres).float(), _scale(kernel, operator)
         return _enlarged(Downsample(scale, kernel).upsample(lowres).clamp(0, 1), lowres, operator)
 
     return enlarge
+
+
+def _scale(name: str, operator: Operator) -> int:
+    scale: int | None = getattr(operator, "scale", None)
+    if scale is None:
+        raise ValueError(f"{name} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
+    return scale
 
 
 @dataclass
@@ -158,6 +162,7 @@ def _enlarged(image: Tensor, lowres: Tensor, operator: Operator) -> Restored:
 def _esrgan(about: str, *names: str, looks: int = 16) -> Method:
     """Make a method of ESRGAN's generator with the first of these weights that is here, or with others.
 
+    It enlarges as often as it takes, 4× each time; what is larger than asked for then is made small again.
     ``looks`` is how many pixels more a tile sees, for what is cut off to count for less than a grey level. At 4, 8 and
     12 pixels from a cut the small networks are off by up to 4.4, 0.05 and 0.00 levels; Real-ESRGAN, which chooses its
     textures by what it sees far away, by 29, 24, 13, 3.2 and 0.7 at 8, 16, 32, 48 and 64.
@@ -177,17 +182,16 @@ def _esrgan(about: str, *names: str, looks: int = 16) -> Method:
     ) -> Restored:
         lowres = check_pixels(lowres).float()
         network = _network(rrdb.load, _here(names) if weights == names[0] else weights, str(lowres.device))
-        scale = getattr(operator, "scale", None)
-        if scale != network.scale:
-            raise ValueError(
-                f"{names[0]} enlarges {network.scale}×, and {operator!r} is of scale {scale}: choose scale "
-                f"{network.scale}."
-            )
+        own, scale = network.scale, _scale(names[0], operator)
 
         def larger(part: Tensor) -> Tensor:
-            return tiles.enlarge(network.draw, network.features(part), scale, tile=64, overlap=8)
+            return tiles.enlarge(network.draw, network.features(part), own, tile=64, overlap=8)
 
-        image = tiles.enlarge(larger, lowres, scale, tile=tile, overlap=overlap, progress=progress)
+        image, size = lowres, (scale * lowres.shape[2], scale * lowres.shape[3])
+        while image.shape[2] < size[0]:
+            image = tiles.enlarge(larger, image, own, tile=tile, overlap=overlap, progress=progress)
+        if image.shape[2:] != size:
+            image = images.resize(image, size).clamp(0, 1)
         return _enlarged(image, lowres, operator)
 
     enlarge.__doc__ = about
@@ -224,7 +228,7 @@ FACE = 128
 """Side of the faces that the networks for faces make, of pictures of an eighth."""
 
 
-def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
+def _of_faces(about: str, name: str) -> Method:
     """Make a method of a network that enlarges faces 8×."""
     load: Load = progressive.load if name == "progressive" else partial(supervised.load, name=name)
 
@@ -255,7 +259,7 @@ def _of_faces(about: str, name: str, shipped: bool = True) -> Method:
         enlarge,
         OWN,
         INSTEAD,
-        weights=(name,) if shipped else (),
+        weights=(name,),
         load=load,
         scale=SCALE,
         resolution=FACE,
@@ -300,9 +304,7 @@ METHODS: dict[str, Method] = {
     "vdsr": _of_faces("Enlarge a face, 16² → 128²: twenty convolutions sharpen its luminance.", "vdsr"),
     "urdgn": _of_faces("Enlarge a face, 16² → 128²: a small network that learnt against a critic.", "urdgn"),
     "fsrnet": _of_faces("Enlarge a face, 16² → 128²: coarsely, then finely by its landmarks and parts.", "fsrnet"),
-    "fsrgan": _of_faces(
-        "Enlarge a face, 16² → 128²: FSRNet that learnt against a critic as well.", "fsrgan", shipped=False
-    ),
+    "fsrgan": _of_faces("Enlarge a face, 16² → 128²: FSRNet that learnt against a critic as well.", "fsrgan"),
     "fpn": Method(_fpn, OWN, weights=("parsing-128",), scale=1, resolution=128),
 }
 """Name → method, as the command line, the tables and the benchmark know them."""

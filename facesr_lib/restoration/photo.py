@@ -257,12 +257,11 @@ def enlarged(image: Tensor, method: str, scale: int, progress: bool = False) -> 
     how = _of_any_picture(method)
     if scale == 1:
         return image.clone()
-    own, tile, overlap = how.scale or scale, how.options.get("tile", 256), how.options.get("overlap", 16)
+    tile, overlap = how.options.get("tile", 256), how.options.get("overlap", 16)
     uncut = {"tile": tile + 2 * overlap} if "tile" in how.options else {}  # what is a tile already
 
     def larger(part: Tensor) -> Tensor:
-        large = how(part, Downsample(own), progress=False, **uncut).image
-        return large if own == scale else images.resize(large, (scale * part.shape[2], scale * part.shape[3]))
+        return how(part, Downsample(scale), progress=False, **uncut).image
 
     return tiles.enlarge(larger, image[None], scale, tile=tile, overlap=overlap, progress=progress)[0]
 

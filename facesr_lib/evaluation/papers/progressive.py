@@ -11,7 +11,10 @@ from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.records import SEED
 from facesr_lib.evaluation.tables import BASELINES, PaperTable, Row
 
-SUPERVISED = Row("URDGN", "urdgn"), Row("FSRNet", "fsrnet"), Row("VDSR", "vdsr"), Row("progressive", "progressive")
+SUPERVISED = (
+    *(Row(name, name.lower()) for name in ("URDGN", "FSRNet", "FSRGAN", "VDSR")),
+    Row("progressive", "progressive"),
+)
 DISTILLED = Row("distilled FAN", "progressive")
 SHIPPED = Row("all, as shipped", "progressive")
 
