@@ -807,7 +807,8 @@ def test_playground_plays_on_the_front_page(browser_page: Callable[..., Any], sc
 @pytest.fixture(scope="module")
 def camera_widget() -> CameraStages:
     board = ((torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2).float().expand(3, 64, 64)
-    return CameraStages(board, alt="a board", title="A camera", caption="Four sliders")
+    board = board * torch.tensor([1.0, 0.8, 0.4])[:, None, None]
+    return CameraStages(board, alt="a board", title="A camera", caption="Five sliders")
 
 
 def photograph(page: Any) -> np.ndarray:
@@ -823,20 +824,20 @@ def test_each_slider_of_the_camera_changes_the_photograph(
     page.locator("canvas").first.wait_for()
     start, said = photograph(page), page.locator("output").inner_text()
     assert said == f"{camera_widget.told[0]} {camera_widget.psnr[0]:.1f} dB from the face."
-    for k, (trait, name) in enumerate(
-        {"blur": "Blur, σ", "side": "Made small to", "noise": "Noise, levels", "jpeg": "JPEG, quality"}.items()
-    ):
-        slider = page.get_by_role("slider", name=name)
+    names = {"grey": "Colours", "blur": "Blur, σ", "side": "Made small to", "noise": "Noise, levels"}
+    for k, (trait, name) in enumerate((names | {"jpeg": "JPEG, quality"}).items()):
+        slider, says = page.get_by_role("slider", name=name), camera_widget.stages[k]["says"]
+        last = len(says) - 1
         slider.focus()
         page.keyboard.press("End")
-        assert page.evaluate(f"model.get('{trait}')") == 2
-        number = 2 * [27, 9, 3, 1][k]
+        assert page.evaluate(f"model.get('{trait}')") == last
+        number = last * [54, 18, 6, 2, 1][k]
         assert page.locator("output").inner_text().startswith(camera_widget.told[number])
-        assert slider.get_attribute("aria-valuetext") == camera_widget.stages[k]["says"][2]
+        assert slider.get_attribute("aria-valuetext") == says[last]
         assert np.abs(photograph(page) - start).mean() > 2
         page.keyboard.press("Home")
         assert np.array_equal(photograph(page), start)
-    assert page.evaluate("model.saved") == 8
+    assert page.evaluate("model.saved") == 10
     page.evaluate("model.set('blur', 1)")
     assert "σ = 5.0" in page.locator("output").inner_text()
     page.evaluate("cleanup(); model.set('blur', 0)")

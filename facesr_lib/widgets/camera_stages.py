@@ -19,7 +19,7 @@ MOST = 256  # pictures
 
 
 class CameraStages(Album):
-    """Blur, small side, noise and JPEG, a slider each: what they leave of a face, as `CameraPipeline` makes it.
+    """Grey, blur, small side, noise and JPEG, a slider each: what they leave of a face, as `CameraPipeline` makes it.
 
     Every combination is photographed before: the figure carries them all and needs no kernel. A ``ValueError`` says
     that the face is no square picture, a slider has no value, or there are more than 256 combinations.
@@ -28,6 +28,8 @@ class CameraStages(Album):
     ----------
     face : (3, S, S) or (1, 3, S, S)
         In [0, 1]. Lengths below are pixels of a 512² picture, as everywhere in the pipeline.
+    greys : sequence of bool
+        Whether it is made grey.
     blurs : sequence of float
         σ of the Gaussian; 0: none.
     sides : sequence of int
@@ -43,7 +45,7 @@ class CameraStages(Album):
 
     Attributes
     ----------
-    blur, side, noise, jpeg : int
+    grey, blur, side, noise, jpeg : int
         Which of the values is shown; they follow the reader's hand, and can be set and linked.
     """
 
@@ -52,6 +54,7 @@ class CameraStages(Album):
     stages = List(Dict(), help="Per slider: its trait, its name, and what it says at each value.").tag(sync=True)
     told = List(Unicode(), help="What befell each picture of the sheet but the first, the face itself.").tag(sync=True)
     psnr = List(Float(), help="Of each of them, in dB.").tag(sync=True)
+    grey = Int(0, min=0).tag(sync=True)
     blur = Int(0, min=0).tag(sync=True)
     side = Int(0, min=0).tag(sync=True)
     noise = Int(0, min=0).tag(sync=True)
@@ -61,10 +64,11 @@ class CameraStages(Album):
         self,
         face: Tensor,
         *,
+        greys: Sequence[bool] = (False, True),
         blurs: Sequence[float] = (0, 5, 12),
         sides: Sequence[int] = (255, 96, 40),
         noises: Sequence[float] = (0, 10, 25),
-        compressions: Sequence[int] = (0, 40, 64),
+        compressions: Sequence[int] = (0, 64),
         seed: int = 0,
         **words: Any,
     ):
@@ -74,7 +78,7 @@ class CameraStages(Album):
             raise ValueError(f"the face has shape {tuple(face.shape)}; give one square picture, (3, S, S).")
         check_finite("the face", single, "picture")
         check_range("the face", single)
-        every = list(product(blurs, sides, noises, compressions))
+        every = list(product(greys, blurs, sides, noises, compressions))
         if not 1 <= len(every) <= MOST:
             raise ValueError(f"the sliders make {len(every)} combinations; give each 1 value or more, {MOST} in all.")
         choices = _choices(every, seed)
@@ -82,6 +86,7 @@ class CameraStages(Album):
         made = camera.stages(single.clamp(0, 1).expand(len(every), -1, -1, -1), choices)["enlarged"]
         shown = min(single.shape[-1], LARGEST)
         said = {
+            "grey": ("Colours", ["grey" if value else "kept" for value in greys]),
             "blur": ("Blur, σ", [f"{value:g}" if value else "none" for value in blurs]),
             "side": ("Made small to", [f"{value} of {camera.REFERENCE}" for value in sides]),
             "noise": ("Noise, levels", [f"{value:g}" if value else "none" for value in noises]),
@@ -99,12 +104,12 @@ class CameraStages(Album):
         )
 
 
-def _choices(every: Sequence[tuple[float, int, float, int]], seed: int) -> camera.Choices:
+def _choices(every: Sequence[tuple[bool, float, int, float, int]], seed: int) -> camera.Choices:
     """The combinations as the pipeline records them."""
-    blur, side, noise, compression = (torch.tensor(column) for column in zip(*every, strict=True))
+    grey, blur, side, noise, compression = (torch.tensor(column) for column in zip(*every, strict=True))
     n, gaussian = len(every), opencv.BLURS.index("gaussian")
     return camera.Choices(
-        grey=torch.zeros(n, dtype=torch.bool),
+        grey=grey.bool(),
         blur=torch.where(blur > 0, gaussian, 0),
         extent=blur.double(),
         angle=torch.zeros(n),
