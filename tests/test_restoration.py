@@ -308,6 +308,15 @@ def test_a_large_picture_takes_little_more_memory_than_its_result(tmp_path):
     assert peak < 500  # another copy of the numbers would be 207 more
 
 
+def test_a_result_beyond_a_hundred_megapixels_is_told_before_it_is_made(prior, tmp_path):
+    images.write(torch.zeros(1, 3, 2500, 3000), tmp_path / "large.png")
+    images.write(torch.zeros(1, 3, 8, 8), tmp_path / "small.png")
+    photos = [tmp_path / "large.png", tmp_path / "small.png"]
+    large, small = restoration.restore(photos, tmp_path / "out", prior, Downsample(4), method="esrgan")
+    assert "3000×2500 pixels, enlarged 4 times, are 120 megapixels, more than 100: choose a smaller" in large.error
+    assert images.read(small.output).shape == (3, 32, 32)
+
+
 def test_a_network_of_one_scale_says_which(prior):
     with pytest.raises(ValueError, match=r"esrgan enlarges 4×.*scale 8: choose scale 4"):
         METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(8))

@@ -13,6 +13,7 @@ from torch import Tensor
 from facesr_lib import data, images, messages
 from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
+from facesr_lib.restoration import tiles
 from facesr_lib.restoration.methods import check
 from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
 
@@ -113,10 +114,10 @@ def _lowres(photo: Path, resolution: int, operator: Callable[[Tensor], Tensor], 
 
 
 def _any_picture(photo: Path, resolution: int, operator: Callable[[Tensor], Tensor], degrade: bool) -> Tensor:
-    image = images.read(photo)[None]
+    image, scale = images.read(photo)[None], getattr(operator, "scale", 1)
     if not degrade:
+        tiles.require_room(image.shape[2], image.shape[3], scale)
         return image
-    scale = getattr(operator, "scale", 1)
     height, width = (side // scale * scale for side in image.shape[2:])
     if not height or not width:
         raise ValueError(f"{image.shape[3]}×{image.shape[2]} pixels cannot be made {scale} times smaller.")

@@ -27,7 +27,6 @@ TURNED = 0.5  # a nose that is so far from the middle, in distances of the eyes,
 SHOWN = 0.8  # of a face; less is one that the border cuts
 SMALLEST = 32  # pixels of an FFHQ crop, whose face is half as wide
 LARGEST = 1024  # side of the faces that methods for any picture make
-LARGEST_PHOTO = 100e6  # pixels of a result, 1.2 GB
 PARSER = "parsing-128"
 UNCHOSEN = "not chosen"
 OUTSIDE = tuple(map(parsing.CLASSES.index, ("background", "hat", "necklace", "neck", "cloth")))
@@ -152,11 +151,7 @@ def restore_photo(
     """
     check_choices(scale, only=only, leave=leave, strength=strength, background=background, smallest=smallest, seed=seed)
     _, height, width = images.check_single(image).shape
-    if (large := scale**2 * height * width) > LARGEST_PHOTO:
-        raise ValueError(
-            f"{width}×{height} pixels, enlarged {scale} times, are {large / 1e6:.0f} megapixels, more than "
-            f"{LARGEST_PHOTO / 1e6:.0f}: choose scale 1, or make the photograph smaller."
-        )
+    tiles.require_room(height, width, scale)
     image = check_pixels(image[None])[0].detach().float().cpu()
     image = image if image.min() >= 0 and image.max() <= 1 else image.clamp(0, 1)  # copied only where it has to be
     how, device = check(method, options, prior), "cpu" if prior is None else prior.device

@@ -11,6 +11,17 @@ from tqdm.auto import tqdm
 
 from facesr_lib.messages import check
 
+LARGEST = 100e6  # pixels of a result, 1.2 GB
+
+
+def require_room(height: int, width: int, scale: int) -> None:
+    """Raise a ``ValueError`` if a picture of this size would become larger than memory is likely to hold."""
+    if (large := scale**2 * height * width) > LARGEST:
+        raise ValueError(
+            f"{width}×{height} pixels, enlarged {scale} times, are {large / 1e6:.0f} megapixels, more than "
+            f"{LARGEST / 1e6:.0f}: choose a smaller scale, or make the photograph smaller."
+        )
+
 
 def enlarge(
     network: Callable[[Tensor], Tensor],
