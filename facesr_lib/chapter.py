@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 PROFILES = ("smoke", "read", "paper")
+LEFT_OUT = "FACESR_LEFT_OUT"
+"""The variable that names a file for the findings that a chapter does not show; `facesr book` reads it."""
 HELD_OUT, SAMPLES = "held-out faces", "samples of the prior"
 
 
@@ -42,6 +46,9 @@ class Chapter:
             return Markdown(said)
         if always or (self.profile == "read" and self.seed == 0 and self.origin == HELD_OUT):
             raise AssertionError(f"no longer true: {said}")
+        if file := os.environ.get(LEFT_OUT):
+            with Path(file).open("a", encoding="utf-8") as left_out:
+                print(said, file=left_out)
         return None
 
 

@@ -65,6 +65,27 @@ def test_executed_chapter_is_kept_until_its_source_changes(write_chapter, tmp_pa
     assert "other source" in third.notebook.read_text()
 
 
+def test_findings_that_do_not_hold_are_left_out_and_listed(write_chapter, tmp_path, capfd) -> None:
+    open_it = "import torch\nfrom facesr_lib.chapter import SAMPLES, Chapter"
+    here = "here = Chapter('read', 0, None, torch.zeros(1), SAMPLES)"
+    chapter = write_chapter(
+        "profile = 'read'",
+        f"{open_it}\n{here}",
+        "here.finding('It gains {x} dB.', False, x=3)",
+        "here.finding('So it is.', 1)",
+    )
+    for heading in ("done after", "unchanged"):
+        [run] = publishing.execute([chapter], "smoke", 1, tmp_path / "out")
+        assert run.left_out == ("It gains 3 dB.",)
+        printed = capfd.readouterr().out
+        assert heading in printed
+        assert ("left out, for it does not hold here: It gains 3 dB." in printed) == (heading != "unchanged")
+        cells = json.loads(run.notebook.read_text())["cells"]
+        shown = json.dumps([cell["outputs"] for cell in cells if cell["cell_type"] == "code"])
+        assert "So it is." in shown
+        assert "It gains" not in shown
+
+
 def test_a_chapter_keeps_to_the_threads_it_is_given(write_chapter, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from facesr_lib import assets, images
-from facesr_lib.chapter import PROFILES
+from facesr_lib.chapter import LEFT_OUT, PROFILES
 from facesr_lib.devices import cores
 from facesr_lib.files import digest, replacing, shown
 from facesr_lib.messages import check, choose
@@ -36,11 +36,15 @@ BUILDER = ("publishing", "cli")  # no chapter's business: they may change and it
 
 @dataclass(frozen=True)
 class Run:
-    """One chapter, executed: where the result lies and what went wrong, if anything did."""
+    """One chapter, executed: where the result lies and what went wrong, if anything did.
+
+    ``left_out`` are the findings that it does not show, as they do not hold here.
+    """
 
     chapter: Path
     notebook: Path
     error: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class BookError(ChildProcessError):
@@ -171,13 +175,15 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
         place = f"{chapter.stem} ({todo.index(chapter) + 1} of {len(todo)})"
         if chapter not in waiting:
             print(f"{place}: unchanged", flush=True)
-            return Run(chapter, out / chapter.name)
+            return Run(chapter, out / chapter.name, left_out=tuple(_ours(out / chapter.name).get("left_out", ())))
         print(f"{place}: running with profile={parameters['profile']}", flush=True)
         start = time.monotonic()
         process = _start(chapter, out, parameters, environment)
         running.append(process)
         run = _finish(chapter, out, process.wait(), keys[chapter])
         print(f"{place}: {'FAILED' if run.error else 'done'} after {time.monotonic() - start:.0f} s", flush=True)
+        for said in run.left_out:
+            print(f"{place}: left out, for it does not hold here: {said}", flush=True)
         if run.error:
             print(run.error, file=sys.stderr, flush=True)
         return run
@@ -193,6 +199,11 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
     if failed := [run.chapter.stem for run in runs if run.error]:
         raise BookError(f"{', '.join(failed)} failed: see the traceback above.", runs)
     return runs
+
+
+def _ours(notebook: Path) -> dict[str, Any]:
+    """What an executed chapter says of its execution: its "key", and the findings that were "left_out"."""
+    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]
 
 
 def _cells(notebook: Path) -> list[dict[str, Any]]:
@@ -225,7 +236,10 @@ def _start(
     command = [sys.executable, "-m", "papermill", str(chapter), str(output)]
     command += [word for name, value in parameters.items() for word in ("-p", name, value)]
     command += ["--kernel", "python3", "--cwd", str(chapter.parent), "--no-progress-bar"]
+    left_out = output.with_suffix(".left-out")
+    left_out.write_text("")
     with output.with_suffix(".log").open("wb") as log:
+        environment = environment | {LEFT_OUT: str(left_out)}
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
@@ -235,12 +249,13 @@ def _finish(chapter: Path, out: Path, returncode: int, key: str) -> Run:
     if returncode:
         return Run(chapter, partial, _error(chapter, partial))
     notebook = json.loads(partial.read_text(encoding="utf-8"))
-    notebook["metadata"]["facesr"] = {"key": key}
+    left_out = partial.with_suffix(".left-out").read_text(encoding="utf-8").splitlines()
+    notebook["metadata"]["facesr"] = {"key": key, "left_out": left_out}
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.unlink()
-    partial.with_suffix(".log").unlink()
-    return Run(chapter, target)
+    for file in (partial, partial.with_suffix(".log"), partial.with_suffix(".left-out")):
+        file.unlink()
+    return Run(chapter, target, left_out=tuple(left_out))
 
 
 def _error(chapter: Path, partial: Path) -> str:
@@ -282,7 +297,7 @@ def _executed_key(notebook: Path, ours: bool) -> str | None:
     if not notebook.exists():
         return None
     try:
-        return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]["key"]
+        return _ours(notebook)["key"]
     except (ValueError, KeyError, TypeError):
         if ours:
             return None
