@@ -39,10 +39,13 @@ def _patch(name: str) -> list[Tensor]:
 NAMES = {"ESR": "esrgan", "LSR": "lsrgan", "CESR": "cesrgan", "CLSR": "clsrgan"}
 MODELS = tuple(row for label, method in NAMES.items() for row in _trainings(label, method))
 START = _row("stage 1", "esrgan", "esrgan-start")
+FULL_SIZE = Row("Real-ESRGAN", "realesrgan", needs="realesrgan")
 OTHER_MU = (_row(f"mu = {name[10:]}", "lsrgan", name) for name in assets.names() if name.startswith("lsrgan-mu-"))
 
 TABLES = {
-    "lsrgan-1": _table("ESRGAN without and with a companion encoder", Row("bicubic", "bicubic"), START, *MODELS),
+    "lsrgan-1": _table(
+        "ESRGAN without and with a companion encoder", Row("bicubic", "bicubic"), START, *MODELS, FULL_SIZE
+    ),
     "lsrgan-2": _table("absolute differences of the luminance", *MODELS),
     "lsrgan-3": _table("what μ does", *_trainings("mu = 0", "esrgan"), *OTHER_MU, *_trainings("mu = 1e-3", "lsrgan")),
     "lsrgan-fig3": PaperTable(
@@ -52,7 +55,7 @@ TABLES = {
         (
             Row("bicubic", "bicubic"),
             *(Row(label, method) for label, method in NAMES.items()),
-            Row("Real-ESRGAN", "realesrgan", needs="realesrgan"),
+            FULL_SIZE,
         ),
         measures.of_patches,
         tuple(PATCHES),
