@@ -362,7 +362,7 @@ def test_an_operator_of_one_channel_is_told(name):
 
 # Networks for faces
 
-OF_FACES = ["progressive", "vdsr", "urdgn", "fsrnet"]
+OF_FACES = ["progressive", "vdsr", "urdgn", "fsrnet", "fsrgan"]
 
 
 @pytest.fixture(scope="module")
@@ -435,8 +435,6 @@ def test_a_network_of_ones_own_takes_the_shipped_ones_place(tmp_path):
     assert_close(METHODS["fsrgan"](lowres, halvings(3), **given).image, expected, atol=2e-2, rtol=0)
     checkpoints.save(supervised.FSRNet(0.2), tmp_path / "fsrgan.safetensors", {"network": "fsrgan", "width": "0.2"})
     assert not torch.equal(METHODS["fsrgan"](lowres, halvings(3), **given).image, expected)  # as it is now
-    with pytest.raises(ValueError, match="none come with the library: train them"):
-        check("fsrgan")
     with pytest.raises(ValueError, match="holds vdsr, not fsrgan"):
         check("fsrgan", {"weights": str(tmp_path / "vdsr.safetensors")})
     with pytest.raises(FileNotFoundError, match="check the path"):

@@ -336,11 +336,6 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
 
 
 def _require_weights(method: Method, name: str) -> None:
-    if not method.weights:
-        raise ValueError(
-            f"{name} needs weights, and none come with the library: train them (`facesr train supervised --help`), and "
-            "give the file that comes of it: --set weights=FILE."
-        )
     try:
         _here(method.weights)
     except assets.AssetMissing as error:
