@@ -13,8 +13,9 @@ import pooch
 import pytest
 import torch
 
-from facesr_lib import assets, images
+from facesr_lib import assets, files, images
 from facesr_lib.assets import AssetMissing, Entry, FetchFailed, File
+from facesr_lib.evaluation.papers import TABLES
 
 CONTENT = b"weights " * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -139,8 +140,12 @@ def test_faces_are_listed_one_by_one():
 
 
 ENTRIES = {assets.SHIPPED / assets.entry(name).path: name for name in assets.names()}
+ABLATIONS = sorted((assets.SHIPPED / "trainings" / "progressive-2").iterdir())
 SHIPPED = sorted(
-    ENTRIES.get(path, path.stem) for suffix in ("safetensors", "npz") for path in assets.SHIPPED.rglob(f"*.{suffix}")
+    ENTRIES.get(path, path.stem)
+    for suffix in ("safetensors", "npz")
+    for path in assets.SHIPPED.rglob(f"*.{suffix}")
+    if path not in ABLATIONS
 )
 
 
@@ -150,6 +155,15 @@ def test_what_is_shipped_is_what_it_should_be_and_has_a_card(home, name):
     assert assets.SHIPPED in assets.path(name).parents
     cards = [card.read_text(encoding="utf-8") for card in assets.SHIPPED.glob("*.md")]
     assert sum(assets.entry(name).sha256 in card for card in cards) == 1
+
+
+def test_the_ablations_of_a_table_have_a_card():
+    """They need no entry: the table finds them by their place."""
+    described = (*TABLES["progressive-2"].rows, *TABLES["progressive-2"].unaligned)
+    assert {f"progressive-2/{path.stem}" for path in ABLATIONS} == {row.needs for row in described} - {""}
+    cards = [card.read_text(encoding="utf-8") for card in assets.SHIPPED.glob("*.md")]
+    for path in ABLATIONS:
+        assert sum(files.sha256(path) in card for card in cards) == 1, path.name
 
 
 def test_every_shipped_file_has_an_entry():

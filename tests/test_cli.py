@@ -279,7 +279,8 @@ def test_the_trainings_of_table_2_leave_out_what_their_rows_say(tmp_path, capsys
     monkeypatch.setattr(
         progressive, "train", lambda faces, folder, config, **_: told.append(config) or loop.Report(0, 0, 0)
     )
-    rows = [row for row in (*TABLES["progressive-2"].rows, *TABLES["progressive-2"].unaligned) if row.needs]
+    described = (*TABLES["progressive-2"].rows, *TABLES["progressive-2"].unaligned)
+    rows = list({row.needs: row for row in reversed(described) if row.needs}.values())  # some are measured twice
     for row in rows:
         assert cli.main(["train", "progressive", "--faces", str(tmp_path), "--out", row.needs, *row.flags.split()]) == 0
     assert len({row.needs for row in rows}) == len(set(map(repr, told))) == len(rows)

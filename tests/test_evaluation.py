@@ -307,11 +307,11 @@ def test_a_table_of_networks_has_faces_of_its_own_and_needs_no_prior(prior, held
         assert_close(values(found.records, row, "psnr"), metrics.psnr(image, held_out), atol=1e-3, rtol=0)
     assert (found.origin.prior, found.origin.weights) == ("none", run.weights(["vdsr"], prior))
     assert found.origin.weights == {"vdsr": files.sha256(assets.path("vdsr"))[:16]}
-    assert found.origin.networks == "vdsr: width 1, 107,536 images seen"
-    assert found.origin.budget() == "vdsr: width 1, 107,536 images seen, 3 held-out faces"
+    assert found.origin.networks == "vdsr: width 1, 160,000 images seen"
+    assert found.origin.budget() == "vdsr: width 1, 160,000 images seen, 3 held-out faces"
     assert [row[1] for row in report.table("tiny", found).rows] == [
         "bicubic",
-        "a network (width 1, 107,536 images seen)",
+        "a network (width 1, 160,000 images seen)",
     ]
     assert run.run("tiny", prior, faces=3, batch=2, progress=False) == found
 
