@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facesr_lib import cli, devices, images, networks, search
+from facesr_lib import cli, data, devices, images, networks, search
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.evaluation import ledger, run, sweep
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.losses import imagenet_features
 from facesr_lib.metrics import MetricUnavailable, pretrained
-from facesr_lib.networks import checkpoints
+from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS, Method
@@ -148,7 +148,7 @@ def test_a_method_that_searches_no_face_runs_from_the_shell(restore, tmp_path, p
     assert (images.read(tmp_path / "out" / "0.png") - enlarged).abs().max() < 1 / 255
 
 
-def test_any_picture_is_enlarged_by_the_scale_of_its_method(tmp_path, capsys):
+def test_any_picture_is_enlarged_by_the_scale_of_its_method_or_another(tmp_path):
     images.write(torch.rand(3, 10, 13, generator=torch.Generator().manual_seed(0)), tmp_path / "zebra.png")
     command = [
         "restore",
@@ -161,8 +161,8 @@ def test_any_picture_is_enlarged_by_the_scale_of_its_method(tmp_path, capsys):
     ]
     assert cli.main(command) == 0
     assert images.read(tmp_path / "out" / "zebra.png").shape == (3, 40, 52)
-    assert cli.main([*command, "--scale", "2", "--overwrite"]) == 2
-    assert "choose scale 4" in capsys.readouterr().err
+    assert cli.main([*command, "--scale", "2", "--overwrite"]) == 0
+    assert images.read(tmp_path / "out" / "zebra.png").shape == (3, 20, 26)
 
 
 def test_a_network_for_faces_sees_originals_as_it_has_learnt_or_as_it_is_told(tmp_path, capsys):
@@ -272,6 +272,38 @@ def test_both_stages_of_esrgan_are_trained_from_the_shell(tmp_path, capsys):
     assert (told["latent"], told["contextual"]) == (True, True)
     assert cli.main([*second, "--latent", "false", "--contextual", "--iterations", "2", "--resume"]) == 1
     assert "latent is True there and False here" in capsys.readouterr().err
+
+
+def test_faces_are_made_small_before_esrgan_learns_from_them(tmp_path, capsys):
+    """As if the folder held them so: 256² → 64², the whole face as a patch."""
+    for folder in ("large", "small"):
+        (tmp_path / folder).mkdir()
+    faces = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for i, face in enumerate(images.resize(faces, (256, 256)).clamp(0, 1)):
+        images.write(face, tmp_path / "large" / f"{i}.png")
+        images.write(data.square(images.read(tmp_path / "large" / f"{i}.png"), 64), tmp_path / "small" / f"{i}.png")
+    size = ["--blocks", "1", "--channels", "4", "--growth", "4", "--encoder-width", "4", "--iterations", "2"]
+    learnt = {}
+    for name, flags in {"large": ["--side", "64"], "small": []}.items():
+        shared = ["--pictures", str(tmp_path / name), *flags, "--patch", "64", "--turns", "false", "--batch", "2"]
+        start = ["train", "esrgan-start", "--out", str(tmp_path / f"{name}-start"), *shared, "--device", "cpu"]
+        assert cli.main([*start, *size]) == 0
+        learnt[name] = rrdb.load(tmp_path / f"{name}-start" / esrgan.GENERATOR).state_dict()
+    for parameter, value in learnt["large"].items():
+        assert torch.equal(value, learnt["small"][parameter]), parameter
+    capsys.readouterr()
+    second = [
+        "train",
+        "esrgan",
+        "--start",
+        str(tmp_path / "large-start"),
+        "--out",
+        str(tmp_path / "run"),
+        "--patch",
+        "64",
+    ]
+    assert cli.main([*second, "--pictures", str(tmp_path / "large"), "--side", "32", "--device", "cpu"]) == 1
+    assert "a picture of 32×32 has no patch of 64×64" in capsys.readouterr().err
 
 
 def test_the_trainings_of_table_2_leave_out_what_their_rows_say(tmp_path, capsys, monkeypatch):

@@ -269,7 +269,7 @@ def test_patches_of_a_picture_are_a_tables_settings(prior, cache, monkeypatch):
 
 
 def test_every_training_of_a_model_in_the_registry_is_a_row(monkeypatch):
-    known = ["clsrgan-1", "lsrgan", "lsrgan-1", "lsrgan-2", "lsrgan-mu-1e-7", "lsrgan-watched"]
+    known = ["clsrgan-1", "lsrgan", "lsrgan-1", "lsrgan-2", "lsrgan-faces", "lsrgan-mu-1e-7", "lsrgan-watched"]
     monkeypatch.setattr(assets, "names", lambda: known)
     table = importlib.reload(lsrgan).TABLES["lsrgan-3"]
     monkeypatch.undo()

@@ -317,9 +317,17 @@ def test_a_result_beyond_a_hundred_megapixels_is_told_before_it_is_made(prior, t
     assert images.read(small.output).shape == (3, 32, 32)
 
 
-def test_a_network_of_one_scale_says_which(prior):
-    with pytest.raises(ValueError, match=r"esrgan enlarges 4×.*scale 8: choose scale 4"):
-        METHODS["esrgan"](torch.rand(1, 3, 8, 8), Downsample(8))
+def test_esrgan_enlarges_by_any_scale_by_enlarging_again_and_making_small():
+    lowres = torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0))
+
+    def enlarged_by(scale, lowres=lowres):
+        return METHODS["esrgan"](lowres, Downsample(scale), progress=False).image
+
+    once = enlarged_by(4)
+    twice = enlarged_by(4, once)
+    assert_close(enlarged_by(16), twice)
+    assert_close(enlarged_by(8), images.resize(twice, (48, 72)).clamp(0, 1))
+    assert_close(enlarged_by(2), images.resize(once, (12, 18)).clamp(0, 1))
 
 
 def test_a_method_without_its_weights_says_where_they_are(monkeypatch, tmp_path):
@@ -485,8 +493,12 @@ def test_interpolation_is_the_kernel_whatever_made_the_picture_small(kernel):
     found = METHODS[kernel](lowres, Downsample(3, "box"))
     assert_close(found.image, images.resize(lowres.detach(), (15, 21), kernel).clamp(0, 1))
     assert not found.image.requires_grad
-    with pytest.raises(ValueError, match=r"operator\.scale"):
-        METHODS[kernel](lowres, lambda image: image)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "bilinear", "esrgan"])
+def test_an_operator_that_does_not_tell_its_scale_is_refused(name):
+    with pytest.raises(ValueError, match=rf"{name} enlarges by operator\.scale, which .* lacks: give a Downsample"):
+        METHODS[name](torch.rand(1, 3, 5, 7), lambda image: image)
 
 
 def test_options_are_those_of_the_functions_signature():
