@@ -127,11 +127,14 @@ def test_colours_are_the_photographs(stub):
     assert blurred.abs().max() < 3 / 255
 
 
-@pytest.mark.parametrize("method", ["fpn", "bicubic"])
-@pytest.mark.parametrize("scale", [1, 2])
-def test_a_grey_photograph_stays_grey(method, scale):
+@pytest.mark.parametrize(
+    ("method", "scale", "background"),
+    [("fpn", 1, "bicubic"), ("fpn", 2, "bicubic"), ("bicubic", 1, "bicubic"), ("bicubic", 2, "esrgan")],
+)
+def test_a_grey_photograph_stays_grey(method, scale, background):
     grey = scene().mean(0, keepdim=True).expand(3, -1, -1)
-    result = restore_photo(grey, method, scale, faces=[at(30, 20, 64)], grain=True, progress=False)
+    faces = [at(30, 20, 64)]
+    result = restore_photo(grey, method, scale, faces=faces, background=background, grain=True, progress=False)
     assert result.faces[0].restored
     pixels = images.to_uint8(result.image[None])
     assert (pixels == pixels[..., :1]).all()

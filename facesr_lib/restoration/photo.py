@@ -171,6 +171,7 @@ def restore_photo(
             face.note = UNCHOSEN
     grey = float((image.amax(0) - image.amin(0)).max()) < 1.5 / 255
     canvas = enlarged(image, background, scale, progress)
+    canvas = _grey(canvas) if grey and METHODS[background].weights else canvas  # a network may draw colours
     interrupted = False
     try:  # of faces that overlap, the larger is in front
         for face in result:
@@ -301,15 +302,17 @@ def _remark(size: float, small: int, big: int, length: int) -> str:
     return "; ".join(remarks)
 
 
+def _grey(image: Tensor) -> Tensor:
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    return (image * weights).sum(0, keepdim=True).expand(3, -1, -1).contiguous()
+
+
 def _with_colours_of(before: Tensor, restored: Tensor, mask: Tensor, grey: bool) -> Tensor:
     """A restored face whose low frequencies, and with them its colours, are the photograph's.
 
     And so is its mean along the mask's border: there is no step.
     """
-    if grey:
-        restored = (
-            (restored * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True).expand(3, -1, -1)
-        )
+    restored = _grey(restored) if grey else restored
     size = restored.shape[-1]
     sigma = size / 12
     width = min(2 * round(3 * sigma) + 1, 2 * ((size - 1) // 2) + 1)
