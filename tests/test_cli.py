@@ -381,7 +381,7 @@ def test_networks_for_faces_are_trained_from_the_shell(name, labelled, capsys, m
         (["landmarks", "--hours", "1", "--teacher", "parsing.npz"], "parsing.npz"),
         (["landmarks", "--hours", "1", "--faces", "nowhere/at-all"], "come without landmarks"),
         (["progressive", "--faces", "nowhere/at-all"], "no folder nowhere"),
-        (["progressive", "--fan", "vdsr", "--feature", "0"], "another architecture than DistilledFAN"),
+        (["progressive", "--fan", "vdsr", "--feature", "0"], "another architecture or width than this DistilledFAN"),
         (["progressive", "--width", "0"], "width must be"),
         (["supervised", "--network", "fsrnett"], "did you mean fsrnet"),
         (["esrgan-start", "--patch", "40"], "patch must be a whole number, at least 32, multiple of 32; got 40"),

@@ -52,7 +52,7 @@ def test_our_file_is_read_and_others_are_refused(tmp_path):
     assert_close(load(path).conv.weight, network.conv.weight)
     for state in ({"some": torch.zeros(1)}, {"conv.weight": torch.zeros(1)}):
         save_file(state, path)
-        with pytest.raises(ValueError, match="another architecture than DistilledFAN"):
+        with pytest.raises(ValueError, match="another architecture or width than this DistilledFAN"):
             load(path)
     path.write_bytes(path.read_bytes()[:9])
     with pytest.raises(ValueError, match="damaged or cut short"):

@@ -100,7 +100,7 @@ def test_what_is_no_network_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no parsing network"):
         load(tmp_path / "other.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "less.safetensors", {"sizes": json.dumps(SMALL)})
-    with pytest.raises(ValueError, match="another architecture than ParsingNetwork"):
+    with pytest.raises(ValueError, match="another architecture or width than this ParsingNetwork"):
         load(tmp_path / "less.safetensors")
 
 

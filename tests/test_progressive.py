@@ -324,8 +324,12 @@ def test_what_is_no_generator_is_refused(tmp_path, contents):
     for network, about, message in (
         (ProgressiveGenerator(1 / 32), {"step": "3"}, "no generator of progressive"),
         (ProgressiveGenerator(1 / 32), {"width": "wide", "step": "3"}, "no generator of progressive"),
-        (ProgressiveGenerator(1 / 32), {"width": "0.5", "step": "3"}, "another architecture than ProgressiveGenerator"),
-        (DistilledFAN(), {"width": "0.5", "step": "3"}, "another architecture than ProgressiveGenerator"),
+        (
+            ProgressiveGenerator(1 / 32),
+            {"width": "0.5", "step": "3"},
+            "another architecture or width than this ProgressiveGenerator",
+        ),
+        (DistilledFAN(), {"width": "0.5", "step": "3"}, "another architecture or width than this ProgressiveGenerator"),
     ):
         save_file(network.state_dict(), path, about)
         with pytest.raises(ValueError, match=message):

@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="reads 12 channels"):
         rrdb.load(file(**{"conv_first.weight": torch.zeros(8, 12, 3, 3)}))
     state = official().state_dict()
-    with pytest.raises(ValueError, match="another architecture than RRDBNet"):
+    with pytest.raises(ValueError, match="another architecture or width than this RRDBNet"):
         rrdb.load(file(**{name: value for name, value in state.items() if "conv3" not in name}))
     with pytest.raises(ValueError, match="holds no companion encoder"):
         rrdb.load_encoder(file(**state))

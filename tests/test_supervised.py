@@ -171,8 +171,11 @@ def test_fsrgan_begins_with_fsrnet(faces):
     trainee.step()
     for ours, theirs in zip(trainee.network.parameters(), started.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+    of_another = (
+        r"the network to begin with is of another architecture or width than this FSRNet: .{10,100}, and \d+ more"
+    )
     for other in (networks.VDSR(0.05), networks.FSRNet(0.1)):
-        with pytest.raises(ValueError, match="the network to begin with is of another architecture than FSRNet"):
+        with pytest.raises(ValueError, match=of_another + r" differ\.$"):
             training_of("fsrgan", faces, config, start=other)
 
 
@@ -183,6 +186,11 @@ def test_the_training_ends_with_its_images_and_its_rate_has_fallen(faces, tmp_pa
     assert (report.images_seen, report.steps) == (12, 6)
     state = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["state"]
     assert state["network_optimizer"]["param_groups"][0]["lr"] == pytest.approx(3e-5)
+    ended = (tmp_path / "run" / "vdsr.safetensors").read_bytes()
+    again = training.SupervisedTraining("vdsr", faces["pixels"], config)
+    report = loop.fit(again, tmp_path / "run", resume=True, progress=False)
+    assert (report.images_seen, report.steps) == (12, 0)
+    assert (tmp_path / "run" / "vdsr.safetensors").read_bytes() == ended
 
 
 def test_small_faces_are_halved_thrice(faces):
@@ -291,6 +299,10 @@ def test_bfloat16_changes_little(faces):
         ({"pixels": np.zeros((16, 96, 96, 3), np.uint8)}, "multiple of 128"),
         ({"pixels": np.zeros((16, 128, 128, 3))}, "uint8, S a multiple of 128; got .*, float64"),
         ({"points": None}, "fsrnet learns priors as well: give the faces' points"),
+        (
+            {"labels": np.full((16, 128, 128), 77, np.uint8)},
+            r"labels hold 77: classes are 0 to 18, and 255 is undecided",
+        ),
         ({"points": torch.zeros(15, 68, 2)}, r"need points \(16, 68, 2\) and labels"),
         ({"labels": np.zeros((16, 64, 64), np.uint8)}, r"labels \(16, 128, 128\); got"),
     ],
@@ -312,8 +324,8 @@ def test_files_of_something_else_are_refused(tmp_path):
         (narrow, {}, "holds no network that `facesr train supervised` wrote"),
         (narrow, {"network": "vdsrr", "width": "0.1"}, "did you mean vdsr"),
         (narrow, {"network": "vdsr"}, "holds no network that"),
-        (narrow, {"network": "vdsr", "width": "0.5"}, "another architecture than VDSR"),
-        ({"x": torch.zeros(1)}, {"network": "vdsr", "width": "0.1"}, "another architecture than VDSR"),
+        (narrow, {"network": "vdsr", "width": "0.5"}, "another architecture or width than this VDSR"),
+        ({"x": torch.zeros(1)}, {"network": "vdsr", "width": "0.1"}, "another architecture or width than this VDSR"),
     ):
         save_file(state, path, about)
         with pytest.raises(ValueError, match=message):

@@ -55,5 +55,5 @@ def test_what_is_no_detector_is_refused(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         yunet.load(tmp_path / "cut.safetensors")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="of another architecture than YuNet"):
+    with pytest.raises(ValueError, match="of another architecture or width than this YuNet"):
         yunet.load(tmp_path / "other.safetensors")

@@ -15,12 +15,16 @@ from facesr_lib.devices import pick_device
 from facesr_lib.networks.landmarks import FAN, DistilledFAN
 from facesr_lib.networks.progressive import EqualisedConvolution, ProgressiveGenerator
 from facesr_lib.networks.rrdb import RRDBNet
+from facesr_lib.networks.supervised import URDGN, VDSR, FSRNet
 
 Networks = Mapping[str, tuple[Callable[[], nn.Module], int, tuple[int, ...]]]
 NETWORKS: Networks = {
     "distilled FAN": (DistilledFAN, DistilledFAN.side, (1, 16)),
     "FAN-4": (FAN, FAN.side, (1, 16)),
     "progressive": (ProgressiveGenerator, 16, (1, 16)),
+    "VDSR": (VDSR, 16, (1, 16)),
+    "URDGN": (URDGN, 16, (1, 16)),
+    "FSRNet, FSRGAN": (FSRNet, 16, (1, 16)),
     "RRDBNet, small": (partial(RRDBNet, 3, 32, 16), 128, (1,)),
     "RRDBNet": (partial(RRDBNet, 23, 64, 32), 128, (1,)),
 }
@@ -37,7 +41,7 @@ def run(device: str = "auto", quick: bool = False, networks: Networks = NETWORKS
         network = make().to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         for batch in batches:
             x = torch.rand(batch, 3, side, side, device=place).contiguous(memory_format=torch.channels_last)
-            look = partial(network, x)
+            look = partial(getattr(network, "enlarge", network), x)
             turns = clock.turns([look, convolutions(network, look)], place, repeat)
             row = {"network": name, "pictures": f"{side}×{side}", "batch": batch}
             row |= {"pictures per second": f"{batch / median(whole for whole, _ in turns):.3g}"}

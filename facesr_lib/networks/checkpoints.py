@@ -78,9 +78,19 @@ def fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> Net
     ValueError
         The tensors are another network's; the message names the file.
     """
-    counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
-    try:
-        network.load_state_dict(counters | dict(state))
-    except RuntimeError as error:
-        raise ValueError(f"{path} is of another architecture than {type(network).__name__}: {error}.") from error
+    own = network.state_dict()
+    given = {name: value for name, value in own.items() if not value.is_floating_point()} | dict(state)  # counters
+    differ = [f"it has no {name}" for name in own.keys() - given.keys()]
+    differ += [f"{name} is in it" for name in given.keys() - own.keys()]
+    differ += [
+        f"{name} is {tuple(given[name].shape)} in it and {tuple(value.shape)} here"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    if differ:
+        more = f", and {len(differ) - 1} more differ" if len(differ) > 1 else ""
+        raise ValueError(
+            f"{path} is of another architecture or width than this {type(network).__name__}: {min(differ)}{more}."
+        )
+    network.load_state_dict(given)
     return network.eval()

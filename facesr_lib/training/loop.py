@@ -183,7 +183,7 @@ def fit(
 
     start = saved = time.monotonic()
     end = start + 3600 * (float("inf") if hours is None else hours)
-    done, over = 0, False
+    done, over = 0, trainee.finished  # a run that is resumed may be at its end
     with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
         while not over:
             losses = trainee.step()

@@ -11,6 +11,7 @@ from facesr_lib.networks.landmarks import POINTS, draw
 from facesr_lib.networks.supervised import CLASSES
 from facesr_lib.training.augment import place, place_points
 from facesr_lib.training.landmarks import MIRRORED
+from facesr_lib.training.parsing import check_classes
 
 SIDE = 64
 
@@ -25,7 +26,7 @@ class Priors:
 
     ``points`` (M, 68, 2) are in pixels, ``labels`` (M, S, S) uint8, of CelebAMask-HQ's 19 classes (anything else is
     undecided); ``sigma`` is the width of the heatmaps, in pixels of 64². A ``ValueError`` says that they are not these
-    faces'.
+    faces', or hold other classes.
     """
 
     def __init__(self, points: Tensor, labels: np.ndarray, pixels: np.ndarray, sigma: float, device: torch.device):
@@ -34,6 +35,7 @@ class Priors:
                 f"faces {pixels.shape} need points ({len(pixels)}, {POINTS}, 2) and labels {pixels.shape[:3]}; got "
                 f"{tuple(points.shape)} and {labels.shape}."
             )
+        check_classes(labels, "the faces' labels")
         helen = torch.full((256,), CLASSES, dtype=torch.uint8)
         helen[: len(HELEN)] = torch.tensor(HELEN, dtype=torch.uint8)
         every = torch.arange(CLASSES + 1, device=device)[:, None, None]
