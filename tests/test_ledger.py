@@ -506,7 +506,7 @@ def test_unknown_paper_is_named(tmp_path):
 def test_shipped_results_are_of_known_tables_and_of_the_shipped_prior():
     """Measure the tables anew when the prior is trained anew: `facesr table NAME --out data/results/NAME.csv`."""
     measured = {path.stem for path in (assets.SHIPPED / "results").glob("*.csv")}
-    assert measured == set(TABLES) - {"progressive-fig4"}  # FAN's weights are not here
+    assert measured == set(TABLES)
     prior = FacePrior.load("faces-64")
     for name, found in ledger.results().items():
         labels = {record.row for record in found.records}
