@@ -28,7 +28,10 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         check_free(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # as a new file's: what safetensors writes nobody but its owner could read
         if not overwrite:
             check_free(path)
             path.touch(exist_ok=False)  # of two runs at once, one gets the name

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from facesr_lib import files
 
@@ -25,6 +26,14 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
             interrupted(name)
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_network_can_be_read_by_whoever_can_read_other_new_files(tmp_path):
+    (tmp_path / "other").touch()
+    with files.replacing(tmp_path / "network.safetensors") as temporary:
+        save_file({"x": torch.zeros(1)}, temporary)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_a_disk_that_is_full_is_told_with_the_files_own_name(tmp_path):
