@@ -306,6 +306,15 @@ def test_faces_are_made_small_before_esrgan_learns_from_them(tmp_path, capsys):
     assert "a picture of 32×32 has no patch of 64×64" in capsys.readouterr().err
 
 
+def test_a_training_that_was_cut_short_is_told_by_the_exit_code(tmp_path, capsys, monkeypatch):
+    command = ["train", "progressive", "--faces", str(tmp_path), "--out", str(tmp_path / "run")]
+    for interrupted, code, said in ((False, 0, "done after 16"), (True, 130, "interrupted after 16")):
+        report = loop.Report(16, 1, 2.0, interrupted)
+        monkeypatch.setattr(progressive, "train", lambda *_, report=report, **__: report)
+        assert cli.main(command) == code
+        assert said in capsys.readouterr().out
+
+
 def test_the_trainings_of_table_2_leave_out_what_their_rows_say(tmp_path, capsys, monkeypatch):
     told = []
     monkeypatch.setattr(

@@ -111,7 +111,7 @@ Train = Callable[[argparse.Namespace, Any, Any, How], tuple[Any, str]]
 """Arguments, the training's module, its Config, and how → its trainee, or its report, and what to say at the end."""
 
 
-def _train(train: Train, module: str, config: str, arguments: argparse.Namespace) -> None:
+def _train(train: Train, module: str, config: str, arguments: argparse.Namespace) -> int:
     from facesr_lib import devices
     from facesr_lib.training import loop
 
@@ -127,6 +127,7 @@ def _train(train: Train, module: str, config: str, arguments: argparse.Namespace
     made, result = train(arguments, training, choices, how)
     report = loop.fit(made, arguments.out, **how["budget"]) if isinstance(made, loop.Training) else made
     print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} {result}")
+    return 130 if report.interrupted else 0  # as after every Ctrl-C: a script can tell, and resume
 
 
 def _prior(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
