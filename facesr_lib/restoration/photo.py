@@ -171,7 +171,8 @@ def restore_photo(
             face.note = UNCHOSEN
     grey = float((image.amax(0) - image.amin(0)).max()) < 1.5 / 255
     canvas = enlarged(image, background, scale, progress)
-    canvas = _grey(canvas) if grey and METHODS[background].weights else canvas  # a network may draw colours
+    if grey and scale > 1 and METHODS[background].weights:  # a network draws colours where none are
+        canvas = _grey(canvas)
     interrupted = False
     try:  # of faces that overlap, the larger is in front
         for face in result:
@@ -303,8 +304,8 @@ def _remark(size: float, small: int, big: int, length: int) -> str:
 
 
 def _grey(image: Tensor) -> Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    return (image * weights).sum(0, keepdim=True).expand(3, -1, -1).contiguous()
+    luma = torch.einsum("chw,c->hw", image, torch.tensor([0.299, 0.587, 0.114]))
+    return luma.expand(3, -1, -1).contiguous()
 
 
 def _with_colours_of(before: Tensor, restored: Tensor, mask: Tensor, grey: bool) -> Tensor:
