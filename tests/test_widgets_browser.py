@@ -652,7 +652,8 @@ def test_a_training_is_pulled_through_in_chapter_8(browser_page: Callable[..., A
     figure = page.locator("figure").filter(has=page.get_by_role("slider"))
     figure.wait_for()
     slider = figure.get_by_role("slider")
-    first, *_, last = load_file(assets.checked("progressive-moments"))["iterations"].tolist()
+    moments = load_file(assets.checked("progressive-moments"))["iterations"].tolist()
+    first, *_, last = (f"{float(f'{moment:.3g}'):g}" for moment in moments)  # as the figure rounds them
     slider.focus()
     page.keyboard.press("Home")
     start = figure.screenshot()
