@@ -335,6 +335,16 @@ def luma(x: Tensor) -> Tensor:
     return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
 
 
+def fingerprint(image: Tensor) -> int:
+    """Say what a picture (3, H, W) looks like, in 256 bits: where its luminance rises, on a grid of 16 × 17 means.
+
+    Of the same picture at another size or by another JPEG encoder few bits differ, of another picture a quarter.
+    """
+    grid = luma(resize(image[None], (16, 17), "box"))[0, 0]
+    rises = (grid[:, 1:] > grid[:, :-1]).flatten().tolist()
+    return int("".join("01"[bit] for bit in rises), 2)
+
+
 def check_single(x: Tensor) -> Tensor:
     """Return ``x`` if it is one float picture (3, H, W) that has pixels; else an error as `check_batch`'s."""
     if isinstance(x, Tensor) and (x.ndim != 3 or not x.numel()):

@@ -413,3 +413,49 @@ def test_folders_are_shrunk_and_continued(home, register, server):
     x = images.read(folder / "2.png")
     assert x.shape == (3, 16, 16)
     torch.testing.assert_close(x[:, 3, 3], torch.tensor([100 / 255, 0, 1]), atol=2 / 255, rtol=0)
+
+
+def test_another_picture_than_the_registrys_is_not_taken(home, register, server):
+    urls = (f"{server.url}/face-1.jpg",)
+    flat, other = (
+        File("faces/1.png", urls, side=16, look=look) for look in ("0", "f" * 64)
+    )  # its luminance never rises
+    register(path="faces", count=1, files=(other,))
+    with pytest.raises(FetchFailed, match="another picture came"):
+        fetch("thing")
+    assert left_behind(home) == []
+    register(path="faces", count=1, files=(flat,))
+    fetch("thing")
+    assert assets.verify("thing") == "ok"
+    register(path="faces", count=1, files=(other,))
+    assert assets.verify("thing") == "other pictures"
+
+
+def test_a_kept_picture_that_is_another_is_fetched_again(home, register, server):
+    (home / "faces").mkdir(parents=True)
+    kept = home / "faces" / "1.png"
+    images.write(torch.linspace(0, 1, 16).expand(3, 16, 16), kept)
+    urls = [f"{server.url}/face-{i}.jpg" for i in (1, 2)]
+    register(
+        path="faces", count=2, files=tuple(File(f"faces/{i}.png", (url,), 16, "0") for i, url in enumerate(urls, 1))
+    )
+    fetch("thing")
+    assert images.read(kept)[2].min() > 0.9
+    assert assets.verify("thing") == "ok"
+
+
+def test_the_held_out_faces_are_known_however_they_are_stored(monkeypatch, tmp_path):
+    try:
+        folder = assets.path("faces-test")
+    except assets.AssetMissing as missing:
+        pytest.skip(str(missing))
+    assert assets.verify("faces-test") == "ok"
+    there = tmp_path / "faces" / "test"
+    there.mkdir(parents=True)
+    for path in folder.glob("*.jpg"):
+        images.write(images.resize(images.read(path)[None], (96, 96)).clamp(0, 1), there / f"{path.stem}.png")
+    monkeypatch.setattr(assets.registry, "home", lambda: tmp_path)
+    assert assets.verify("faces-test") == "ok"
+    first, second = sorted(there.glob("*.png"))[:2]
+    second.write_bytes(first.read_bytes())
+    assert assets.verify("faces-test") == "other pictures"

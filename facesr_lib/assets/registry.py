@@ -12,6 +12,8 @@ import functools
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,7 +30,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Status = Literal["ok", "unchecked", "missing", "incomplete", "wrong checksum"]
+Status = Literal["ok", "unchecked", "missing", "incomplete", "wrong checksum", "other pictures"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = _PACKAGE / "_data" if (_PACKAGE / "_data").is_dir() else _PACKAGE.parent / "data"
@@ -44,11 +46,15 @@ class FetchFailed(OSError):
 
 @dataclass(frozen=True)
 class File:
-    """One file to download: mirrors in the order they are tried; pictures are shrunk to ``side`` if it is given."""
+    """One file to download: mirrors in the order they are tried; pictures are shrunk to ``side`` if it is given.
+
+    ``look`` is a picture's `images.fingerprint`, in hexadecimal digits; "": nothing is compared.
+    """
 
     path: str
     urls: tuple[str, ...]
     side: int | None = None
+    look: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,21 @@ def load(registry: Path) -> dict[str, Entry]:
 
 
 def _files(
-    entry_path: str, urls: list[str], path: str = "", ids: str | list[int] = "0-0", side: int | None = None
+    entry_path: str,
+    urls: list[str],
+    path: str = "",
+    ids: str | list[int] = "0-0",
+    side: int | None = None,
+    looks: Sequence[str] = (),
 ) -> list[File]:
     if isinstance(ids, str):
         first, last = map(int, ids.split("-"))
         ids = list(range(first, last + 1))
     path = path or entry_path
-    return [File(path.format(id=i), tuple(url.format(id=i) for url in urls), side) for i in ids]
+    return [
+        File(path.format(id=i), tuple(url.format(id=i) for url in urls), side, look)
+        for i, look in zip(ids, looks or [""] * len(ids), strict=True)
+    ]
 
 
 @functools.cache
@@ -162,7 +176,12 @@ def verify(name: str) -> Status:
         return "incomplete" if found else "missing"
     if item.count is None and _mismatch(place, item):
         return "wrong checksum"
-    return "ok" if item.sha256 else "unchecked"
+    compared = [file for file in item.files if file.look]
+    there = {p.stem: p for p in files.shown(place, images.SUFFIXES)} if compared else {}
+    for file in compared:
+        if (stem := Path(file.path).stem) not in there or not _alike(there[stem], file):
+            return "other pictures"
+    return "ok" if item.sha256 or compared else "unchecked"
 
 
 def fetch(name: str, force: bool = False, progress: bool = True) -> Path:
@@ -180,7 +199,7 @@ def fetch(name: str, force: bool = False, progress: bool = True) -> Path:
     many = len(item.files) > 1
     for file in tqdm(item.files, desc=name, unit="file", disable=not (many and progress)):
         target = home() / file.path
-        if many and not force and target.is_file():
+        if many and not force and target.is_file() and _alike(target, file):
             continue
         if failures := _download(item, file, target, progress and not many):
             raise FetchFailed(
@@ -230,7 +249,10 @@ def _download(item: Entry, file: File, target: Path, progress: bool) -> list[str
                     if item.count is None and (wrong := _mismatch(part, item)):
                         raise ValueError(wrong)
                     if file.side:
-                        images.write(images.resize(images.read(part)[None], (file.side, file.side), "box"), part)
+                        picture = images.read(part)
+                        if not _alike(part, file):
+                            raise ValueError("another picture came")
+                        images.write(images.resize(picture[None], (file.side, file.side), "box"), part)
                     os.replace(part, target)
                     return []
                 except (OSError, ValueError) as error:
@@ -250,6 +272,13 @@ def _mismatch(file: Path, item: Entry) -> str:
         return f"{size} bytes came instead of {item.size}"
     found = files.sha256(file)
     return "" if found.startswith(item.sha256) else f"wrong checksum {found[:16]}..."
+
+
+def _alike(picture: Path, file: File) -> bool:
+    """Whether a picture looks like the registry's, where that knows what it looks like."""
+    with suppress(OSError, ValueError):  # no picture
+        return not file.look or (images.fingerprint(images.read(picture)) ^ int(file.look, 16)).bit_count() <= 32
+    return False
 
 
 def _megabytes(item: Entry) -> str:
