@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from facesr_lib.networks import checkpoints
 
@@ -84,9 +83,15 @@ class YuNet(nn.Module):
             certain = (cls.sigmoid() * obj.sigmoid()).sqrt()
             found.append(torch.cat([centre - side / 2, side, points, certain]).T)
         faces = torch.cat(found)
-        faces = faces[faces[:, 14] >= score]
-        boxes = torch.cat([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1)
-        return faces[nms(boxes, faces[:, 14], overlap)]
+        return distinct(faces[faces[:, 14] >= score], overlap)
+
+
+def distinct(faces: Tensor, overlap: float) -> Tensor:
+    """Of rows as `YuNet.detect`'s, the most certain first, drop those whose box a more certain one covers."""
+    from torchvision.ops import nms  # takes seconds
+
+    boxes = torch.cat([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1)
+    return faces[nms(boxes, faces[:, 14], overlap)]
 
 
 def _unit(n_in: int, n_out: int, head: bool = False) -> nn.Sequential:

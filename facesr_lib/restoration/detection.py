@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from facesr_lib import assets, images
 from facesr_lib.devices import undisturbed
@@ -129,9 +128,7 @@ def _yunet() -> Look:
             seen = network.detect(_shrunk(image, scale).float().cpu())
             seen[:, :14] /= scale
             rows.append(seen)
-        faces = torch.cat(rows)
-        corners = torch.cat([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1)
-        faces = faces[nms(corners, faces[:, 14], 0.3)]
+        faces = yunet.distinct(torch.cat(rows), 0.3)
         return [Found(tuple(f[:4].tolist()), f[4:14].view(5, 2), f[14].item(), name, "five") for f in faces]
 
     return look

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import gaussian_blur
 from tqdm.auto import tqdm
 
 from facesr_lib import assets, images, messages, randomness
@@ -317,9 +316,15 @@ def _with_colours_of(before: Tensor, restored: Tensor, mask: Tensor, grey: bool)
     size = restored.shape[-1]
     sigma = size / 12
     width = min(2 * round(3 * sigma) + 1, 2 * ((size - 1) // 2) + 1)
-    change = restored + gaussian_blur(before - restored, [width, width], [sigma, sigma]) - before
+    change = restored + _blurred(before - restored, width, sigma) - before
     border = ((mask > 0.25) & (mask < 0.75)).float()
     return before + change - (change * border).sum((1, 2), keepdim=True) / border.sum().clamp_min(1)
+
+
+def _blurred(x: Tensor, width: int, sigma: float) -> Tensor:
+    from torchvision.transforms.functional import gaussian_blur  # takes seconds
+
+    return gaussian_blur(x, [width, width], [sigma, sigma])
 
 
 def _resized(x: Tensor, *sizes: int) -> Tensor:
@@ -343,7 +348,7 @@ def face_mask(face: Tensor) -> tuple[Tensor, str]:
     inside = ~torch.isin(logits.argmax(1, keepdim=True), torch.tensor(OUTSIDE))  # (1, 1, 128, 128)
     if (inside[0, 0] & (ellipse(full) > 0.5)).sum() < 0.5 * (ellipse(full) > 0.5).sum():  # it saw hardly a face
         return ellipse(size), "ellipse"
-    soft = gaussian_blur(F.pad(inside.float(), (12,) * 4), [25, 25], [4.0, 4.0])[:, :, 12:-12, 12:-12]
+    soft = _blurred(F.pad(inside.float(), (12,) * 4), 25, 4.0)[:, :, 12:-12, 12:-12]
     soft = _resized(soft[0], size)[0]
     edge = torch.minimum(torch.arange(size) + 0.5, size - torch.arange(size) - 0.5) / size
     fade = (torch.minimum(edge, edge[:, None]) / 0.1).clamp(0, 1)
