@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from facesr_lib import degrade, images, losses
 from facesr_lib.networks import supervised as networks
-from facesr_lib.networks.landmarks import draw, peaks
+from facesr_lib.networks.folding import fold_norms
+from facesr_lib.networks.landmarks import FAN, draw, peaks
 from facesr_lib.training import loop
 from facesr_lib.training import supervised as training
 
@@ -53,6 +55,28 @@ def test_vdsr_equals_the_reimplementation():
     network = networks.VDSR()
     assert network.state_dict().keys() == KEYS["vdsr"].keys()
     assert_close(filled(network, KEYS["vdsr"])(ORACLE["vdsr_x"]), ORACLE["vdsr_y"], atol=1e-4, rtol=0)
+
+
+def test_fsrnet_folds_its_norms_into_its_convolutions():
+    network = filled(networks.FSRNet(), KEYS["fsrnet"])
+    expected = network(ORACLE["fsrnet_x"])
+    assert norms(network) == 108
+    assert fold_norms(network) is network
+    assert norms(network) == 21  # a bottleneck begins with one
+    for part, known in zip(network(ORACLE["fsrnet_x"]), expected, strict=True):
+        assert (part - known).abs().max() < 1e-4 * known.std()
+
+
+def norms(network):
+    return sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
+def test_a_norm_stays_where_others_see_what_comes_before_it():
+    fan = FAN(stacks=1).eval()
+    x, before = torch.rand(1, 3, 64, 64), norms(fan)
+    expected = fan(x)
+    assert torch.equal(fold_norms(fan)(x), expected)
+    assert norms(fan) == before
 
 
 def test_fsrnet_equals_the_reimplementation():

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from facesr_lib.benchmark import clock
 from facesr_lib.devices import pick_device
+from facesr_lib.networks.folding import fold_norms
 from facesr_lib.networks.landmarks import FAN, DistilledFAN
 from facesr_lib.networks.progressive import EqualisedConvolution, ProgressiveGenerator
 from facesr_lib.networks.rrdb import RRDBNet
-from facesr_lib.networks.supervised import URDGN, VDSR, FSRNet
+from facesr_lib.networks.supervised import URDGN, VDSR, Enlarger, FSRNet
 
 Networks = Mapping[str, tuple[Callable[[], nn.Module], int, tuple[int, ...]]]
 NETWORKS: Networks = {
@@ -39,6 +40,8 @@ def run(device: str = "auto", quick: bool = False, networks: Networks = NETWORKS
         if quick and name == "RRDBNet":
             continue
         network = make().to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if isinstance(network, ProgressiveGenerator | Enlarger):
+            fold_norms(network)  # as `restoration.METHODS` does
         for batch in batches:
             x = torch.rand(batch, 3, side, side, device=place).contiguous(memory_format=torch.channels_last)
             look = partial(getattr(network, "enlarge", network), x)

@@ -6,16 +6,15 @@ import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facesr_lib import assets, files, images
 from facesr_lib.assets import unpickling
+from facesr_lib.networks.folding import fold_norms
 
 _EFFICIENTNET_SIDE = 224
 
@@ -85,13 +84,7 @@ def efficientnet(device: str = "cpu") -> nn.Module:
     with torch.random.fork_rng():
         network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(weights, strict=True)
-    network.eval().requires_grad_(False)
-    # Each normalisation becomes part of the convolution before it: the same numbers in half the time.
-    for layer in list(network.modules()):
-        for (before, convolution), (name, norm) in pairwise(list(layer.named_children())):
-            if isinstance(norm, nn.BatchNorm2d):
-                setattr(layer, before, fuse_conv_bn_eval(convolution, norm))
-                setattr(layer, name, nn.Identity())
+    for layer in fold_norms(network.requires_grad_(False), nn.Module).modules():  # half the time
         if isinstance(layer, nn.ReLU6):
             layer.inplace = True
     return network.to(device, memory_format=torch.channels_last)

@@ -205,7 +205,7 @@ class _ResidualBlock(nn.Module):
         self.conv_block = nn.Sequential(*first, nn.ReLU(inplace=True), *second)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_block(x)
+        return self.conv_block(x).add_(x)
 
 
 class _Bottleneck(nn.Module):

@@ -22,6 +22,7 @@ from facesr_lib.degrade import Downsample, check_pixels, halved
 from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
 from facesr_lib.networks import parsing, progressive, rrdb, supervised
+from facesr_lib.networks.folding import fold_norms
 from facesr_lib.networks.supervised import SCALE
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import tiles
@@ -211,7 +212,7 @@ def _network(load: Load, weights: str, device: str) -> Any:
 @cache
 def _loaded(load: Load, path: Path, changed: int, device: str) -> nn.Module:
     with undisturbed():
-        return load(path).requires_grad_(False).to(device)
+        return fold_norms(load(path).requires_grad_(False)).to(device)
 
 
 def _here(weights: tuple[str, ...]) -> str:
