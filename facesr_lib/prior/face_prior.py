@@ -183,7 +183,8 @@ class FacePrior:
         def one(theta: dict[str, Tensor], w: Tensor, maps: list[Tensor]) -> Tensor:
             return functional_call(self.generator.synthesis, theta, (w[None],), {"noise": [m[None] for m in maps]})[0]
 
-        return (vmap(one)(theta, w, maps) + 1) / 2
+        few = 8 if w.device.type == "cpu" else None  # copies at once: of more, a CPU's caches hold too little
+        return (vmap(one, chunk_size=few)(theta, w, maps) + 1) / 2
 
     def theta(self, n: int) -> dict[str, Tensor]:
         """Copies of the synthesis network's parameters for n images: name → (n, ...)."""
