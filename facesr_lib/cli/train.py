@@ -39,8 +39,8 @@ class ConfigParser(argparse.ArgumentParser):
 
 
 def _attributes(config: type) -> dict[str, str]:
-    """What the docstring says of each field, its bases' too."""
-    sections = [(inspect.getdoc(one) or "").partition("Attributes\n----------\n")[2] for one in config.__mro__]
+    """What the docstring says of each field, or a base's."""
+    sections = [(inspect.getdoc(one) or "").partition("Attributes\n----------\n")[2] for one in config.__mro__[::-1]]
     entries = [entry.partition("\n") for section in sections for entry in re.split(r"\n(?=\S)", section)]
     return {
         name: " ".join(text.split()) for head, _, text in entries for name in re.findall(r"\w+", head.split(":")[0])

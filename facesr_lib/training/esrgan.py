@@ -48,7 +48,7 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Shared(Checked):
-    """What a choice is in either stage. The paper's are in brackets, here and below.
+    """What a choice is in either stage. The paper's are in brackets, here and below; its batches are of 16 patches.
 
     Attributes
     ----------
@@ -56,22 +56,17 @@ class Shared(Checked):
         Side of the patches that it sees, a multiple of 32 (128).
     turns : bool
         Whether patches are turned and upside down, too, and not only mirrored (true); faces are not.
-    batch : int
-        Patches per step (16).
     iterations : int
         How many the learning rate's schedule is made for (500,000).
     ema : float
         Share of G's moving average that stays in a step, once it has seen enough (`adversarial.follow`); 0: no average.
         The paper says nothing, ESRGAN's code 0.999 from the first step on.
-    seed : int
     """
 
     patch: int = within(128, at_least=32, multiple_of=32)
     turns: bool = within(True, among=(False, True))
-    batch: int = within(16, at_least=1)
     iterations: int = within(20_000, at_least=1)
     ema: float = within(0.999, at_least=0, at_most=0.999999)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ class Config(Checked):
     validate_every, held_out, patience : int
         Steps between two validations, codes held out for them, and validations without a gain before a plateau is
         declared; the third plateau ends the training.
-    seed : int
     """
 
     hidden: int = within(256, at_least=1)
@@ -47,7 +46,6 @@ class Config(Checked):
     validate_every: int = within(100, at_least=1)
     held_out: int = within(10_000, at_least=2)
     patience: int = within(8, at_least=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 class FlowTraining(loop.Training):

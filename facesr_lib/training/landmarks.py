@@ -38,8 +38,6 @@ class Config(Checked):
 
     Attributes
     ----------
-    batch : int
-        Faces per step.
     lr : float
         Adam's learning rate.
     rotation, scale, shift : float
@@ -47,16 +45,13 @@ class Config(Checked):
         this share of its side; mirrored with probability one half. The paper says nothing of the kind.
     sigma : float
         Width of the drawn heatmaps in pixels, where the teacher is a set of labels.
-    seed : int
     """
 
-    batch: int = within(16, at_least=1)
     lr: float = within(1e-4, at_least=0)
     rotation: float = within(20.0, at_least=0, at_most=180)
     scale: float = within(0.2, at_least=0, at_most=0.9)
     shift: float = within(0.08, at_least=0, at_most=0.5)
     sigma: float = within(2.0, above=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 class Distillation(loop.Training):

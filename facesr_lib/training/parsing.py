@@ -40,8 +40,6 @@ class Config(Checked):
     ----------
     size, bottleneck, width, max_width, depth : int
         Of the network, see `ParsingNetwork`.
-    batch : int
-        Faces per step.
     lr : float
         Adam's learning rate, with β = (0.9, 0.999).
     pixel : int
@@ -53,7 +51,6 @@ class Config(Checked):
         thirty times as many faces.
     ema_images : int
         Half-life in images of the moving average that is written; 0: the network itself.
-    seed : int
     """
 
     size: int = within(128, at_least=2)
@@ -68,7 +65,6 @@ class Config(Checked):
     scale: float = within(0.1, at_least=0, at_most=0.9)
     shift: float = within(0.05, at_least=0, at_most=0.5)
     ema_images: int = within(10_000, at_least=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
     def network(self) -> ParsingNetwork:
         """A new network of these sizes."""

@@ -66,8 +66,6 @@ class Config(Checked):
     iterations : int
         Of the whole training: a quarter of them for each of the first two steps, half for the last; each new step is
         faded in over an eighth. It ends after them, whatever the budget.
-    batch : int
-        Faces per iteration.
     lr : float
         Adam's learning rate, with β = (0, 0.99).
     progressive : bool
@@ -78,7 +76,6 @@ class Config(Checked):
         Turn, scale and shift each face at random, by as much as `UNALIGNED` says.
     ema_images : int
         Half-life in images of the moving average that is kept; 0: the network itself, as in the paper.
-    seed : int
     """
 
     width: float = within(1.0, at_least=1 / 64, at_most=8)
@@ -92,7 +89,6 @@ class Config(Checked):
     attention: float = within(1.0, at_least=0)
     unaligned: bool = within(False)
     ema_images: int = within(0, at_least=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
     def stage(self, iteration: int) -> tuple[int, float]:
         """Which step an iteration trains, and α, how far it is faded in."""

@@ -39,8 +39,6 @@ class Config(Checked):
     ----------
     resolution, z_dim, w_dim, mapping_layers, channel_base, channel_max
         The networks' sizes, as in `networks.stylegan2.Generator`.
-    batch : int
-        Images per step, over all processes.
     lr
         Adam's learning rate, with β = (0, 0.99); corrected for lazy regularisation.
     r1_gamma, r1_interval
@@ -55,7 +53,6 @@ class Config(Checked):
         Probability of each augmentation; negative: adaptive, so that D's mean sign on real images stays at ``target``.
     target : float
         Of the adaptive augmentation.
-    seed : int
     """
 
     resolution: int = within(64, among=(8, 16, 32, 64, 128, 256, 512, 1024))
@@ -75,7 +72,6 @@ class Config(Checked):
     ema_rampup: float = within(0.05, at_least=0)
     augment: float = within(1.0, at_most=1)
     target: float = within(0.6, at_least=-1, at_most=1)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
     def __post_init__(self) -> None:
         """Check every field, and that every resolution has channels."""

@@ -43,8 +43,6 @@ class Config(Checked):
         Of the network, as a share of the paper's.
     images : int
         How many the training sees in all; schedules refer to it.
-    batch : int
-        Faces per step.
     rate : float
         Learning rate, as a multiple of the paper's.
     rotation, scale, shift : float
@@ -52,18 +50,15 @@ class Config(Checked):
         this share of its side: "unaligned" faces. All are mirrored with probability one half.
     sigma : float
         Width of the drawn heatmaps, in pixels of 64².
-    seed : int
     """
 
     width: float = within(1.0, above=0)
     images: int = within(90_000, at_least=1)
-    batch: int = within(16, at_least=1)
     rate: float = within(1.0, at_least=0)
     rotation: float = within(0.0, at_least=0, at_most=180)
     scale: float = within(0.0, at_least=0, at_most=0.9)
     shift: float = within(0.0, at_least=0, at_most=0.5)
     sigma: float = within(2.0, above=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
 
 
 @dataclass
