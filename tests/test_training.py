@@ -137,6 +137,15 @@ def test_a_run_writes_its_log_and_samples(tmp_path):
     assert images.read(tmp_path / "samples-000000008.png").shape[0] == 3
 
 
+def test_the_log_of_a_run_that_is_resumed_goes_on_counting(tmp_path):
+    fit(training(), tmp_path, steps=25)
+    fit(training(), tmp_path, steps=1, resume=True)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == [20, 25, 26]
+    assert log["images"].tolist() == [80, 100, 104]
+    assert (np.diff(log["hours"]) > 0).all()
+
+
 @pytest.fixture
 def face_folder(tmp_path):
     (tmp_path / "faces").mkdir()

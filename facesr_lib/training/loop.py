@@ -47,8 +47,8 @@ class Training(ABC):
 
     Attributes
     ----------
-    images_seen : int
-        So far.
+    images_seen, hours : int, float
+        So far, in all calls of `fit`.
     share : int
         Images per step of this process.
     random : torch.Generator
@@ -65,7 +65,7 @@ class Training(ABC):
         if batch % processes.count:
             raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
         self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
-        self.images_seen, self._parts, self._seed = 0, parts, seed + processes.rank
+        self.images_seen, self.hours, self._parts, self._seed = 0, 0.0, parts, seed + processes.rank
         self.random = torch.Generator().manual_seed(self._seed)
         device = processes.device
         self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
@@ -96,7 +96,8 @@ class Training(ABC):
         random = own.new_zeros(self.processes.count, len(own))
         random[self.processes.rank] = own
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        return state | {"images_seen": self.images_seen, "random": self.processes.sum(random).cpu()}
+        so_far = {"images_seen": self.images_seen, "hours": self.hours}
+        return state | so_far | {"random": self.processes.sum(random).cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called, exactly if there are as many processes, on the same kind of device."""
@@ -105,7 +106,7 @@ class Training(ABC):
                 for theirs, ours in zip(state[name]["param_groups"], part.param_groups, strict=True):
                     theirs |= {key: ours[key] for key in ("capturable",) if key in ours}
             part.load_state_dict(state[name])
-        self.images_seen = state["images_seen"]
+        self.images_seen, self.hours = state["images_seen"], state.get("hours", 0.0)
         sizes = [len(each.get_state()) for each in self._generators()]
         if state["random"].shape == (self.processes.count, sum(sizes)):
             for each, kept in zip(self._generators(), state["random"][self.processes.rank].split(sizes), strict=True):
@@ -183,7 +184,7 @@ def fit(
 
     start = saved = time.monotonic()
     end = start + 3600 * (float("inf") if hours is None else hours)
-    done, over = 0, trainee.finished  # a run that is resumed may be at its end
+    before, done, over = trainee.hours, 0, trainee.finished  # a run that is resumed may be at its end
     with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
         while not over:
             losses = trainee.step()
@@ -196,12 +197,13 @@ def fit(
             if not due and done % 20:  # reading numbers makes a GPU wait, so not on every step
                 continue
             values = {name: float(processes.mean(value)) for name, value in losses.items()}
+            trainee.hours = before + (now - start) / 3600
             state = trainee.state_dict() if due else {}
             _require_numbers(values | state, trainee.images_seen, folder)
             bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
             if leader:
                 with _a_full_disk_told(folder):
-                    _log(folder / "log.csv", done, trainee.images_seen, (now - start) / 3600, **values)
+                    _log(folder / "log.csv", trainee, values)
                     if due:
                         write_checkpoint(folder / CHECKPOINT, trainee.config, state)
                         trainee.snapshot(folder)
@@ -286,12 +288,13 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or isfinite(value)
 
 
-def _log(path: Path, step: int, images: int, hours: float, **values: float) -> None:
-    fresh = not path.exists()
+def _log(path: Path, trainee: Training, values: dict[str, float]) -> None:
+    step, fresh = trainee.images_seen // trainee.batch, not path.exists()
     with path.open("a") as file:
         if fresh:
             print("step", "images", "hours", *values, sep=",", file=file)
-        print(step, images, *(f"{value:.6g}" for value in (hours, *values.values())), sep=",", file=file)
+        numbers = (f"{value:.6g}" for value in (trainee.hours, *values.values()))
+        print(step, trainee.images_seen, *numbers, sep=",", file=file)
 
 
 @contextmanager
