@@ -61,7 +61,6 @@ class FlowTraining(loop.Training):
         parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
         described = asdict(config) | {"w_dim": prior.w_dim, "bounds": self.flow.weights()["bounds"].tolist()}
         super().__init__(described, Processes(str(prior.device)), config.batch, config.seed + 1, **parts)
-        self._draws = torch.Generator(prior.device).manual_seed(config.seed + 1)  # where the codes are made
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
         self.best.load_state_dict(self.flow.state_dict())
@@ -101,24 +100,16 @@ class FlowTraining(loop.Training):
 
     @torch.no_grad()
     def _codes(self, n: int) -> Tensor:
-        z = torch.randn(n, self._mapping.z_dim, generator=self._draws, device=self._draws.device)
-        return self._mapping(z)
+        return self._mapping(self.normal(n, self._mapping.z_dim))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        counts = [self._waited, self._plateaus]
-        more = {"counts": counts, "validation": self._validation, "draws": self._draws.get_state()}
-        return super().state_dict() | more
+        return super().state_dict() | {"counts": [self._waited, self._plateaus], "validation": self._validation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called."""
         super().load_state_dict(state)
-        self._waited, self._plateaus = state["counts"]
-        self._validation = state["validation"]
-        if len(state["draws"]) == len(self._draws.get_state()):
-            self._draws.set_state(state["draws"].clone())  # torch crashes on a view
-        else:  # another kind of device: go on with numbers that it has not drawn
-            self._draws.manual_seed(self._c.seed + 1 + 7919 * self.images_seen)
+        (self._waited, self._plateaus), self._validation = state["counts"], state["validation"]
 
 
 def train(prior: FacePrior, folder: str | Path, config: Config, **budget: Any) -> loop.Report:

@@ -43,7 +43,7 @@ class Training(ABC):
     seed : int
         Every process draws numbers of its own.
     **parts
-        Networks, optimisers and schedules whose state is kept, by the names that it has in checkpoints.
+        Networks, optimisers and tensors whose state is kept, by the names that it has in checkpoints.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Training(ABC):
         own = torch.cat([each.get_state() for each in self._generators()])
         random = own.new_zeros(self.processes.count, len(own))
         random[self.processes.rank] = own
-        state = {name: part.state_dict() for name, part in self._parts.items()}
+        state = {name: part if isinstance(part, Tensor) else part.state_dict() for name, part in self._parts.items()}
         so_far = {"images_seen": self.images_seen, "hours": self.hours}
         return state | so_far | {"random": self.processes.sum(random).cpu()}
 
@@ -105,7 +105,10 @@ class Training(ABC):
             if isinstance(part, Optimizer):  # whether a GPU replays its steps is not the checkpoint's to say
                 for theirs, ours in zip(state[name]["param_groups"], part.param_groups, strict=True):
                     theirs |= {key: ours[key] for key in ("capturable",) if key in ours}
-            part.load_state_dict(state[name])
+            if isinstance(part, Tensor):
+                part.copy_(state[name])
+            else:
+                part.load_state_dict(state[name])
         self.images_seen, self.hours = state["images_seen"], state.get("hours", 0.0)
         sizes = [len(each.get_state()) for each in self._generators()]
         if state["random"].shape == (self.processes.count, sum(sizes)):

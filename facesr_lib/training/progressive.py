@@ -157,7 +157,7 @@ class ProgressiveTraining(Adversarial):
         self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr, 0.99), adam(self.discriminator, c.lr, 0.99)
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
-        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
+        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")
         super().__init__(asdict(c), processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
         self._turns = {
             (turn, step, fading): Captured(partial(turn, step, fading), processes, self.noise)
@@ -253,15 +253,6 @@ class ProgressiveTraining(Adversarial):
             image = (self.average(x, step, alpha) + 1) / 2
             image = F.interpolate(image, (SIDE, SIDE), mode="nearest")
             self.moments[done // each - 1] = (image.clamp(0, 1) * 255).round().byte()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, and the moments so far."""
-        return super().state_dict() | {"moments": self.moments}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
-        super().load_state_dict(state)
-        self.moments.copy_(state["moments"])
 
     def network(self) -> ProgressiveGenerator:
         """The moving average, with batch statistics of its own."""

@@ -122,8 +122,9 @@ class PriorTraining(Adversarial):
         self.d_optimizer = lazy_adam(discriminator, c.lr, 0.99, c.r1_interval)
         self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=device)
         self.augment_p.fill_(max(c.augment, 0.0))
-        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
-        super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **{name: getattr(self, name) for name in parts})
+        learning, measured = ("generator", "discriminator", "average"), ("path_mean", "sign", "augment_p")
+        parts = {name: getattr(self, name) for name in (*learning, "g_optimizer", "d_optimizer", *measured)}
+        super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **parts)
         self._turns = {
             (turn, penalise): Captured(partial(turn, penalise), processes, self.noise)
             for turn in (self._turn_of_d, self._turn_of_g)
@@ -217,17 +218,6 @@ class PriorTraining(Adversarial):
         mirrored = torch.rand(self.share, generator=self.random) < 0.5
         batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
         return batch.to(self.processes.device, non_blocking=True).float() / 127.5 - 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
-        return super().state_dict() | {"path_mean": self.path_mean, "sign": self.sign, "augment_p": self.augment_p}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
-        super().load_state_dict(state)
-        self.path_mean.copy_(state["path_mean"])
-        self.sign.copy_(state["sign"])
-        self.augment_p.fill_(state["augment_p"])
 
     def prior(self) -> FacePrior:
         """The moving average as a `FacePrior`."""
