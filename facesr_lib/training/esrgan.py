@@ -35,9 +35,10 @@ from facesr_lib.losses import (
 )
 from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
-from facesr_lib.training.adversarial import Adversarial, follow
+from facesr_lib.training.adversarial import follow
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
+from facesr_lib.training.loop import Training
 from facesr_lib.training.patches import Patches
 from facesr_lib.training.processes import Processes
 
@@ -128,7 +129,7 @@ class Config(Shared):
     lr: float = within(1e-4, at_least=0)
 
 
-class SuperResolution(Adversarial):
+class SuperResolution(Training):
     """What both stages share: pairs of patches, G with its moving average, a learning rate that halves.
 
     ``pictures`` are uint8, (H, W, 3) each, none smaller than a patch (`patches.read_pictures`).

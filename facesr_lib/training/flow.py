@@ -74,11 +74,10 @@ class FlowTraining(loop.Training):
 
     def step(self) -> dict[str, Tensor]:
         """One step on fresh codes; now and then a validation."""
-        self.optimizer.zero_grad()
-        loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
-        self.optimizer.step()
+        with self.turn(self.optimizer):
+            loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
         self.images_seen += self.batch
         if self.images_seen == self.batch or self.images_seen % (self.batch * self._c.validate_every) == 0:
             self._validate()

@@ -101,10 +101,9 @@ class Distillation(loop.Training):
             hint = self._teacher(image, points)
         with torch.autocast(self.processes.device.type, torch.bfloat16):
             heatmaps = self.network(image.to(memory_format=torch.channels_last)).float()
-        loss = (heatmaps - hint).square().mean()
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
+        with self.turn(self._optimizer):
+            loss = (heatmaps - hint).square().mean()
+            loss.backward()
         self.images_seen += self.batch
         return {"hint": loss.detach()}
 

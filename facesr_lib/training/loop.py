@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
@@ -78,6 +79,21 @@ class Training(ABC):
     @abstractmethod
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step, count its images, and return scalars for the log."""
+
+    @contextmanager
+    def turn(self, optimizer: Optimizer, *, frozen: nn.Module | None = None) -> Iterator[None]:
+        """A step of ``optimizer`` along the block's gradients, averaged over the processes; the frozen gets none."""
+        optimizer.zero_grad()
+        if frozen is not None:
+            frozen.requires_grad_(False)
+        yield
+        if frozen is not None:
+            frozen.requires_grad_(True)
+        if self.processes.count > 1:
+            learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+            vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
+        optimizer.step()
 
     def snapshot(self, folder: Path) -> None:  # noqa: B027 - not every training has something to show
         """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""

@@ -150,9 +150,8 @@ class ParsingTraining(loop.Training):
             logits, image = self.live(poor.to(memory_format=torch.channels_last))
         parsing = parsing_loss(logits.float(), labels).mean()
         pixel = pixel_loss(image.float(), target, self._c.pixel or 1).mean()
-        self._optimizer.zero_grad()
-        (parsing + pixel if self._c.pixel else parsing).backward()
-        self._optimizer.step()
+        with self.turn(self._optimizer):
+            (parsing + pixel if self._c.pixel else parsing).backward()
         self.images_seen += self.batch
         follow(self.average, self.live, self.batch, self._c.ema_images, self.images_seen)
         return {"parsing": parsing.detach(), "pixel": pixel.detach()}

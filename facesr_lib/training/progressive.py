@@ -31,7 +31,7 @@ from facesr_lib.losses.features import Maps
 from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import Adversarial, adam, follow, with_own_statistics
+from facesr_lib.training.adversarial import adam, follow, with_own_statistics
 from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -103,7 +103,7 @@ class Config(Checked):
         return {name: weight * getattr(self, name, 1.0) for name, weight in WEIGHTS[step].items()}
 
 
-class ProgressiveTraining(Adversarial):
+class ProgressiveTraining(loop.Training):
     """A super-resolution network and its critic in training.
 
     A ``ValueError`` says that the faces are of another size, or a network is missing that a loss needs.

@@ -22,7 +22,7 @@ from facesr_lib import data, images
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import Adversarial, follow, lazy_adam
+from facesr_lib.training.adversarial import follow, lazy_adam
 from facesr_lib.training.augment import augment
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -88,7 +88,7 @@ class Config(Checked):
         )
 
 
-class PriorTraining(Adversarial):
+class PriorTraining(loop.Training):
     """StyleGAN2 in training: one turn of D, one of G, the moving average.
 
     A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, or that the
@@ -144,9 +144,9 @@ class PriorTraining(Adversarial):
 
     def step(self) -> dict[str, Tensor]:
         """One turn of D and one of G."""
-        c = self._c
-        losses = dict(self._turns[self._turn_of_d, self.due(c.r1_interval)](self.real()))
-        losses |= self._turns[self._turn_of_g, self.due(c.path_interval)]()
+        c, done = self._c, self.images_seen // self.batch
+        losses = dict(self._turns[self._turn_of_d, done % c.r1_interval == 0](self.real()))
+        losses |= self._turns[self._turn_of_g, done % c.path_interval == 0]()
         self.images_seen += c.batch
         follow(self.average, self.generator, c.batch, c.ema_images, self.images_seen, c.ema_rampup)
         if c.augment < 0:

@@ -23,10 +23,10 @@ from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
-from facesr_lib.training.adversarial import Adversarial
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
+from facesr_lib.training.loop import Training
 from facesr_lib.training.priors import Priors
 from facesr_lib.training.processes import Processes
 
@@ -169,7 +169,7 @@ RECIPES = {
 }
 
 
-class SupervisedTraining(Adversarial):
+class SupervisedTraining(Training):
     """A network in training: a turn of its discriminator, if it has one, then its own.
 
     A ``ValueError`` says that there is no such network, the faces are of another size, the priors are missing or not
