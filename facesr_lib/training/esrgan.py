@@ -148,7 +148,7 @@ class SuperResolution(Training):
         **also: str,
     ):
         processes = Processes(device)
-        self._lr, self._bf16, self.iterations = config.lr, bf16, config.iterations
+        self._lr, self.iterations = config.lr, config.iterations
         self._halved_after = [share * config.iterations for share in self.halvings]
         self._rate = torch.tensor(config.lr, device=processes.device)
         self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, processes.device, config.turns)
@@ -163,7 +163,7 @@ class SuperResolution(Training):
         }
         parts = networks | {"average": self.average}
         optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
-        super().__init__(asdict(config) | also, processes, config.batch, config.seed, **parts, **optimizers)
+        super().__init__(asdict(config) | also, processes, config.batch, config.seed, bf16, **parts, **optimizers)
         self._learn = Captured(self.learn, processes, self.noise)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -174,11 +174,6 @@ class SuperResolution(Training):
         y = self._patches.draw(self.share, self.random)
         z = (self._small(y).clamp(0, 1) * 255).round() / 255
         return z.contiguous(memory_format=torch.channels_last), y
-
-    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
-        """A network's answer, in float32; convolutions in bfloat16 if that was asked for."""
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            return network(x).float()
 
     def step(self) -> dict[str, Tensor]:
         """Learn from one batch, at the learning rate that is due."""

@@ -58,7 +58,7 @@ class FlowTraining(loop.Training):
             self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
         self.best = deepcopy(self.flow)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
-        parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
         described = asdict(config) | {"w_dim": prior.w_dim, "bounds": self.flow.weights()["bounds"].tolist()}
         super().__init__(described, Processes(str(prior.device)), config.batch, config.seed + 1, **parts)
         self._held_out = self._codes(config.held_out)

@@ -92,15 +92,14 @@ class Distillation(loop.Training):
             self.network = DistilledFAN().to(processes.device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
         parts = {"network": self.network, "optimizer": self._optimizer}
-        super().__init__(asdict(config), processes, config.batch, config.seed, **parts)
+        super().__init__(asdict(config), processes, config.batch, config.seed, bf16=True, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
         image, points = self.faces()
         with torch.no_grad():
             hint = self._teacher(image, points)
-        with torch.autocast(self.processes.device.type, torch.bfloat16):
-            heatmaps = self.network(image.to(memory_format=torch.channels_last)).float()
+        heatmaps = self.forward(self.network, image.to(memory_format=torch.channels_last))
         with self.turn(self._optimizer):
             loss = (heatmaps - hint).square().mean()
             loss.backward()

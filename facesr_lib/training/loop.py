@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -43,6 +43,8 @@ class Training(ABC):
         Images per step, over all processes.
     seed : int
         Every process draws numbers of its own.
+    bf16 : bool
+        Whether networks compute in bfloat16 (`forward`).
     **parts
         Networks, optimisers and tensors whose state is kept, by the names that it has in checkpoints.
 
@@ -62,11 +64,14 @@ class Training(ABC):
 
     iterations: int | None = None
 
-    def __init__(self, config: dict[str, Any], processes: Processes, batch: int, seed: int, **parts: Any):
+    def __init__(
+        self, config: dict[str, Any], processes: Processes, batch: int, seed: int, bf16: bool = False, **parts: Any
+    ):
         if batch % processes.count:
             raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
         self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
-        self.images_seen, self.hours, self._parts, self._seed = 0, 0.0, parts, seed + processes.rank
+        self.images_seen, self.hours = 0, 0.0
+        self._parts, self._seed, self._bf16 = parts, seed + processes.rank, bf16
         self.random = torch.Generator().manual_seed(self._seed)
         device = processes.device
         self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
@@ -79,6 +84,12 @@ class Training(ABC):
     @abstractmethod
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step, count its images, and return scalars for the log."""
+
+    def forward(self, network: Callable[..., Any], *inputs: Any) -> Any:
+        """A network's answer, a tensor or several, in float32 whatever it computed in."""
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            answer = network(*inputs)
+        return answer.float() if isinstance(answer, Tensor) else tuple(part.float() for part in answer)
 
     @contextmanager
     def turn(self, optimizer: Optimizer, *, frozen: nn.Module | None = None) -> Iterator[None]:

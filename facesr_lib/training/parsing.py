@@ -130,7 +130,7 @@ class ParsingTraining(loop.Training):
         if masks.shape != pixels.shape[:3]:
             raise ValueError(f"{len(pixels)} faces need labels {pixels.shape[:3]}; got {masks.shape}.")
         check_classes(masks, "the labels")
-        self._c, self._camera, self._bf16 = config, camera or CameraPipeline(), bf16
+        self._c, self._camera = config, camera or CameraPipeline()
         self._masks = torch.tensor(np.asarray(masks), device=processes.device)
         self._mirrored = MIRRORED.to(processes.device)
         with torch.random.fork_rng():
@@ -140,16 +140,15 @@ class ParsingTraining(loop.Training):
         self._optimizer = torch.optim.Adam(self.live.parameters(), lr=config.lr, betas=(0.9, 0.999))
         parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
         described = asdict(config) | {"camera": asdict(replace(self._camera, seed=0))}
-        super().__init__(described, processes, config.batch, config.seed, **parts)
+        super().__init__(described, processes, config.batch, config.seed, bf16, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on eq. 11, L_parse(Î_P, I_P) + L_pix(Î_H, I_H)."""
         faces, labels = self.faces()
         poor, target = self.poor(faces)
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            logits, image = self.live(poor.to(memory_format=torch.channels_last))
-        parsing = parsing_loss(logits.float(), labels).mean()
-        pixel = pixel_loss(image.float(), target, self._c.pixel or 1).mean()
+        logits, image = self.forward(self.live, poor.to(memory_format=torch.channels_last))
+        parsing = parsing_loss(logits, labels).mean()
+        pixel = pixel_loss(image, target, self._c.pixel or 1).mean()
         with self.turn(self._optimizer):
             (parsing + pixel if self._c.pixel else parsing).backward()
         self.images_seen += self.batch

@@ -148,7 +148,7 @@ class ProgressiveTraining(loop.Training):
             torch.manual_seed(c.seed)
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
         place: Any = {"device": processes.device, "memory_format": torch.channels_last}
-        self._c, self._about, self._bf16, self.iterations = c, about or {}, bf16, c.iterations
+        self._c, self._about, self.iterations = c, about or {}, c.iterations
         self._faces = torch.from_numpy(np.array(pixels)).to(processes.device).permute(0, 3, 1, 2)
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
@@ -158,7 +158,7 @@ class ProgressiveTraining(loop.Training):
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")
-        super().__init__(asdict(c), processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
+        super().__init__(asdict(c), processes, c.batch, c.seed, bf16, **{name: getattr(self, name) for name in parts})
         self._turns = {
             (turn, step, fading): Captured(partial(turn, step, fading), processes, self.noise)
             for turn in (self._turn_of_g, self._turn_of_d)
@@ -189,19 +189,18 @@ class ProgressiveTraining(loop.Training):
 
     def restore(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """G's gradients: eq. 6, the weighted sum of all losses at this step."""
-        image = self._generate(x, step, alpha)
+        image = self.forward(self.generator, x, step, alpha)
         losses = {
             "pixel": (image - y).abs().mean((1, 2, 3)),  # as released; eq. 2 squares it
-            "adversarial": -self._critic(image, step, alpha),
+            "adversarial": -self.forward(self.discriminator, image, step, alpha),
         }
         weights = self._c.weights(step)
         if self._features is not None and weights["feature"]:
-            with self._precision():
-                losses["feature"] = feature_loss(self._features, (image + 1) / 2, (y + 1) / 2)
+            losses["feature"] = self.forward(feature_loss, self._features, (image + 1) / 2, (y + 1) / 2)
         if self._fan is not None and (weights["attention"] or weights["heatmap"]):
-            ours = self._heatmaps(image)
+            ours = self.forward(self._fan.heatmaps, (image + 1) / 2)  # (N, P, 64, 64)
             with torch.no_grad():
-                target = self._heatmaps(y)
+                target = self.forward(self._fan.heatmaps, (y + 1) / 2)
             losses["heatmap"] = heatmap_loss(ours, target)
             losses["attention"] = attention_loss(F.interpolate(target, image.shape[2:], mode="bilinear"), image, y)
         torch.stack([weights[name] * loss.mean() for name, loss in losses.items()]).sum().backward()
@@ -211,10 +210,14 @@ class ProgressiveTraining(loop.Training):
     def judge(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """D's gradients: eq. 4, on faces restored anew."""
         with torch.no_grad():
-            image = self._generate(x, step, alpha)
+            image = self.forward(self.generator, x, step, alpha)
         epsilon = torch.rand(len(y), generator=self.noise, device=y.device)
-        loss = wasserstein_critic_loss(self._critic(y, step, alpha), self._critic(image, step, alpha)).mean()
-        penalty = gradient_penalty(lambda between: self._critic(between, step, alpha), y, image, epsilon).mean()
+
+        def critic(faces: Tensor) -> Tensor:
+            return self.forward(self.discriminator, faces, step, alpha)
+
+        loss = wasserstein_critic_loss(critic(y), critic(image)).mean()
+        penalty = gradient_penalty(critic, y, image, epsilon).mean()
         (loss + penalty).backward()
         return {"D": loss.detach(), "penalty": penalty.detach()}
 
@@ -226,23 +229,6 @@ class ProgressiveTraining(loop.Training):
             return moved(faces, self.random, **UNALIGNED)
         mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
         return torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
-
-    def _precision(self) -> Any:
-        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16)
-
-    def _generate(self, x: Tensor, step: int, alpha: float | Tensor) -> Tensor:
-        with self._precision():
-            return self.generator(x, step, alpha).float()
-
-    def _critic(self, image: Tensor, step: int, alpha: float | Tensor) -> Tensor:
-        with self._precision():
-            return self.discriminator(image, step, alpha).float()
-
-    def _heatmaps(self, image: Tensor) -> Tensor:
-        """(N, 3, S, S) in [−1, 1] → (N, P, 64, 64), of faces as large as those that the network knows."""
-        assert self._fan is not None
-        with self._precision():
-            return self._fan.heatmaps((image + 1) / 2).float()
 
     @torch.no_grad()
     def _record(self, step: int, alpha: float) -> None:

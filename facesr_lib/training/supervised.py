@@ -23,7 +23,7 @@ from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
-from facesr_lib.training.capture import Captured
+from facesr_lib.training.capture import Captured, Losses
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
 from facesr_lib.training.loop import Training
@@ -71,20 +71,19 @@ class Batch:
     known: Tensor
 
 
-Losses = dict[str, Tensor]
-Run = Callable[[Tensor], tuple[Tensor, ...]]
-"""A network's answers, in float32."""
+Run = Callable[[Tensor], Any]
+"""A network's answer, a tensor or several, in float32."""
 
 
 def _vdsr(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Kim, Lee & Lee 2016: the squared error of the luminance, Σ (y − ŷ)²."""
-    (y,) = run(images.luma(networks.upsample(faces.small)))
+    y = run(images.luma(networks.upsample(faces.small)))
     return {"pixel": (images.luma(faces.true) - y).square().sum()}, y
 
 
 def _urdgn(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Yu & Porikli 2016: the mean squared error."""
-    (made,) = run(2 * faces.small - 1)
+    made = run(2 * faces.small - 1)
     return {"pixel": F.mse_loss(made, 2 * faces.true - 1)}, made
 
 
@@ -209,7 +208,7 @@ class SupervisedTraining(Training):
         self._recipe = RECIPES[messages.choose(name, RECIPES, "supervised network")]
         processes = Processes(device)
         self._faces, self._count = Faces(pixels, SIDE, processes.device), len(pixels)
-        self._c, self._name, self._bf16 = config, name, bf16
+        self._c, self._name = config, name
         self.iterations = ceil(config.images / config.batch)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
@@ -234,12 +233,11 @@ class SupervisedTraining(Training):
         self._optimizers = {
             kind: self._recipe.optimizer(part.parameters(), self._recipe.lr) for kind, part in parts.items()
         }
-        self._replays = self._recipe.replayed and processes.device.type == "cuda"
         for group in self._groups():
-            group["capturable"] = self._replays
+            group["capturable"] = self._recipe.replayed and processes.device.type == "cuda"
         optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
         chosen = {"network": name, "seen_by": self.seen_by, **asdict(config)}
-        super().__init__(chosen, processes, config.batch, config.seed, **parts, **optimizers)
+        super().__init__(chosen, processes, config.batch, config.seed, bf16, **parts, **optimizers)
         self._learn = Captured(self.learn, processes, self.noise) if self._recipe.replayed else self._drawing
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -275,8 +273,8 @@ class SupervisedTraining(Training):
                     losses["perceptual"] = recipe.perceptual * self._unlike((made + 1) / 2, faces.true)
                 total = torch.stack([*losses.values()]).sum()
                 if self.discriminator is not None:
-                    (logits,) = self._run(self.discriminator, made)
-                    total = total + recipe.adversarial * F.softplus(-logits).mean()  # −log D(G(x))
+                    judgement = F.softplus(-self._run(self.discriminator, made)).mean()  # −log D(G(x))
+                    total = total + recipe.adversarial * judgement
                 total.backward()
                 if recipe.clip < inf:
                     clip_grad_norm_(self.network.parameters(), recipe.clip)
@@ -284,15 +282,13 @@ class SupervisedTraining(Training):
 
     def _unlike(self, made: Tensor, true: Tensor) -> Tensor:
         """Mean squared difference of what an ImageNet network sees."""
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            with torch.no_grad():
-                target = self._maps(true)[-1]
-            seen = self._maps(made)[-1]
-        return F.mse_loss(seen.float(), target.float())
+        with torch.no_grad():
+            target = self.forward(self._maps, true)[-1]
+        return F.mse_loss(self.forward(self._maps, made)[-1], target)
 
     def _discriminate(self, discriminator: nn.Module, true: Tensor, made: Tensor) -> tuple[Losses, bool]:
         """D's turn on −log D(y) − log(1 − D(G(x))), and whether the network is to learn on this batch."""
-        (real,), (fake,) = self._run(discriminator, true), self._run(discriminator, made)
+        real, fake = self._run(discriminator, true), self._run(discriminator, made)
         losses = F.softplus(-real).mean(), F.softplus(fake).mean()
         judges = learns = True
         if self._recipe.balanced:
@@ -304,10 +300,8 @@ class SupervisedTraining(Training):
                 torch.stack(losses).sum().backward()
         return dict(zip(("D real", "D fake"), losses, strict=True)), learns
 
-    def _run(self, network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            out = network(x.contiguous(memory_format=torch.channels_last))
-        return tuple(part.float() for part in (out if isinstance(out, tuple) else (out,)))
+    def _run(self, network: nn.Module, x: Tensor) -> Any:
+        return self.forward(network, x.contiguous(memory_format=torch.channels_last))
 
     def faces(self) -> Batch:
         """Draw a batch."""
