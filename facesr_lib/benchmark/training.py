@@ -152,10 +152,7 @@ def _patches(config: esrgan.Start, processes: Processes, precision: torch.dtype,
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (321, 481, 3), dtype=np.uint8) for _ in range(20)]
     trainee = esrgan.Pretraining(pictures, config, str(processes.device), precision == torch.bfloat16)
-    with Operations() as counted:
-        trainee.step()
-    step, loading = clock.medians([trainee.step, trainee.pairs], processes.device, repeat)
-    return step, counted.total, loading
+    return _steps(trainee, trainee.pairs, {0: 1.0}, repeat)
 
 
 class Operations(TorchDispatchMode):
