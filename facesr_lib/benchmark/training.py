@@ -131,6 +131,8 @@ def _steps(trainee: Training, load: Callable[[], Any], shares: Mapping[int, floa
 
         with Operations() as counted:
             once()  # warms up, too
+        for _ in range(3 if device.type == "cuda" else 0):  # and then a GPU replays it (`training.capture`)
+            once()
         operations += counted.total * share
         step += median(clock.seconds(once, device) for _ in range(repeat)) * share
     return step, operations, median(clock.seconds(load, device) for _ in range(20))
