@@ -159,9 +159,8 @@ class ProgressiveTraining(loop.Training):
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")
         super().__init__(asdict(c), processes, c.batch, c.seed, bf16, **{name: getattr(self, name) for name in parts})
-        self._turns = {
-            (turn, step, fading): Captured(partial(turn, step, fading), processes, self.noise)
-            for turn in (self._turn_of_g, self._turn_of_d)
+        self._learn = {
+            (step, fading): Captured(partial(self.learn, step, fading), processes, self.noise)
             for step in (1, 2, 3)
             for fading in (False, True)
         }
@@ -171,21 +170,19 @@ class ProgressiveTraining(loop.Training):
         c = self._c
         step, alpha = c.stage(min(self.images_seen // self.batch, c.iterations - 1))
         x, y = pair(self.faces(), step)
-        inputs = x, y, x.new_full((), alpha)
-        losses = dict(self._turns[self._turn_of_g, step, alpha < 1](*inputs))
-        losses |= self._turns[self._turn_of_d, step, alpha < 1](*inputs)
+        losses = self._learn[step, alpha < 1](x, y, x.new_full((), alpha))
         self.images_seen += self.batch
         follow(self.average, self.generator, self.batch, c.ema_images, self.images_seen)
         self._record(step, alpha)
         return losses
 
-    def _turn_of_g(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+    def learn(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        """Both turns on one batch, as `pair` makes it."""
+        faded = alpha if fading else 1.0
         with self.turn(self.g_optimizer, frozen=self.discriminator):
-            return self.restore(x, y, step, alpha if fading else 1.0)
-
-    def _turn_of_d(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+            losses = self.restore(x, y, step, faded)
         with self.turn(self.d_optimizer):
-            return self.judge(x, y, step, alpha if fading else 1.0)
+            return losses | self.judge(x, y, step, faded)
 
     def restore(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """G's gradients: eq. 6, the weighted sum of all losses at this step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,9 @@ class PriorTraining(loop.Training):
         learning, measured = ("generator", "discriminator", "average"), ("path_mean", "sign", "augment_p")
         parts = {name: getattr(self, name) for name in (*learning, "g_optimizer", "d_optimizer", *measured)}
         super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **parts)
-        self._turns = {
-            (turn, penalise): Captured(partial(turn, penalise), processes, self.noise)
-            for turn in (self._turn_of_d, self._turn_of_g)
-            for penalise in (False, True)
+        self._learn = {
+            (d, g): Captured(partial(self.learn, d, g), processes, self.noise)
+            for d, g in product((False, True), repeat=2)
         }
 
     def start_from(self, prior: FacePrior) -> None:
@@ -145,8 +145,7 @@ class PriorTraining(loop.Training):
     def step(self) -> dict[str, Tensor]:
         """One turn of D and one of G."""
         c, done = self._c, self.images_seen // self.batch
-        losses = dict(self._turns[self._turn_of_d, done % c.r1_interval == 0](self.real()))
-        losses |= self._turns[self._turn_of_g, done % c.path_interval == 0]()
+        losses = self._learn[done % c.r1_interval == 0, done % c.path_interval == 0](self.real())
         self.images_seen += c.batch
         follow(self.average, self.generator, c.batch, c.ema_images, self.images_seen, c.ema_rampup)
         if c.augment < 0:
@@ -155,13 +154,12 @@ class PriorTraining(loop.Training):
             self.augment_p.add_(step).clamp_(0, 1)
         return losses
 
-    def _turn_of_d(self, penalise: bool, real: Tensor) -> dict[str, Tensor]:
+    def learn(self, penalise_d: bool, penalise_g: bool, real: Tensor) -> dict[str, Tensor]:
+        """Both turns on one batch, (n, 3, R, R)."""
         with self.turn(self.d_optimizer):
-            return self.discriminate(real, penalise)
-
-    def _turn_of_g(self, penalise: bool) -> dict[str, Tensor]:
+            losses = self.discriminate(real, penalise_d)
         with self.turn(self.g_optimizer, frozen=self.discriminator):
-            return self.generate(penalise)
+            return losses | self.generate(penalise_g)
 
     def discriminate(self, real: Tensor, penalise: bool) -> dict[str, Tensor]:
         """D's gradients: real (n, 3, R, R) from drawn, by the logistic loss, and the penalty R1."""
