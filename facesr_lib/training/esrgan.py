@@ -49,84 +49,56 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Shared(Checked):
-    """What a choice is in either stage. The paper's are in brackets, here and below; its batches are of 16 patches.
-
-    Attributes
-    ----------
-    patch : int
-        Side of the patches that it sees, a multiple of 32 (128).
-    turns : bool
-        Whether patches are turned and upside down, too, and not only mirrored (true); faces are not.
-    iterations : int
-        How many the learning rate's schedule is made for (500,000).
-    ema : float
-        Share of G's moving average that stays in a step, once it has seen enough (`adversarial.follow`); 0: no average.
-        The paper says nothing, ESRGAN's code 0.999 from the first step on.
-    """
+    """What a choice is in either stage. The paper's are in brackets, here and below; its batches are of 16 patches."""
 
     patch: int = within(128, at_least=32, multiple_of=32)
+    """Side of the patches that it sees, a multiple of 32 (128)."""
     turns: bool = within(True, among=(False, True))
+    """Whether patches are turned and upside down, too, and not only mirrored (true); faces are not."""
     iterations: int = within(20_000, at_least=1)
+    """How many the learning rate's schedule is made for (500,000)."""
     ema: float = within(0.999, at_least=0, at_most=0.999999)
+    """Share of G's moving average that stays in a step, once it has seen enough (`adversarial.follow`); 0: no average.
+    The paper says nothing, ESRGAN's code 0.999 from the first step on."""
 
 
 @dataclass(frozen=True)
 class Start(Shared):
-    """Every choice of the first stage; networks that a CPU trains in hours.
-
-    Attributes
-    ----------
-    blocks, channels, growth : int
-        G's size, as in `networks.rrdb.RRDBNet` (23, 64, 32).
-    encoder_width : int
-        L's, as in `networks.rrdb.CompanionEncoder`; 64 takes VGG16's weights where they are (64).
-    lr : float
-        Adam's learning rate, halved after two and after four fifths of the iterations (2e-4).
-    """
+    """Every choice of the first stage; networks that a CPU trains in hours."""
 
     blocks: int = within(3, at_least=1)
     channels: int = within(32, at_least=1)
     growth: int = within(16, at_least=1)
+    """G's size, as in `networks.rrdb.RRDBNet` (23, 64, 32)."""
     encoder_width: int = within(16, at_least=1)
+    """L's, as in `networks.rrdb.CompanionEncoder`; 64 takes VGG16's weights where they are (64)."""
     lr: float = within(2e-4, at_least=0)
+    """Adam's learning rate, halved after two and after four fifths of the iterations (2e-4)."""
 
 
 @dataclass(frozen=True)
 class Config(Shared):
-    """Every choice of the second stage; weights are the paper's.
-
-    Attributes
-    ----------
-    latent : bool
-        Whether L takes part: LSR and CLSR.
-    contextual : bool
-        Whether the contextual loss stands in the perceptual one's place: CESR and CLSR.
-    content : float
-        Weight of the perceptual or the contextual loss.
-    lambda_ra : float
-        λ, of the relativistic average loss.
-    eta : float
-        η, of the absolute difference.
-    mu : float
-        μ, of the latent distance, which G enlarges and L makes smaller.
-    anchor : float
-        A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss.
-    discriminator_width : int
-        D's, as in `networks.rrdb.PatchDiscriminator` (64).
-    lr : float
-        Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4).
-    """
+    """Every choice of the second stage; weights are the paper's."""
 
     latent: bool = within(False, among=(False, True))
+    """Whether L takes part: LSR and CLSR."""
     contextual: bool = within(False, among=(False, True))
+    """Whether the contextual loss stands in the perceptual one's place: CESR and CLSR."""
     content: float = within(1.0, at_least=0)
+    """Weight of the perceptual or the contextual loss."""
     lambda_ra: float = within(5e-3, at_least=0)
+    """λ, of the relativistic average loss."""
     eta: float = within(1e-2, at_least=0)
+    """η, of the absolute difference."""
     mu: float = within(1e-3, at_least=0)
+    """μ, of the latent distance, which G enlarges and L makes smaller."""
     anchor: float = within(0.0, at_least=0)
+    """A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss."""
     discriminator_width: int = within(16, at_least=1)
-    batch: int = within(16, at_least=2)  # its losses compare with averages
+    """D's, as in `networks.rrdb.PatchDiscriminator` (64)."""
     lr: float = within(1e-4, at_least=0)
+    """Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4)."""
+    batch: int = within(16, at_least=2)  # its losses compare with averages
 
 
 class SuperResolution(Training):

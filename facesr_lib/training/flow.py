@@ -23,29 +23,21 @@ from facesr_lib.training.processes import Processes
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more.
-
-    Attributes
-    ----------
-    hidden, blocks : int
-        The flow's size.
-    batch : int
-        Codes per step.
-    lr, decay : float
-        Adam's learning rate at first, and what it is multiplied by at every plateau.
-    validate_every, held_out, patience : int
-        Steps between two validations, codes held out for them, and validations without a gain before a plateau is
-        declared; the third plateau ends the training.
-    """
+    """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more."""
 
     hidden: int = within(256, at_least=1)
     blocks: int = within(5, at_least=1)
+    """The flow's size."""
     batch: int = within(512, at_least=1)
+    """Codes per step."""
     lr: float = within(1e-3, at_least=0)
     decay: float = within(0.3, above=0, at_most=1)
+    """Adam's learning rate at first, and what it is multiplied by at every plateau."""
     validate_every: int = within(100, at_least=1)
     held_out: int = within(10_000, at_least=2)
     patience: int = within(8, at_least=0)
+    """Steps between two validations, codes held out for them, and validations without a gain before a plateau is
+    declared; the third plateau ends the training."""
 
 
 class FlowTraining(loop.Training):

@@ -34,24 +34,17 @@ MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(68)])
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a distillation; the paper gives Adam's rate, the batch and 100,000 steps.
-
-    Attributes
-    ----------
-    lr : float
-        Adam's learning rate.
-    rotation, scale, shift : float
-        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
-        this share of its side; mirrored with probability one half. The paper says nothing of the kind.
-    sigma : float
-        Width of the drawn heatmaps in pixels, where the teacher is a set of labels.
-    """
+    """Every choice of a distillation; the paper gives Adam's rate, the batch and 100,000 steps."""
 
     lr: float = within(1e-4, at_least=0)
+    """Adam's learning rate."""
     rotation: float = within(20.0, at_least=0, at_most=180)
     scale: float = within(0.2, at_least=0, at_most=0.9)
     shift: float = within(0.08, at_least=0, at_most=0.5)
+    """Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to this
+    share of its side; mirrored with probability one half. The paper says nothing of the kind."""
     sigma: float = within(2.0, above=0)
+    """Width of the drawn heatmaps in pixels, where the teacher is a set of labels."""
 
 
 class Distillation(loop.Training):

@@ -35,22 +35,6 @@ class Config(Checked):
     """Every choice of a training; of the paper's are the loss, Adam's rate, and the bottleneck (32²) and its depth.
 
     The paper's network sees 512² in batches of 8 and has ``width=64, max_width=256``.
-
-    Attributes
-    ----------
-    size, bottleneck, width, max_width, depth : int
-        Of the network, see `ParsingNetwork`.
-    lr : float
-        Adam's learning rate, with β = (0.9, 0.999).
-    pixel : int
-        The pixel loss beside cross-entropy. 1: absolute differences, as in the official code; 2: squared ones, as in
-        the text; 0: none, the network learns from labels alone.
-    rotation, scale, shift : float
-        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
-        this share of its side; mirrored with probability one half. The official code does nothing of the kind, and has
-        thirty times as many faces.
-    ema_images : int
-        Half-life in images of the moving average that is written; 0: the network itself.
     """
 
     size: int = within(128, at_least=2)
@@ -58,13 +42,21 @@ class Config(Checked):
     width: int = within(32, at_least=1)
     max_width: int = within(96, at_least=1)
     depth: int = within(10, at_least=0)
-    batch: int = within(32, at_least=1)
+    """Of the network, see `ParsingNetwork`."""
     lr: float = within(2e-4, at_least=0)
+    """Adam's learning rate, with β = (0.9, 0.999)."""
     pixel: int = within(1, among=(0, 1, 2))
+    """The pixel loss beside cross-entropy. 1: absolute differences, as in the official code; 2: squared ones, as in the
+    text; 0: none, the network learns from labels alone."""
     rotation: float = within(10.0, at_least=0, at_most=180)
     scale: float = within(0.1, at_least=0, at_most=0.9)
     shift: float = within(0.05, at_least=0, at_most=0.5)
+    """Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to this
+    share of its side; mirrored with probability one half. The official code does nothing of the kind, and has thirty
+    times as many faces."""
     ema_images: int = within(10_000, at_least=0)
+    """Half-life in images of the moving average that is written; 0: the network itself."""
+    batch: int = within(32, at_least=1)
 
     def network(self) -> ParsingNetwork:
         """A new network of these sizes."""

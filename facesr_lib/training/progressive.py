@@ -57,38 +57,27 @@ RECORDED = 32
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a training; the defaults are the paper's.
-
-    Attributes
-    ----------
-    width : float
-        Factor on the networks' channels.
-    iterations : int
-        Of the whole training: a quarter of them for each of the first two steps, half for the last; each new step is
-        faded in over an eighth. It ends after them, whatever the budget.
-    lr : float
-        Adam's learning rate, with β = (0, 0.99).
-    progressive : bool
-        Grow in three steps; else all layers learn at 128² from the start, with the last step's losses.
-    adversarial, feature, heatmap, attention : float
-        Factors on these losses' weights; 0 leaves one out.
-    unaligned : bool
-        Turn, scale and shift each face at random, by as much as `UNALIGNED` says.
-    ema_images : int
-        Half-life in images of the moving average that is kept; 0: the network itself, as in the paper.
-    """
+    """Every choice of a training; the defaults are the paper's."""
 
     width: float = within(1.0, at_least=1 / 64, at_most=8)
+    """Factor on the networks' channels."""
     iterations: int = within(200_000, at_least=1)
-    batch: int = within(16, at_least=2)
+    """Of the whole training: a quarter of them for each of the first two steps, half for the last; each new step is
+    faded in over an eighth. It ends after them, whatever the budget."""
     lr: float = within(1e-3, at_least=0)
+    """Adam's learning rate, with β = (0, 0.99)."""
     progressive: bool = within(True)
+    """Grow in three steps; else all layers learn at 128² from the start, with the last step's losses."""
     adversarial: float = within(1.0, at_least=0)
     feature: float = within(1.0, at_least=0)
     heatmap: float = within(1.0, at_least=0)
     attention: float = within(1.0, at_least=0)
+    """Factors on these losses' weights; 0 leaves one out."""
     unaligned: bool = within(False)
+    """Turn, scale and shift each face at random, by as much as `UNALIGNED` says."""
     ema_images: int = within(0, at_least=0)
+    """Half-life in images of the moving average that is kept; 0: the network itself, as in the paper."""
+    batch: int = within(16, at_least=2)
 
     def stage(self, iteration: int) -> tuple[int, float]:
         """Which step an iteration trains, and α, how far it is faded in."""

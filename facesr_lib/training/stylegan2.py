@@ -34,27 +34,7 @@ PRIOR = "prior.safetensors"
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a training; the defaults made ``faces-64``.
-
-    Attributes
-    ----------
-    resolution, z_dim, w_dim, mapping_layers, channel_base, channel_max
-        The networks' sizes, as in `networks.stylegan2.Generator`.
-    lr
-        Adam's learning rate, with β = (0, 0.99); corrected for lazy regularisation.
-    r1_gamma, r1_interval
-        Weight of the discriminator's gradient penalty, and on which steps it is computed ("lazy").
-    path_weight, path_interval
-        Weight of the path-length penalty, and on which steps.
-    mixing : float
-        Probability that two codes share an image.
-    ema_images, ema_rampup
-        Half-life of the moving average in images: at most the first, and this share of those seen.
-    augment : float
-        Probability of each augmentation; negative: adaptive, so that D's mean sign on real images stays at ``target``.
-    target : float
-        Of the adaptive augmentation.
-    """
+    """Every choice of a training; the defaults made ``faces-64``."""
 
     resolution: int = within(64, among=(8, 16, 32, 64, 128, 256, 512, 1024))
     z_dim: int = within(128, at_least=1)
@@ -62,17 +42,26 @@ class Config(Checked):
     mapping_layers: int = within(8, at_least=1)
     channel_base: int = within(2048, at_least=1)
     channel_max: int = within(256, at_least=1)
-    batch: int = within(32, at_least=1)
+    """The networks' sizes, as in `networks.stylegan2.Generator`."""
     lr: float = within(2.5e-3, at_least=0)
+    """Adam's learning rate, with β = (0, 0.99); corrected for lazy regularisation."""
     r1_gamma: float = within(0.1, at_least=0)
     r1_interval: int = within(16, at_least=1)
+    """Weight of the discriminator's gradient penalty, and on which steps it is computed ("lazy")."""
     path_weight: float = within(2.0, at_least=0)
     path_interval: int = within(8, at_least=1)
+    """Weight of the path-length penalty, and on which steps."""
     mixing: float = within(0.9, at_least=0, at_most=1)
+    """Probability that two codes share an image."""
     ema_images: int = within(10_000, at_least=0)
     ema_rampup: float = within(0.05, at_least=0)
+    """Half-life of the moving average in images: at most the first, and this share of those seen."""
     augment: float = within(1.0, at_most=1)
+    """Probability of each augmentation; negative: adaptive, so that D's mean sign on real images stays at
+    ``target``."""
     target: float = within(0.6, at_least=-1, at_most=1)
+    """Of the adaptive augmentation."""
+    batch: int = within(32, at_least=1)
 
     def __post_init__(self) -> None:
         """Check every field, and that every resolution has channels."""

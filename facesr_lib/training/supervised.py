@@ -35,30 +35,21 @@ SIDE = 128  # of the pictures that the networks make
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice that is not the paper's; what is stands in `RECIPES`.
-
-    Attributes
-    ----------
-    width : float
-        Of the network, as a share of the paper's.
-    images : int
-        How many the training sees in all; schedules refer to it.
-    rate : float
-        Learning rate, as a multiple of the paper's.
-    rotation, scale, shift : float
-        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
-        this share of its side: "unaligned" faces. All are mirrored with probability one half.
-    sigma : float
-        Width of the drawn heatmaps, in pixels of 64².
-    """
+    """Every choice that is not the paper's; what is stands in `RECIPES`."""
 
     width: float = within(1.0, above=0)
+    """Of the network, as a share of the paper's."""
     images: int = within(90_000, at_least=1)
+    """How many the training sees in all; schedules refer to it."""
     rate: float = within(1.0, at_least=0)
+    """Learning rate, as a multiple of the paper's."""
     rotation: float = within(0.0, at_least=0, at_most=180)
     scale: float = within(0.0, at_least=0, at_most=0.9)
     shift: float = within(0.0, at_least=0, at_most=0.5)
+    """Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to this
+    share of its side: "unaligned" faces. All are mirrored with probability one half."""
     sigma: float = within(2.0, above=0)
+    """Width of the drawn heatmaps, in pixels of 64²."""
 
 
 @dataclass
