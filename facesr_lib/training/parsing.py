@@ -65,18 +65,9 @@ class Config(Checked):
 
 
 def parsing_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image's decided pixels, L_parse of eq. 11.
+    """Mean cross-entropy of each image's decided pixels, 0 where none is: L_parse of eq. 11.
 
-    Parameters
-    ----------
-    logits : (N, C, H, W)
-    labels : (N, H, W)
-        0 to C − 1, or 255: undecided, does not count.
-
-    Returns
-    -------
-    (N,)
-        The mean over pixels; 0 where none is decided.
+    Logits (N, C, H, W) and labels (N, H, W), 0 to C − 1 or 255, which is undecided → (N,).
     """
     labels = labels.long()
     surprise = F.cross_entropy(logits, labels, ignore_index=UNDECIDED, reduction="none")  # (N, H, W), 0 if undecided

@@ -294,9 +294,7 @@ def train(
     """
     pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
     name, features = block_features() if config.feature else ("none", None)
-    network = None
-    if config.heatmap or config.attention:
-        network = landmarks.load(assets.locate(fan))
+    network = landmarks.load(assets.locate(fan)) if config.heatmap or config.attention else None
     trainee = ProgressiveTraining(
         pixels,
         config,

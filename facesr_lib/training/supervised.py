@@ -88,44 +88,24 @@ def _fsrnet(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a paper trains its network.
-
-    Attributes
-    ----------
-    losses
-        The network's losses on a batch, weighted, and the pictures that its discriminator judges.
-    optimizer
-        Of parameters and a learning rate.
-    lr : float
-    schedule
-        What the learning rate is multiplied by: of the step, of the times that all faces were seen, and of the share of
-        the training that is done.
-    clip : float
-        Largest norm of the gradient.
-    priors : bool
-        Whether landmarks and parsing labels are asked for.
-    discriminator
-        Of a width; with it comes the loss −log D, times ``adversarial``.
-    adversarial : float
-    balanced : bool
-        Whether the discriminator waits where it is too good, and the network where it is not good enough.
-    perceptual : float
-        Weight of the squared difference of what an ImageNet network sees, the deepest of `losses.block_features`' maps.
-    replayed : bool
-        Whether a GPU may replay a step: its learning rate stays, and nothing in it depends on a value or is drawn.
-    """
+    """How a paper trains its network."""
 
     losses: Callable[[Run, Batch], tuple[Losses, Tensor]]
-    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]
+    """Of the network on a batch, weighted; and the pictures that its discriminator judges."""
+    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]  # of parameters and a learning rate
     lr: float
     schedule: Callable[[int, float, float], float] = lambda step, epoch, done: 1.0
-    clip: float = inf
-    priors: bool = False
-    discriminator: Callable[[float], nn.Module] | None = None
-    adversarial: float = 0.0
-    balanced: bool = False
+    """What the learning rate is multiplied by: of the step, of the times that all faces were seen, and of the share of
+    the training that is done."""
+    clip: float = inf  # the gradient's largest norm
+    priors: bool = False  # whether landmarks and parsing labels are asked for
+    discriminator: Callable[[float], nn.Module] | None = None  # of a width
+    adversarial: float = 0.0  # weight of the loss that comes with it, −log D
+    balanced: bool = False  # whether it waits where it is too good, and the network where it is not good enough
     perceptual: float = 0.0
+    """Weight of the squared difference of what an ImageNet network sees: `losses.block_features`' deepest maps."""
     replayed: bool = False
+    """Whether a GPU may replay a step: its learning rate stays, and nothing in it depends on a value or is drawn."""
 
 
 RECIPES = {
