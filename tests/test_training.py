@@ -432,7 +432,9 @@ def test_an_impossible_budget_is_told_before_faces_are_prepared(tmp_path, monkey
 
 def test_a_recording_keeps_the_moments_and_comes_back_from_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "VARIANTS", {"tiny": TINY})
-    made = recording.record(pixels(), TINY, [4, 10, 16], progress=False)
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used here"):
+        recording.record(pixels(), TINY, [4], device="nowhere", progress=False)
+    made = recording.record(pixels(), TINY, [4, 10, 16], device="cpu", progress=False)
     assert made.moments == [4, 12, 16]  # whole batches
     recording.save(tmp_path / "r.safetensors", {"tiny": made})
     (again,) = recording.load(tmp_path / "r.safetensors").values()

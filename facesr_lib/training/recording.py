@@ -48,12 +48,14 @@ class Recording:
     losses: dict[str, Tensor]  # (steps / 10,): every tenth step's losses and statistics
 
 
-def record(pixels: np.ndarray, config: Config, moments: Sequence[int], *, progress: bool = True) -> Recording:
+def record(
+    pixels: np.ndarray, config: Config, moments: Sequence[int], *, device: str = "auto", progress: bool = True
+) -> Recording:
     """Train from scratch on pixels (N, R, R, 3), uint8, and keep what the network is at some moments.
 
     Moments are images seen, rising, rounded up to whole batches; the last one ends the training.
     """
-    trainee = PriorTraining(pixels, config, Processes())
+    trainee = PriorTraining(pixels, config, Processes(device))
     recording = Recording([], [], {})
     rows: list[dict[str, float]] = []
     due = list(moments)
