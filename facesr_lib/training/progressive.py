@@ -295,14 +295,8 @@ def train(
     pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
     name, features = block_features() if config.feature else ("none", None)
     network = landmarks.load(assets.locate(fan)) if config.heatmap or config.attention else None
+    about = {"features": name, "fan": "none" if network is None else Path(fan).name}
     trainee = ProgressiveTraining(
-        pixels,
-        config,
-        fan=network,
-        features=features,
-        watched=watched,
-        about={"features": name, "fan": "none" if network is None else Path(fan).name},
-        device=device,
-        bf16=bf16,
+        pixels, config, fan=network, features=features, watched=watched, about=about, device=device, bf16=bf16
     )
     return loop.fit(trainee, folder, **budget)
