@@ -25,16 +25,14 @@ from torch.optim.swa_utils import update_bn
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def adam(network: nn.Module, lr: float, beta: float) -> Adam:
-    """Adam, β = (0, beta), whose steps can be replayed on a GPU (`capture`)."""
+def adam(network: nn.Module, lr: float, interval: int | None = None) -> Adam:
+    """Adam, β = (0, 0.99), whose steps can be replayed on a GPU (`capture`).
+
+    A penalty on every k-th step, the ``interval``, makes k + 1 updates of k (Karras et al. 2020, app. B).
+    """
+    ratio = interval / (interval + 1) if interval else 1.0
     on_gpu = next(network.parameters()).is_cuda
-    return Adam(network.parameters(), lr=lr, betas=(0.0, beta), capturable=on_gpu)
-
-
-def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam:
-    """`adam`, where a penalty on every k-th step makes k + 1 updates of k (Karras et al. 2020, app. B)."""
-    ratio = interval / (interval + 1)
-    return adam(network, lr * ratio, beta**ratio)
+    return Adam(network.parameters(), lr=lr * ratio, betas=(0.0, 0.99**ratio), capturable=on_gpu)
 
 
 @torch.no_grad()

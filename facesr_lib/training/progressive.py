@@ -143,7 +143,7 @@ class ProgressiveTraining(loop.Training):
         self._features = features
         self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
-        self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr, 0.99), adam(self.discriminator, c.lr, 0.99)
+        self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr), adam(self.discriminator, c.lr)
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")

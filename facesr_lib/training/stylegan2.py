@@ -23,7 +23,7 @@ from facesr_lib import data, images
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import follow, lazy_adam
+from facesr_lib.training.adversarial import adam, follow
 from facesr_lib.training.augment import augment
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -108,8 +108,8 @@ class PriorTraining(loop.Training):
         self.average = deepcopy(generator).eval().requires_grad_(False).to(device)
         self.generator, self.discriminator = generator.to(device), discriminator
         generator.synthesis.precision = discriminator.precision = precision
-        self.g_optimizer = lazy_adam(generator, c.lr, 0.99, c.path_interval)
-        self.d_optimizer = lazy_adam(discriminator, c.lr, 0.99, c.r1_interval)
+        self.g_optimizer = adam(generator, c.lr, c.path_interval)
+        self.d_optimizer = adam(discriminator, c.lr, c.r1_interval)
         self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=device)
         self.augment_p.fill_(max(c.augment, 0.0))
         learning, measured = ("generator", "discriminator", "average"), ("path_mean", "sign", "augment_p")
