@@ -137,6 +137,15 @@ def test_a_run_writes_its_log_and_samples(tmp_path):
     assert images.read(tmp_path / "samples-000000008.png").shape[0] == 3
 
 
+def test_the_log_of_a_run_that_is_resumed_goes_on_counting(tmp_path):
+    fit(training(), tmp_path, steps=25)
+    fit(training(), tmp_path, steps=1, resume=True)
+    log = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    assert log["step"].tolist() == [20, 25, 26]
+    assert log["images"].tolist() == [80, 100, 104]
+    assert (np.diff(log["hours"]) > 0).all()
+
+
 @pytest.fixture
 def face_folder(tmp_path):
     (tmp_path / "faces").mkdir()
@@ -423,7 +432,9 @@ def test_an_impossible_budget_is_told_before_faces_are_prepared(tmp_path, monkey
 
 def test_a_recording_keeps_the_moments_and_comes_back_from_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "VARIANTS", {"tiny": TINY})
-    made = recording.record(pixels(), TINY, [4, 10, 16], progress=False)
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used here"):
+        recording.record(pixels(), TINY, [4], device="nowhere", progress=False)
+    made = recording.record(pixels(), TINY, [4, 10, 16], device="cpu", progress=False)
     assert made.moments == [4, 12, 16]  # whole batches
     recording.save(tmp_path / "r.safetensors", {"tiny": made})
     (again,) = recording.load(tmp_path / "r.safetensors").values()

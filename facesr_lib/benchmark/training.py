@@ -131,6 +131,8 @@ def _steps(trainee: Training, load: Callable[[], Any], shares: Mapping[int, floa
 
         with Operations() as counted:
             once()  # warms up, too
+        for _ in range(3 if device.type == "cuda" else 0):  # and then a GPU replays it (`training.capture`)
+            once()
         operations += counted.total * share
         step += median(clock.seconds(once, device) for _ in range(repeat)) * share
     return step, operations, median(clock.seconds(load, device) for _ in range(20))
@@ -152,10 +154,7 @@ def _patches(config: esrgan.Start, processes: Processes, precision: torch.dtype,
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (321, 481, 3), dtype=np.uint8) for _ in range(20)]
     trainee = esrgan.Pretraining(pictures, config, str(processes.device), precision == torch.bfloat16)
-    with Operations() as counted:
-        trainee.step()
-    step, loading = clock.medians([trainee.step, trainee.pairs], processes.device, repeat)
-    return step, counted.total, loading
+    return _steps(trainee, trainee.pairs, {0: 1.0}, repeat)
 
 
 class Operations(TorchDispatchMode):

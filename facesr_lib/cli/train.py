@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -23,7 +23,7 @@ class ConfigParser(argparse.ArgumentParser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """As every parser; the Config's fields become arguments."""
         config = getattr(import_module(self.module), self.config)
-        hints, meanings = get_type_hints(config), _attributes(config)
+        hints, meanings = get_type_hints(config), _meanings(config)
         group = self.add_argument_group("every choice of the training")
         for field in fields(config):
             switch: dict[str, Any] = {"nargs": "?", "const": True} if hints[field.name] is bool else {}
@@ -33,18 +33,25 @@ class ConfigParser(argparse.ArgumentParser):
                 default=field.default,
                 metavar=getattr(hints[field.name], "__name__", "value").upper(),
                 **switch,
-                help=f"{meanings[field.name]} ({values.text(field.default)})".lstrip().replace("%", "%%"),
+                help=f"{meanings.get(field.name, '')} ({values.text(field.default)})".lstrip().replace("%", "%%"),
             )
         return super().parse_known_args(*args, **kwargs)
 
 
-def _attributes(config: type) -> dict[str, str]:
-    """What the docstring says of each field, its bases' too."""
-    sections = [(inspect.getdoc(one) or "").partition("Attributes\n----------\n")[2] for one in config.__mro__]
-    entries = [entry.partition("\n") for section in sections for entry in re.split(r"\n(?=\S)", section)]
-    return {
-        name: " ".join(text.split()) for head, _, text in entries for name in re.findall(r"\w+", head.split(":")[0])
-    }
+def _meanings(config: type) -> dict[str, str]:
+    """What stands in the source below each field, or below the last of some; a base's too."""
+    found: dict[str, str] = {}
+    for one in reversed(config.__mro__[:-1]):
+        names: list[str] = []
+        (definition,) = ast.parse(inspect.getsource(one)).body
+        assert isinstance(definition, ast.ClassDef)
+        for part in definition.body:
+            if isinstance(part, ast.AnnAssign):
+                names.append(ast.unparse(part.target))
+            elif isinstance(part, ast.Expr):
+                found |= dict.fromkeys(names, " ".join(ast.literal_eval(part.value).split()))
+                names = []
+    return found
 
 
 def add(commands: Any) -> None:

@@ -1,6 +1,6 @@
-"""What the training of every generative adversarial network shares: turns, lazy penalties, a moving average.
+"""What the training of every generative adversarial network shares: lazy penalties and a moving average.
 
-A GAN's own training is a subclass of `Adversarial` that says what a step is::
+Its networks learn in turns (`loop.Training.turn`)::
 
     def step(self):
         with self.turn(self.d_optimizer):
@@ -13,55 +13,26 @@ A GAN's own training is a subclass of `Adversarial` that says what a step is::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 from torch.optim.swa_utils import update_bn
-
-from facesr_lib.training.loop import Training
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Adversarial(Training):
-    """Networks in training that learn in turns, on as many processes as there are."""
+def adam(network: nn.Module, lr: float, interval: int | None = None) -> Adam:
+    """Adam, β = (0, 0.99), whose steps can be replayed on a GPU (`capture`).
 
-    def due(self, interval: int) -> bool:
-        """Whether a lazy penalty is computed on this step; it comes on one in ``interval``, and counts as often."""
-        return self.images_seen // self.batch % interval == 0
-
-    @contextmanager
-    def turn(self, optimizer: Optimizer, *, frozen: nn.Module | None = None) -> Iterator[None]:
-        """A step of ``optimizer`` along the block's gradients, averaged over the processes; the frozen gets none."""
-        optimizer.zero_grad()
-        if frozen is not None:
-            frozen.requires_grad_(False)
-        yield
-        if frozen is not None:
-            frozen.requires_grad_(True)
-        if self.processes.count > 1:
-            learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
-            gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
-            vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
-        optimizer.step()
-
-
-def adam(network: nn.Module, lr: float, beta: float) -> Adam:
-    """Adam, β = (0, beta), whose steps can be replayed on a GPU (`capture`)."""
+    A penalty on every k-th step, the ``interval``, makes k + 1 updates of k (Karras et al. 2020, app. B).
+    """
+    ratio = interval / (interval + 1) if interval else 1.0
     on_gpu = next(network.parameters()).is_cuda
-    return Adam(network.parameters(), lr=lr, betas=(0.0, beta), capturable=on_gpu)
-
-
-def lazy_adam(network: nn.Module, lr: float, beta: float, interval: int) -> Adam:
-    """`adam`, where a penalty on every k-th step makes k + 1 updates of k (Karras et al. 2020, app. B)."""
-    ratio = interval / (interval + 1)
-    return adam(network, lr * ratio, beta**ratio)
+    return Adam(network.parameters(), lr=lr * ratio, betas=(0.0, 0.99**ratio), capturable=on_gpu)
 
 
 @torch.no_grad()

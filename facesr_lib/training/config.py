@@ -15,7 +15,14 @@ def within(default: Any, **bounds: Any) -> Any:
 
 @dataclass(frozen=True)
 class Checked:
-    """A dataclass of numbers, each of its default's type, finite and within its bounds; a ``ValueError`` otherwise."""
+    """A dataclass of numbers, each of its default's type, finite and within its bounds; a ``ValueError`` otherwise.
+
+    Texts stand below the fields that they are about: the command line shows them.
+    """
+
+    batch: int = within(16, at_least=1)
+    """Images per step, over all processes."""
+    seed: int = within(0, at_least=0, at_most=2**32)
 
     def __post_init__(self) -> None:
         """Check every field."""

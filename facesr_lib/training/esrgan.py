@@ -35,9 +35,10 @@ from facesr_lib.losses import (
 )
 from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
-from facesr_lib.training.adversarial import Adversarial, follow
+from facesr_lib.training.adversarial import follow
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
+from facesr_lib.training.loop import Training
 from facesr_lib.training.patches import Patches
 from facesr_lib.training.processes import Processes
 
@@ -48,92 +49,59 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Shared(Checked):
-    """What a choice is in either stage. The paper's are in brackets, here and below.
-
-    Attributes
-    ----------
-    patch : int
-        Side of the patches that it sees, a multiple of 32 (128).
-    turns : bool
-        Whether patches are turned and upside down, too, and not only mirrored (true); faces are not.
-    batch : int
-        Patches per step (16).
-    iterations : int
-        How many the learning rate's schedule is made for (500,000).
-    ema : float
-        Share of G's moving average that stays in a step, once it has seen enough (`adversarial.follow`); 0: no average.
-        The paper says nothing, ESRGAN's code 0.999 from the first step on.
-    seed : int
-    """
+    """What a choice is in either stage. The paper's are in brackets, here and below; its batches are of 16 patches."""
 
     patch: int = within(128, at_least=32, multiple_of=32)
+    """Side of the patches that it sees, a multiple of 32 (128)."""
     turns: bool = within(True, among=(False, True))
-    batch: int = within(16, at_least=1)
+    """Whether patches are turned and upside down, too, and not only mirrored (true); faces are not."""
     iterations: int = within(20_000, at_least=1)
+    """How many the learning rate's schedule is made for (500,000)."""
     ema: float = within(0.999, at_least=0, at_most=0.999999)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Share of G's moving average that stays in a step, once it has seen enough (`adversarial.follow`); 0: no average.
+    The paper says nothing, ESRGAN's code 0.999 from the first step on."""
 
 
 @dataclass(frozen=True)
 class Start(Shared):
-    """Every choice of the first stage; networks that a CPU trains in hours.
-
-    Attributes
-    ----------
-    blocks, channels, growth : int
-        G's size, as in `networks.rrdb.RRDBNet` (23, 64, 32).
-    encoder_width : int
-        L's, as in `networks.rrdb.CompanionEncoder`; 64 takes VGG16's weights where they are (64).
-    lr : float
-        Adam's learning rate, halved after two and after four fifths of the iterations (2e-4).
-    """
+    """Every choice of the first stage; networks that a CPU trains in hours."""
 
     blocks: int = within(3, at_least=1)
     channels: int = within(32, at_least=1)
     growth: int = within(16, at_least=1)
+    """G's size, as in `networks.rrdb.RRDBNet` (23, 64, 32)."""
     encoder_width: int = within(16, at_least=1)
+    """L's, as in `networks.rrdb.CompanionEncoder`; 64 takes VGG16's weights where they are (64)."""
     lr: float = within(2e-4, at_least=0)
+    """Adam's learning rate, halved after two and after four fifths of the iterations (2e-4)."""
 
 
 @dataclass(frozen=True)
 class Config(Shared):
-    """Every choice of the second stage; weights are the paper's.
-
-    Attributes
-    ----------
-    latent : bool
-        Whether L takes part: LSR and CLSR.
-    contextual : bool
-        Whether the contextual loss stands in the perceptual one's place: CESR and CLSR.
-    content : float
-        Weight of the perceptual or the contextual loss.
-    lambda_ra : float
-        λ, of the relativistic average loss.
-    eta : float
-        η, of the absolute difference.
-    mu : float
-        μ, of the latent distance, which G enlarges and L makes smaller.
-    anchor : float
-        A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss.
-    discriminator_width : int
-        D's, as in `networks.rrdb.PatchDiscriminator` (64).
-    lr : float
-        Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4).
-    """
+    """Every choice of the second stage; weights are the paper's."""
 
     latent: bool = within(False, among=(False, True))
+    """Whether L takes part: LSR and CLSR."""
     contextual: bool = within(False, among=(False, True))
+    """Whether the contextual loss stands in the perceptual one's place: CESR and CLSR."""
     content: float = within(1.0, at_least=0)
+    """Weight of the perceptual or the contextual loss."""
     lambda_ra: float = within(5e-3, at_least=0)
+    """λ, of the relativistic average loss."""
     eta: float = within(1e-2, at_least=0)
+    """η, of the absolute difference."""
     mu: float = within(1e-3, at_least=0)
+    """μ, of the latent distance, which G enlarges and L makes smaller."""
     anchor: float = within(0.0, at_least=0)
+    """A guard that the paper does not have: how much L still has to make pictures small, ‖L(y) − z‖₁ in its loss."""
     discriminator_width: int = within(16, at_least=1)
-    batch: int = within(16, at_least=2)  # its losses compare with averages
+    """D's, as in `networks.rrdb.PatchDiscriminator` (64)."""
     lr: float = within(1e-4, at_least=0)
+    """Adam's learning rate, halved after 1, 2, 4 and 6 tenths of the iterations (1e-4)."""
+    batch: int = within(16, at_least=2)  # its losses compare with averages
 
 
-class SuperResolution(Adversarial):
+class SuperResolution(Training):
     """What both stages share: pairs of patches, G with its moving average, a learning rate that halves.
 
     ``pictures`` are uint8, (H, W, 3) each, none smaller than a patch (`patches.read_pictures`).
@@ -152,7 +120,7 @@ class SuperResolution(Adversarial):
         **also: str,
     ):
         processes = Processes(device)
-        self._lr, self._bf16, self.iterations = config.lr, bf16, config.iterations
+        self._lr, self.iterations = config.lr, config.iterations
         self._halved_after = [share * config.iterations for share in self.halvings]
         self._rate = torch.tensor(config.lr, device=processes.device)
         self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, processes.device, config.turns)
@@ -167,7 +135,7 @@ class SuperResolution(Adversarial):
         }
         parts = networks | {"average": self.average}
         optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
-        super().__init__(asdict(config) | also, processes, config.batch, config.seed, **parts, **optimizers)
+        super().__init__(asdict(config) | also, processes, config.batch, config.seed, bf16, **parts, **optimizers)
         self._learn = Captured(self.learn, processes, self.noise)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -178,11 +146,6 @@ class SuperResolution(Adversarial):
         y = self._patches.draw(self.share, self.random)
         z = (self._small(y).clamp(0, 1) * 255).round() / 255
         return z.contiguous(memory_format=torch.channels_last), y
-
-    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
-        """A network's answer, in float32; convolutions in bfloat16 if that was asked for."""
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            return network(x).float()
 
     def step(self) -> dict[str, Tensor]:
         """Learn from one batch, at the learning rate that is due."""

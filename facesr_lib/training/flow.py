@@ -23,31 +23,21 @@ from facesr_lib.training.processes import Processes
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more.
-
-    Attributes
-    ----------
-    hidden, blocks : int
-        The flow's size.
-    batch : int
-        Codes per step.
-    lr, decay : float
-        Adam's learning rate at first, and what it is multiplied by at every plateau.
-    validate_every, held_out, patience : int
-        Steps between two validations, codes held out for them, and validations without a gain before a plateau is
-        declared; the third plateau ends the training.
-    seed : int
-    """
+    """Every choice of a training. The paper gives blocks and hidden width (5 and 1024, for d = 512) and no more."""
 
     hidden: int = within(256, at_least=1)
     blocks: int = within(5, at_least=1)
+    """The flow's size."""
     batch: int = within(512, at_least=1)
+    """Codes per step."""
     lr: float = within(1e-3, at_least=0)
     decay: float = within(0.3, above=0, at_most=1)
+    """Adam's learning rate at first, and what it is multiplied by at every plateau."""
     validate_every: int = within(100, at_least=1)
     held_out: int = within(10_000, at_least=2)
     patience: int = within(8, at_least=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Steps between two validations, codes held out for them, and validations without a gain before a plateau is
+    declared; the third plateau ends the training."""
 
 
 class FlowTraining(loop.Training):
@@ -60,10 +50,9 @@ class FlowTraining(loop.Training):
             self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
         self.best = deepcopy(self.flow)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
-        parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
         described = asdict(config) | {"w_dim": prior.w_dim, "bounds": self.flow.weights()["bounds"].tolist()}
         super().__init__(described, Processes(str(prior.device)), config.batch, config.seed + 1, **parts)
-        self._draws = torch.Generator(prior.device).manual_seed(config.seed + 1)  # where the codes are made
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
         self.best.load_state_dict(self.flow.state_dict())
@@ -77,11 +66,10 @@ class FlowTraining(loop.Training):
 
     def step(self) -> dict[str, Tensor]:
         """One step on fresh codes; now and then a validation."""
-        self.optimizer.zero_grad()
-        loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
-        self.optimizer.step()
+        with self.turn(self.optimizer):
+            loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
         self.images_seen += self.batch
         if self.images_seen == self.batch or self.images_seen % (self.batch * self._c.validate_every) == 0:
             self._validate()
@@ -103,24 +91,16 @@ class FlowTraining(loop.Training):
 
     @torch.no_grad()
     def _codes(self, n: int) -> Tensor:
-        z = torch.randn(n, self._mapping.z_dim, generator=self._draws, device=self._draws.device)
-        return self._mapping(z)
+        return self._mapping(self.normal(n, self._mapping.z_dim))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        counts = [self._waited, self._plateaus]
-        more = {"counts": counts, "validation": self._validation, "draws": self._draws.get_state()}
-        return super().state_dict() | more
+        return super().state_dict() | {"counts": [self._waited, self._plateaus], "validation": self._validation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called."""
         super().load_state_dict(state)
-        self._waited, self._plateaus = state["counts"]
-        self._validation = state["validation"]
-        if len(state["draws"]) == len(self._draws.get_state()):
-            self._draws.set_state(state["draws"].clone())  # torch crashes on a view
-        else:  # another kind of device: go on with numbers that it has not drawn
-            self._draws.manual_seed(self._c.seed + 1 + 7919 * self.images_seen)
+        (self._waited, self._plateaus), self._validation = state["counts"], state["validation"]
 
 
 def train(prior: FacePrior, folder: str | Path, config: Config, **budget: Any) -> loop.Report:

@@ -34,29 +34,17 @@ MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(68)])
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a distillation; the paper gives Adam's rate, the batch and 100,000 steps.
+    """Every choice of a distillation; the paper gives Adam's rate, the batch and 100,000 steps."""
 
-    Attributes
-    ----------
-    batch : int
-        Faces per step.
-    lr : float
-        Adam's learning rate.
-    rotation, scale, shift : float
-        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
-        this share of its side; mirrored with probability one half. The paper says nothing of the kind.
-    sigma : float
-        Width of the drawn heatmaps in pixels, where the teacher is a set of labels.
-    seed : int
-    """
-
-    batch: int = within(16, at_least=1)
     lr: float = within(1e-4, at_least=0)
+    """Adam's learning rate."""
     rotation: float = within(20.0, at_least=0, at_most=180)
     scale: float = within(0.2, at_least=0, at_most=0.9)
     shift: float = within(0.08, at_least=0, at_most=0.5)
+    """Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to this
+    share of its side; mirrored with probability one half. The paper says nothing of the kind."""
     sigma: float = within(2.0, above=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Width of the drawn heatmaps in pixels, where the teacher is a set of labels."""
 
 
 class Distillation(loop.Training):
@@ -97,19 +85,17 @@ class Distillation(loop.Training):
             self.network = DistilledFAN().to(processes.device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
         parts = {"network": self.network, "optimizer": self._optimizer}
-        super().__init__(asdict(config), processes, config.batch, config.seed, **parts)
+        super().__init__(asdict(config), processes, config.batch, config.seed, bf16=True, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
         image, points = self.faces()
         with torch.no_grad():
             hint = self._teacher(image, points)
-        with torch.autocast(self.processes.device.type, torch.bfloat16):
-            heatmaps = self.network(image.to(memory_format=torch.channels_last)).float()
-        loss = (heatmaps - hint).square().mean()
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
+        heatmaps = self.forward(self.network, image.to(memory_format=torch.channels_last))
+        with self.turn(self._optimizer):
+            loss = (heatmaps - hint).square().mean()
+            loss.backward()
         self.images_seen += self.batch
         return {"hint": loss.detach()}
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
@@ -42,13 +43,15 @@ class Training(ABC):
         Images per step, over all processes.
     seed : int
         Every process draws numbers of its own.
+    bf16 : bool
+        Whether networks compute in bfloat16 (`forward`).
     **parts
-        Networks, optimisers and schedules whose state is kept, by the names that it has in checkpoints.
+        Networks, optimisers and tensors whose state is kept, by the names that it has in checkpoints.
 
     Attributes
     ----------
-    images_seen : int
-        So far.
+    images_seen, hours : int, float
+        So far, in all calls of `fit`.
     share : int
         Images per step of this process.
     random : torch.Generator
@@ -61,11 +64,14 @@ class Training(ABC):
 
     iterations: int | None = None
 
-    def __init__(self, config: dict[str, Any], processes: Processes, batch: int, seed: int, **parts: Any):
+    def __init__(
+        self, config: dict[str, Any], processes: Processes, batch: int, seed: int, bf16: bool = False, **parts: Any
+    ):
         if batch % processes.count:
             raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
         self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
-        self.images_seen, self._parts, self._seed = 0, parts, seed + processes.rank
+        self.images_seen, self.hours = 0, 0.0
+        self._parts, self._seed, self._bf16 = parts, seed + processes.rank, bf16
         self.random = torch.Generator().manual_seed(self._seed)
         device = processes.device
         self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
@@ -78,6 +84,27 @@ class Training(ABC):
     @abstractmethod
     def step(self) -> dict[str, Tensor]:
         """Make one optimisation step, count its images, and return scalars for the log."""
+
+    def forward(self, network: Callable[..., Any], *inputs: Any) -> Any:
+        """A network's answer, a tensor or several, in float32 whatever it computed in."""
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+            answer = network(*inputs)
+        return answer.float() if isinstance(answer, Tensor) else tuple(part.float() for part in answer)
+
+    @contextmanager
+    def turn(self, optimizer: Optimizer, *, frozen: nn.Module | None = None) -> Iterator[None]:
+        """A step of ``optimizer`` along the block's gradients, averaged over the processes; the frozen gets none."""
+        optimizer.zero_grad()
+        if frozen is not None:
+            frozen.requires_grad_(False)
+        yield
+        if frozen is not None:
+            frozen.requires_grad_(True)
+        if self.processes.count > 1:
+            learning = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+            vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
+        optimizer.step()
 
     def snapshot(self, folder: Path) -> None:  # noqa: B027 - not every training has something to show
         """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
@@ -95,8 +122,9 @@ class Training(ABC):
         own = torch.cat([each.get_state() for each in self._generators()])
         random = own.new_zeros(self.processes.count, len(own))
         random[self.processes.rank] = own
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        return state | {"images_seen": self.images_seen, "random": self.processes.sum(random).cpu()}
+        state = {name: part if isinstance(part, Tensor) else part.state_dict() for name, part in self._parts.items()}
+        so_far = {"images_seen": self.images_seen, "hours": self.hours}
+        return state | so_far | {"random": self.processes.sum(random).cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called, exactly if there are as many processes, on the same kind of device."""
@@ -104,8 +132,11 @@ class Training(ABC):
             if isinstance(part, Optimizer):  # whether a GPU replays its steps is not the checkpoint's to say
                 for theirs, ours in zip(state[name]["param_groups"], part.param_groups, strict=True):
                     theirs |= {key: ours[key] for key in ("capturable",) if key in ours}
-            part.load_state_dict(state[name])
-        self.images_seen = state["images_seen"]
+            if isinstance(part, Tensor):
+                part.copy_(state[name])
+            else:
+                part.load_state_dict(state[name])
+        self.images_seen, self.hours = state["images_seen"], state.get("hours", 0.0)
         sizes = [len(each.get_state()) for each in self._generators()]
         if state["random"].shape == (self.processes.count, sum(sizes)):
             for each, kept in zip(self._generators(), state["random"][self.processes.rank].split(sizes), strict=True):
@@ -183,7 +214,7 @@ def fit(
 
     start = saved = time.monotonic()
     end = start + 3600 * (float("inf") if hours is None else hours)
-    done, over = 0, trainee.finished  # a run that is resumed may be at its end
+    before, done, over = trainee.hours, 0, trainee.finished  # a run that is resumed may be at its end
     with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
         while not over:
             losses = trainee.step()
@@ -196,12 +227,13 @@ def fit(
             if not due and done % 20:  # reading numbers makes a GPU wait, so not on every step
                 continue
             values = {name: float(processes.mean(value)) for name, value in losses.items()}
+            trainee.hours = before + (now - start) / 3600
             state = trainee.state_dict() if due else {}
             _require_numbers(values | state, trainee.images_seen, folder)
             bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
             if leader:
                 with _a_full_disk_told(folder):
-                    _log(folder / "log.csv", done, trainee.images_seen, (now - start) / 3600, **values)
+                    _log(folder / "log.csv", trainee, values)
                     if due:
                         write_checkpoint(folder / CHECKPOINT, trainee.config, state)
                         trainee.snapshot(folder)
@@ -286,12 +318,13 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or isfinite(value)
 
 
-def _log(path: Path, step: int, images: int, hours: float, **values: float) -> None:
-    fresh = not path.exists()
+def _log(path: Path, trainee: Training, values: dict[str, float]) -> None:
+    step, fresh = trainee.images_seen // trainee.batch, not path.exists()
     with path.open("a") as file:
         if fresh:
             print("step", "images", "hours", *values, sep=",", file=file)
-        print(step, images, *(f"{value:.6g}" for value in (hours, *values.values())), sep=",", file=file)
+        numbers = (f"{value:.6g}" for value in (trainee.hours, *values.values()))
+        print(step, trainee.images_seen, *numbers, sep=",", file=file)
 
 
 @contextmanager

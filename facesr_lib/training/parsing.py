@@ -35,25 +35,6 @@ class Config(Checked):
     """Every choice of a training; of the paper's are the loss, Adam's rate, and the bottleneck (32²) and its depth.
 
     The paper's network sees 512² in batches of 8 and has ``width=64, max_width=256``.
-
-    Attributes
-    ----------
-    size, bottleneck, width, max_width, depth : int
-        Of the network, see `ParsingNetwork`.
-    batch : int
-        Faces per step.
-    lr : float
-        Adam's learning rate, with β = (0.9, 0.999).
-    pixel : int
-        The pixel loss beside cross-entropy. 1: absolute differences, as in the official code; 2: squared ones, as in
-        the text; 0: none, the network learns from labels alone.
-    rotation, scale, shift : float
-        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
-        this share of its side; mirrored with probability one half. The official code does nothing of the kind, and has
-        thirty times as many faces.
-    ema_images : int
-        Half-life in images of the moving average that is written; 0: the network itself.
-    seed : int
     """
 
     size: int = within(128, at_least=2)
@@ -61,14 +42,21 @@ class Config(Checked):
     width: int = within(32, at_least=1)
     max_width: int = within(96, at_least=1)
     depth: int = within(10, at_least=0)
-    batch: int = within(32, at_least=1)
+    """Of the network, see `ParsingNetwork`."""
     lr: float = within(2e-4, at_least=0)
+    """Adam's learning rate, with β = (0.9, 0.999)."""
     pixel: int = within(1, among=(0, 1, 2))
+    """The pixel loss beside cross-entropy. 1: absolute differences, as in the official code; 2: squared ones, as in the
+    text; 0: none, the network learns from labels alone."""
     rotation: float = within(10.0, at_least=0, at_most=180)
     scale: float = within(0.1, at_least=0, at_most=0.9)
     shift: float = within(0.05, at_least=0, at_most=0.5)
+    """Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to this
+    share of its side; mirrored with probability one half. The official code does nothing of the kind, and has thirty
+    times as many faces."""
     ema_images: int = within(10_000, at_least=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Half-life in images of the moving average that is written; 0: the network itself."""
+    batch: int = within(32, at_least=1)
 
     def network(self) -> ParsingNetwork:
         """A new network of these sizes."""
@@ -77,18 +65,9 @@ class Config(Checked):
 
 
 def parsing_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image's decided pixels, L_parse of eq. 11.
+    """Mean cross-entropy of each image's decided pixels, 0 where none is: L_parse of eq. 11.
 
-    Parameters
-    ----------
-    logits : (N, C, H, W)
-    labels : (N, H, W)
-        0 to C − 1, or 255: undecided, does not count.
-
-    Returns
-    -------
-    (N,)
-        The mean over pixels; 0 where none is decided.
+    Logits (N, C, H, W) and labels (N, H, W), 0 to C − 1 or 255, which is undecided → (N,).
     """
     labels = labels.long()
     surprise = F.cross_entropy(logits, labels, ignore_index=UNDECIDED, reduction="none")  # (N, H, W), 0 if undecided
@@ -134,7 +113,7 @@ class ParsingTraining(loop.Training):
         if masks.shape != pixels.shape[:3]:
             raise ValueError(f"{len(pixels)} faces need labels {pixels.shape[:3]}; got {masks.shape}.")
         check_classes(masks, "the labels")
-        self._c, self._camera, self._bf16 = config, camera or CameraPipeline(), bf16
+        self._c, self._camera = config, camera or CameraPipeline()
         self._masks = torch.tensor(np.asarray(masks), device=processes.device)
         self._mirrored = MIRRORED.to(processes.device)
         with torch.random.fork_rng():
@@ -144,19 +123,17 @@ class ParsingTraining(loop.Training):
         self._optimizer = torch.optim.Adam(self.live.parameters(), lr=config.lr, betas=(0.9, 0.999))
         parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
         described = asdict(config) | {"camera": asdict(replace(self._camera, seed=0))}
-        super().__init__(described, processes, config.batch, config.seed, **parts)
+        super().__init__(described, processes, config.batch, config.seed, bf16, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on eq. 11, L_parse(Î_P, I_P) + L_pix(Î_H, I_H)."""
         faces, labels = self.faces()
         poor, target = self.poor(faces)
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            logits, image = self.live(poor.to(memory_format=torch.channels_last))
-        parsing = parsing_loss(logits.float(), labels).mean()
-        pixel = pixel_loss(image.float(), target, self._c.pixel or 1).mean()
-        self._optimizer.zero_grad()
-        (parsing + pixel if self._c.pixel else parsing).backward()
-        self._optimizer.step()
+        logits, image = self.forward(self.live, poor.to(memory_format=torch.channels_last))
+        parsing = parsing_loss(logits, labels).mean()
+        pixel = pixel_loss(image, target, self._c.pixel or 1).mean()
+        with self.turn(self._optimizer):
+            (parsing + pixel if self._c.pixel else parsing).backward()
         self.images_seen += self.batch
         follow(self.average, self.live, self.batch, self._c.ema_images, self.images_seen)
         return {"parsing": parsing.detach(), "pixel": pixel.detach()}

@@ -31,7 +31,7 @@ from facesr_lib.losses.features import Maps
 from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import Adversarial, adam, follow, with_own_statistics
+from facesr_lib.training.adversarial import adam, follow, with_own_statistics
 from facesr_lib.training.augment import place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -57,42 +57,27 @@ RECORDED = 32
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a training; the defaults are the paper's.
-
-    Attributes
-    ----------
-    width : float
-        Factor on the networks' channels.
-    iterations : int
-        Of the whole training: a quarter of them for each of the first two steps, half for the last; each new step is
-        faded in over an eighth. It ends after them, whatever the budget.
-    batch : int
-        Faces per iteration.
-    lr : float
-        Adam's learning rate, with β = (0, 0.99).
-    progressive : bool
-        Grow in three steps; else all layers learn at 128² from the start, with the last step's losses.
-    adversarial, feature, heatmap, attention : float
-        Factors on these losses' weights; 0 leaves one out.
-    unaligned : bool
-        Turn, scale and shift each face at random, by as much as `UNALIGNED` says.
-    ema_images : int
-        Half-life in images of the moving average that is kept; 0: the network itself, as in the paper.
-    seed : int
-    """
+    """Every choice of a training; the defaults are the paper's."""
 
     width: float = within(1.0, at_least=1 / 64, at_most=8)
+    """Factor on the networks' channels."""
     iterations: int = within(200_000, at_least=1)
-    batch: int = within(16, at_least=2)
+    """Of the whole training: a quarter of them for each of the first two steps, half for the last; each new step is
+    faded in over an eighth. It ends after them, whatever the budget."""
     lr: float = within(1e-3, at_least=0)
+    """Adam's learning rate, with β = (0, 0.99)."""
     progressive: bool = within(True)
+    """Grow in three steps; else all layers learn at 128² from the start, with the last step's losses."""
     adversarial: float = within(1.0, at_least=0)
     feature: float = within(1.0, at_least=0)
     heatmap: float = within(1.0, at_least=0)
     attention: float = within(1.0, at_least=0)
+    """Factors on these losses' weights; 0 leaves one out."""
     unaligned: bool = within(False)
+    """Turn, scale and shift each face at random, by as much as `UNALIGNED` says."""
     ema_images: int = within(0, at_least=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Half-life in images of the moving average that is kept; 0: the network itself, as in the paper."""
+    batch: int = within(16, at_least=2)
 
     def stage(self, iteration: int) -> tuple[int, float]:
         """Which step an iteration trains, and α, how far it is faded in."""
@@ -107,7 +92,7 @@ class Config(Checked):
         return {name: weight * getattr(self, name, 1.0) for name, weight in WEIGHTS[step].items()}
 
 
-class ProgressiveTraining(Adversarial):
+class ProgressiveTraining(loop.Training):
     """A super-resolution network and its critic in training.
 
     A ``ValueError`` says that the faces are of another size, or a network is missing that a loss needs.
@@ -152,20 +137,19 @@ class ProgressiveTraining(Adversarial):
             torch.manual_seed(c.seed)
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
         place: Any = {"device": processes.device, "memory_format": torch.channels_last}
-        self._c, self._about, self._bf16, self.iterations = c, about or {}, bf16, c.iterations
+        self._c, self._about, self.iterations = c, about or {}, c.iterations
         self._faces = torch.from_numpy(np.array(pixels)).to(processes.device).permute(0, 3, 1, 2)
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
         self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
-        self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr, 0.99), adam(self.discriminator, c.lr, 0.99)
+        self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr), adam(self.discriminator, c.lr)
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
-        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
-        super().__init__(asdict(c), processes, c.batch, c.seed, **{name: getattr(self, name) for name in parts})
-        self._turns = {
-            (turn, step, fading): Captured(partial(turn, step, fading), processes, self.noise)
-            for turn in (self._turn_of_g, self._turn_of_d)
+        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")
+        super().__init__(asdict(c), processes, c.batch, c.seed, bf16, **{name: getattr(self, name) for name in parts})
+        self._learn = {
+            (step, fading): Captured(partial(self.learn, step, fading), processes, self.noise)
             for step in (1, 2, 3)
             for fading in (False, True)
         }
@@ -175,37 +159,34 @@ class ProgressiveTraining(Adversarial):
         c = self._c
         step, alpha = c.stage(min(self.images_seen // self.batch, c.iterations - 1))
         x, y = pair(self.faces(), step)
-        inputs = x, y, x.new_full((), alpha)
-        losses = dict(self._turns[self._turn_of_g, step, alpha < 1](*inputs))
-        losses |= self._turns[self._turn_of_d, step, alpha < 1](*inputs)
+        losses = self._learn[step, alpha < 1](x, y, x.new_full((), alpha))
         self.images_seen += self.batch
         follow(self.average, self.generator, self.batch, c.ema_images, self.images_seen)
         self._record(step, alpha)
         return losses
 
-    def _turn_of_g(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+    def learn(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+        """Both turns on one batch, as `pair` makes it."""
+        faded = alpha if fading else 1.0
         with self.turn(self.g_optimizer, frozen=self.discriminator):
-            return self.restore(x, y, step, alpha if fading else 1.0)
-
-    def _turn_of_d(self, step: int, fading: bool, x: Tensor, y: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+            losses = self.restore(x, y, step, faded)
         with self.turn(self.d_optimizer):
-            return self.judge(x, y, step, alpha if fading else 1.0)
+            return losses | self.judge(x, y, step, faded)
 
     def restore(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """G's gradients: eq. 6, the weighted sum of all losses at this step."""
-        image = self._generate(x, step, alpha)
+        image = self.forward(self.generator, x, step, alpha)
         losses = {
             "pixel": (image - y).abs().mean((1, 2, 3)),  # as released; eq. 2 squares it
-            "adversarial": -self._critic(image, step, alpha),
+            "adversarial": -self.forward(self.discriminator, image, step, alpha),
         }
         weights = self._c.weights(step)
         if self._features is not None and weights["feature"]:
-            with self._precision():
-                losses["feature"] = feature_loss(self._features, (image + 1) / 2, (y + 1) / 2)
+            losses["feature"] = self.forward(feature_loss, self._features, (image + 1) / 2, (y + 1) / 2)
         if self._fan is not None and (weights["attention"] or weights["heatmap"]):
-            ours = self._heatmaps(image)
+            ours = self.forward(self._fan.heatmaps, (image + 1) / 2)  # (N, P, 64, 64)
             with torch.no_grad():
-                target = self._heatmaps(y)
+                target = self.forward(self._fan.heatmaps, (y + 1) / 2)
             losses["heatmap"] = heatmap_loss(ours, target)
             losses["attention"] = attention_loss(F.interpolate(target, image.shape[2:], mode="bilinear"), image, y)
         torch.stack([weights[name] * loss.mean() for name, loss in losses.items()]).sum().backward()
@@ -215,10 +196,14 @@ class ProgressiveTraining(Adversarial):
     def judge(self, x: Tensor, y: Tensor, step: int, alpha: float | Tensor) -> dict[str, Tensor]:
         """D's gradients: eq. 4, on faces restored anew."""
         with torch.no_grad():
-            image = self._generate(x, step, alpha)
+            image = self.forward(self.generator, x, step, alpha)
         epsilon = torch.rand(len(y), generator=self.noise, device=y.device)
-        loss = wasserstein_critic_loss(self._critic(y, step, alpha), self._critic(image, step, alpha)).mean()
-        penalty = gradient_penalty(lambda between: self._critic(between, step, alpha), y, image, epsilon).mean()
+
+        def critic(faces: Tensor) -> Tensor:
+            return self.forward(self.discriminator, faces, step, alpha)
+
+        loss = wasserstein_critic_loss(critic(y), critic(image)).mean()
+        penalty = gradient_penalty(critic, y, image, epsilon).mean()
         (loss + penalty).backward()
         return {"D": loss.detach(), "penalty": penalty.detach()}
 
@@ -231,23 +216,6 @@ class ProgressiveTraining(Adversarial):
         mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
         return torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
 
-    def _precision(self) -> Any:
-        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16)
-
-    def _generate(self, x: Tensor, step: int, alpha: float | Tensor) -> Tensor:
-        with self._precision():
-            return self.generator(x, step, alpha).float()
-
-    def _critic(self, image: Tensor, step: int, alpha: float | Tensor) -> Tensor:
-        with self._precision():
-            return self.discriminator(image, step, alpha).float()
-
-    def _heatmaps(self, image: Tensor) -> Tensor:
-        """(N, 3, S, S) in [−1, 1] → (N, P, 64, 64), of faces as large as those that the network knows."""
-        assert self._fan is not None
-        with self._precision():
-            return self._fan.heatmaps((image + 1) / 2).float()
-
     @torch.no_grad()
     def _record(self, step: int, alpha: float) -> None:
         """Keep what has become of the watched faces if it is time to."""
@@ -257,15 +225,6 @@ class ProgressiveTraining(Adversarial):
             image = (self.average(x, step, alpha) + 1) / 2
             image = F.interpolate(image, (SIDE, SIDE), mode="nearest")
             self.moments[done // each - 1] = (image.clamp(0, 1) * 255).round().byte()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, and the moments so far."""
-        return super().state_dict() | {"moments": self.moments}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
-        super().load_state_dict(state)
-        self.moments.copy_(state["moments"])
 
     def network(self) -> ProgressiveGenerator:
         """The moving average, with batch statistics of its own."""
@@ -335,17 +294,9 @@ def train(
     """
     pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
     name, features = block_features() if config.feature else ("none", None)
-    network = None
-    if config.heatmap or config.attention:
-        network = landmarks.load(assets.locate(fan))
+    network = landmarks.load(assets.locate(fan)) if config.heatmap or config.attention else None
+    about = {"features": name, "fan": "none" if network is None else Path(fan).name}
     trainee = ProgressiveTraining(
-        pixels,
-        config,
-        fan=network,
-        features=features,
-        watched=watched,
-        about={"features": name, "fan": "none" if network is None else Path(fan).name},
-        device=device,
-        bf16=bf16,
+        pixels, config, fan=network, features=features, watched=watched, about=about, device=device, bf16=bf16
     )
     return loop.fit(trainee, folder, **budget)

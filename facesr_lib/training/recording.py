@@ -41,29 +41,21 @@ VARIANTS = {
 
 @dataclass
 class Recording:
-    """A training, seen at some moments.
+    """A training, seen at some moments."""
 
-    Attributes
-    ----------
-    moments : list of int
-        Images seen.
-    priors : list of FacePrior
-        The moving average at each moment.
-    losses : dict of (steps / 10,)
-        Every tenth step's losses and statistics.
-    """
-
-    moments: list[int]
-    priors: list[FacePrior]
-    losses: dict[str, Tensor]
+    moments: list[int]  # images seen
+    priors: list[FacePrior]  # the moving average at each moment
+    losses: dict[str, Tensor]  # (steps / 10,): every tenth step's losses and statistics
 
 
-def record(pixels: np.ndarray, config: Config, moments: Sequence[int], *, progress: bool = True) -> Recording:
+def record(
+    pixels: np.ndarray, config: Config, moments: Sequence[int], *, device: str = "auto", progress: bool = True
+) -> Recording:
     """Train from scratch on pixels (N, R, R, 3), uint8, and keep what the network is at some moments.
 
     Moments are images seen, rising, rounded up to whole batches; the last one ends the training.
     """
-    trainee = PriorTraining(pixels, config, Processes())
+    trainee = PriorTraining(pixels, config, Processes(device))
     recording = Recording([], [], {})
     rows: list[dict[str, float]] = []
     due = list(moments)

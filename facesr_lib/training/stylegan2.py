@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from facesr_lib import data, images
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
-from facesr_lib.training.adversarial import Adversarial, follow, lazy_adam
+from facesr_lib.training.adversarial import adam, follow
 from facesr_lib.training.augment import augment
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
@@ -33,30 +34,7 @@ PRIOR = "prior.safetensors"
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice of a training; the defaults made ``faces-64``.
-
-    Attributes
-    ----------
-    resolution, z_dim, w_dim, mapping_layers, channel_base, channel_max
-        The networks' sizes, as in `networks.stylegan2.Generator`.
-    batch : int
-        Images per step, over all processes.
-    lr
-        Adam's learning rate, with β = (0, 0.99); corrected for lazy regularisation.
-    r1_gamma, r1_interval
-        Weight of the discriminator's gradient penalty, and on which steps it is computed ("lazy").
-    path_weight, path_interval
-        Weight of the path-length penalty, and on which steps.
-    mixing : float
-        Probability that two codes share an image.
-    ema_images, ema_rampup
-        Half-life of the moving average in images: at most the first, and this share of those seen.
-    augment : float
-        Probability of each augmentation; negative: adaptive, so that D's mean sign on real images stays at ``target``.
-    target : float
-        Of the adaptive augmentation.
-    seed : int
-    """
+    """Every choice of a training; the defaults made ``faces-64``."""
 
     resolution: int = within(64, among=(8, 16, 32, 64, 128, 256, 512, 1024))
     z_dim: int = within(128, at_least=1)
@@ -64,18 +42,26 @@ class Config(Checked):
     mapping_layers: int = within(8, at_least=1)
     channel_base: int = within(2048, at_least=1)
     channel_max: int = within(256, at_least=1)
-    batch: int = within(32, at_least=1)
+    """The networks' sizes, as in `networks.stylegan2.Generator`."""
     lr: float = within(2.5e-3, at_least=0)
+    """Adam's learning rate, with β = (0, 0.99); corrected for lazy regularisation."""
     r1_gamma: float = within(0.1, at_least=0)
     r1_interval: int = within(16, at_least=1)
+    """Weight of the discriminator's gradient penalty, and on which steps it is computed ("lazy")."""
     path_weight: float = within(2.0, at_least=0)
     path_interval: int = within(8, at_least=1)
+    """Weight of the path-length penalty, and on which steps."""
     mixing: float = within(0.9, at_least=0, at_most=1)
+    """Probability that two codes share an image."""
     ema_images: int = within(10_000, at_least=0)
     ema_rampup: float = within(0.05, at_least=0)
+    """Half-life of the moving average in images: at most the first, and this share of those seen."""
     augment: float = within(1.0, at_most=1)
+    """Probability of each augmentation; negative: adaptive, so that D's mean sign on real images stays at
+    ``target``."""
     target: float = within(0.6, at_least=-1, at_most=1)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Of the adaptive augmentation."""
+    batch: int = within(32, at_least=1)
 
     def __post_init__(self) -> None:
         """Check every field, and that every resolution has channels."""
@@ -92,7 +78,7 @@ class Config(Checked):
         )
 
 
-class PriorTraining(Adversarial):
+class PriorTraining(loop.Training):
     """StyleGAN2 in training: one turn of D, one of G, the moving average.
 
     A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, or that the
@@ -122,16 +108,16 @@ class PriorTraining(Adversarial):
         self.average = deepcopy(generator).eval().requires_grad_(False).to(device)
         self.generator, self.discriminator = generator.to(device), discriminator
         generator.synthesis.precision = discriminator.precision = precision
-        self.g_optimizer = lazy_adam(generator, c.lr, 0.99, c.path_interval)
-        self.d_optimizer = lazy_adam(discriminator, c.lr, 0.99, c.r1_interval)
+        self.g_optimizer = adam(generator, c.lr, c.path_interval)
+        self.d_optimizer = adam(discriminator, c.lr, c.r1_interval)
         self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=device)
         self.augment_p.fill_(max(c.augment, 0.0))
-        parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer")
-        super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **{name: getattr(self, name) for name in parts})
-        self._turns = {
-            (turn, penalise): Captured(partial(turn, penalise), processes, self.noise)
-            for turn in (self._turn_of_d, self._turn_of_g)
-            for penalise in (False, True)
+        learning, measured = ("generator", "discriminator", "average"), ("path_mean", "sign", "augment_p")
+        parts = {name: getattr(self, name) for name in (*learning, "g_optimizer", "d_optimizer", *measured)}
+        super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **parts)
+        self._learn = {
+            (d, g): Captured(partial(self.learn, d, g), processes, self.noise)
+            for d, g in product((False, True), repeat=2)
         }
 
     def start_from(self, prior: FacePrior) -> None:
@@ -147,9 +133,8 @@ class PriorTraining(Adversarial):
 
     def step(self) -> dict[str, Tensor]:
         """One turn of D and one of G."""
-        c = self._c
-        losses = dict(self._turns[self._turn_of_d, self.due(c.r1_interval)](self.real()))
-        losses |= self._turns[self._turn_of_g, self.due(c.path_interval)]()
+        c, done = self._c, self.images_seen // self.batch
+        losses = self._learn[done % c.r1_interval == 0, done % c.path_interval == 0](self.real())
         self.images_seen += c.batch
         follow(self.average, self.generator, c.batch, c.ema_images, self.images_seen, c.ema_rampup)
         if c.augment < 0:
@@ -158,13 +143,12 @@ class PriorTraining(Adversarial):
             self.augment_p.add_(step).clamp_(0, 1)
         return losses
 
-    def _turn_of_d(self, penalise: bool, real: Tensor) -> dict[str, Tensor]:
+    def learn(self, penalise_d: bool, penalise_g: bool, real: Tensor) -> dict[str, Tensor]:
+        """Both turns on one batch, (n, 3, R, R)."""
         with self.turn(self.d_optimizer):
-            return self.discriminate(real, penalise)
-
-    def _turn_of_g(self, penalise: bool) -> dict[str, Tensor]:
+            losses = self.discriminate(real, penalise_d)
         with self.turn(self.g_optimizer, frozen=self.discriminator):
-            return self.generate(penalise)
+            return losses | self.generate(penalise_g)
 
     def discriminate(self, real: Tensor, penalise: bool) -> dict[str, Tensor]:
         """D's gradients: real (n, 3, R, R) from drawn, by the logistic loss, and the penalty R1."""
@@ -221,17 +205,6 @@ class PriorTraining(Adversarial):
         mirrored = torch.rand(self.share, generator=self.random) < 0.5
         batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
         return batch.to(self.processes.device, non_blocking=True).float() / 127.5 - 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
-        return super().state_dict() | {"path_mean": self.path_mean, "sign": self.sign, "augment_p": self.augment_p}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` was called."""
-        super().load_state_dict(state)
-        self.path_mean.copy_(state["path_mean"])
-        self.sign.copy_(state["sign"])
-        self.augment_p.fill_(state["augment_p"])
 
     def prior(self) -> FacePrior:
         """The moving average as a `FacePrior`."""

@@ -23,10 +23,10 @@ from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
-from facesr_lib.training.adversarial import Adversarial
-from facesr_lib.training.capture import Captured
+from facesr_lib.training.capture import Captured, Losses
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
+from facesr_lib.training.loop import Training
 from facesr_lib.training.priors import Priors
 from facesr_lib.training.processes import Processes
 
@@ -35,35 +35,21 @@ SIDE = 128  # of the pictures that the networks make
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Every choice that is not the paper's; what is stands in `RECIPES`.
-
-    Attributes
-    ----------
-    width : float
-        Of the network, as a share of the paper's.
-    images : int
-        How many the training sees in all; schedules refer to it.
-    batch : int
-        Faces per step.
-    rate : float
-        Learning rate, as a multiple of the paper's.
-    rotation, scale, shift : float
-        Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to
-        this share of its side: "unaligned" faces. All are mirrored with probability one half.
-    sigma : float
-        Width of the drawn heatmaps, in pixels of 64².
-    seed : int
-    """
+    """Every choice that is not the paper's; what is stands in `RECIPES`."""
 
     width: float = within(1.0, above=0)
+    """Of the network, as a share of the paper's."""
     images: int = within(90_000, at_least=1)
-    batch: int = within(16, at_least=1)
+    """How many the training sees in all; schedules refer to it."""
     rate: float = within(1.0, at_least=0)
+    """Learning rate, as a multiple of the paper's."""
     rotation: float = within(0.0, at_least=0, at_most=180)
     scale: float = within(0.0, at_least=0, at_most=0.9)
     shift: float = within(0.0, at_least=0, at_most=0.5)
+    """Each face is turned by up to so many degrees, made larger or smaller by up to this share, and moved by up to this
+    share of its side: "unaligned" faces. All are mirrored with probability one half."""
     sigma: float = within(2.0, above=0)
-    seed: int = within(0, at_least=0, at_most=2**32)
+    """Width of the drawn heatmaps, in pixels of 64²."""
 
 
 @dataclass
@@ -76,20 +62,19 @@ class Batch:
     known: Tensor
 
 
-Losses = dict[str, Tensor]
-Run = Callable[[Tensor], tuple[Tensor, ...]]
-"""A network's answers, in float32."""
+Run = Callable[[Tensor], Any]
+"""A network's answer, a tensor or several, in float32."""
 
 
 def _vdsr(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Kim, Lee & Lee 2016: the squared error of the luminance, Σ (y − ŷ)²."""
-    (y,) = run(images.luma(networks.upsample(faces.small)))
+    y = run(images.luma(networks.upsample(faces.small)))
     return {"pixel": (images.luma(faces.true) - y).square().sum()}, y
 
 
 def _urdgn(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
     """Yu & Porikli 2016: the mean squared error."""
-    (made,) = run(2 * faces.small - 1)
+    made = run(2 * faces.small - 1)
     return {"pixel": F.mse_loss(made, 2 * faces.true - 1)}, made
 
 
@@ -103,44 +88,24 @@ def _fsrnet(run: Run, faces: Batch) -> tuple[Losses, Tensor]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a paper trains its network.
-
-    Attributes
-    ----------
-    losses
-        The network's losses on a batch, weighted, and the pictures that its discriminator judges.
-    optimizer
-        Of parameters and a learning rate.
-    lr : float
-    schedule
-        What the learning rate is multiplied by: of the step, of the times that all faces were seen, and of the share of
-        the training that is done.
-    clip : float
-        Largest norm of the gradient.
-    priors : bool
-        Whether landmarks and parsing labels are asked for.
-    discriminator
-        Of a width; with it comes the loss −log D, times ``adversarial``.
-    adversarial : float
-    balanced : bool
-        Whether the discriminator waits where it is too good, and the network where it is not good enough.
-    perceptual : float
-        Weight of the squared difference of what an ImageNet network sees, the deepest of `losses.block_features`' maps.
-    replayed : bool
-        Whether a GPU may replay a step: its learning rate stays, and nothing in it depends on a value or is drawn.
-    """
+    """How a paper trains its network."""
 
     losses: Callable[[Run, Batch], tuple[Losses, Tensor]]
-    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]
+    """Of the network on a batch, weighted; and the pictures that its discriminator judges."""
+    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]  # of parameters and a learning rate
     lr: float
     schedule: Callable[[int, float, float], float] = lambda step, epoch, done: 1.0
-    clip: float = inf
-    priors: bool = False
-    discriminator: Callable[[float], nn.Module] | None = None
-    adversarial: float = 0.0
-    balanced: bool = False
+    """What the learning rate is multiplied by: of the step, of the times that all faces were seen, and of the share of
+    the training that is done."""
+    clip: float = inf  # the gradient's largest norm
+    priors: bool = False  # whether landmarks and parsing labels are asked for
+    discriminator: Callable[[float], nn.Module] | None = None  # of a width
+    adversarial: float = 0.0  # weight of the loss that comes with it, −log D
+    balanced: bool = False  # whether it waits where it is too good, and the network where it is not good enough
     perceptual: float = 0.0
+    """Weight of the squared difference of what an ImageNet network sees: `losses.block_features`' deepest maps."""
     replayed: bool = False
+    """Whether a GPU may replay a step: its learning rate stays, and nothing in it depends on a value or is drawn."""
 
 
 RECIPES = {
@@ -174,7 +139,7 @@ RECIPES = {
 }
 
 
-class SupervisedTraining(Adversarial):
+class SupervisedTraining(Training):
     """A network in training: a turn of its discriminator, if it has one, then its own.
 
     A ``ValueError`` says that there is no such network, the faces are of another size, the priors are missing or not
@@ -214,7 +179,7 @@ class SupervisedTraining(Adversarial):
         self._recipe = RECIPES[messages.choose(name, RECIPES, "supervised network")]
         processes = Processes(device)
         self._faces, self._count = Faces(pixels, SIDE, processes.device), len(pixels)
-        self._c, self._name, self._bf16 = config, name, bf16
+        self._c, self._name = config, name
         self.iterations = ceil(config.images / config.batch)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
@@ -239,12 +204,11 @@ class SupervisedTraining(Adversarial):
         self._optimizers = {
             kind: self._recipe.optimizer(part.parameters(), self._recipe.lr) for kind, part in parts.items()
         }
-        self._replays = self._recipe.replayed and processes.device.type == "cuda"
         for group in self._groups():
-            group["capturable"] = self._replays
+            group["capturable"] = self._recipe.replayed and processes.device.type == "cuda"
         optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
         chosen = {"network": name, "seen_by": self.seen_by, **asdict(config)}
-        super().__init__(chosen, processes, config.batch, config.seed, **parts, **optimizers)
+        super().__init__(chosen, processes, config.batch, config.seed, bf16, **parts, **optimizers)
         self._learn = Captured(self.learn, processes, self.noise) if self._recipe.replayed else self._drawing
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -280,8 +244,8 @@ class SupervisedTraining(Adversarial):
                     losses["perceptual"] = recipe.perceptual * self._unlike((made + 1) / 2, faces.true)
                 total = torch.stack([*losses.values()]).sum()
                 if self.discriminator is not None:
-                    (logits,) = self._run(self.discriminator, made)
-                    total = total + recipe.adversarial * F.softplus(-logits).mean()  # −log D(G(x))
+                    judgement = F.softplus(-self._run(self.discriminator, made)).mean()  # −log D(G(x))
+                    total = total + recipe.adversarial * judgement
                 total.backward()
                 if recipe.clip < inf:
                     clip_grad_norm_(self.network.parameters(), recipe.clip)
@@ -289,15 +253,13 @@ class SupervisedTraining(Adversarial):
 
     def _unlike(self, made: Tensor, true: Tensor) -> Tensor:
         """Mean squared difference of what an ImageNet network sees."""
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            with torch.no_grad():
-                target = self._maps(true)[-1]
-            seen = self._maps(made)[-1]
-        return F.mse_loss(seen.float(), target.float())
+        with torch.no_grad():
+            target = self.forward(self._maps, true)[-1]
+        return F.mse_loss(self.forward(self._maps, made)[-1], target)
 
     def _discriminate(self, discriminator: nn.Module, true: Tensor, made: Tensor) -> tuple[Losses, bool]:
         """D's turn on −log D(y) − log(1 − D(G(x))), and whether the network is to learn on this batch."""
-        (real,), (fake,) = self._run(discriminator, true), self._run(discriminator, made)
+        real, fake = self._run(discriminator, true), self._run(discriminator, made)
         losses = F.softplus(-real).mean(), F.softplus(fake).mean()
         judges = learns = True
         if self._recipe.balanced:
@@ -309,10 +271,8 @@ class SupervisedTraining(Adversarial):
                 torch.stack(losses).sum().backward()
         return dict(zip(("D real", "D fake"), losses, strict=True)), learns
 
-    def _run(self, network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
-            out = network(x.contiguous(memory_format=torch.channels_last))
-        return tuple(part.float() for part in (out if isinstance(out, tuple) else (out,)))
+    def _run(self, network: nn.Module, x: Tensor) -> Any:
+        return self.forward(network, x.contiguous(memory_format=torch.channels_last))
 
     def faces(self) -> Batch:
         """Draw a batch."""
