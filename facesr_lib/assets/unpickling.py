@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,10 +28,6 @@ from facesr_lib import files
 
 class UnsafePickle(ValueError):
     """The file asks for a call that has no place in a checkpoint. Nothing was executed."""
-
-
-class Global(str):
-    """The dotted name of a class or function that a pickle mentions; it is never imported."""
 
 
 @dataclass(eq=False)
@@ -47,8 +44,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     object
-        Tensors (CPU, no gradients), numpy arrays, plain containers, `Stub` for modules and other objects,
-        `Global` for classes that are only mentioned. All together it takes a few times the file's size.
+        Tensors (CPU, no gradients), numpy arrays, plain containers, `Stub` for modules and other objects, the dotted
+        name of a class or function that is only mentioned. All together it takes a few times the file's size.
 
     Raises
     ------
@@ -101,26 +98,6 @@ def state_dict(contents: object) -> dict[str, Tensor]:
     return tensors
 
 
-class _Storages(dict[str, Tensor]):
-    """What persistent ids refer to: storages (numel,) by key, made when they are first mentioned."""
-
-    def __init__(self, make: Callable[[str, torch.dtype, int], Tensor]):
-        self.make = make
-
-    def __call__(self, reference: object) -> object:
-        match reference:
-            case ("module", kind, _, _):
-                return kind  # a class, with the source code it had
-            case ("storage", str(kind), str(key), _, int(numel), *view) if numel >= 0 and not any(view):
-                dtype = _DTYPES[kind]
-                if key not in self:
-                    self[key] = self.make(key, dtype, numel)
-                if self[key].dtype != dtype:
-                    raise ValueError(f"storage {key} is used with two types")
-                return self[key]
-        raise ValueError("unknown kind of persistent id")
-
-
 class _Reader:
     """Reads one file, and builds a few times its size at most: announced sizes are not believed, copies are counted."""
 
@@ -147,7 +124,7 @@ class _Reader:
             def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
                 return _values(read(f"{program.removesuffix('data.pkl')}data/{key}"), dtype, numel)
 
-            return self.run(io.BytesIO(read(program)), _Storages(make))
+            return self.run(io.BytesIO(read(program)), partial(_persistent, {}, make))
 
     def plain(self, stream: io.BytesIO) -> object:
         """Read a plain pickle, or torch's legacy format: magic number, version, system, object, keys, raw storages."""
@@ -158,12 +135,12 @@ class _Reader:
         if version != 1001 or system["little_endian"] is not True:
             raise ValueError("an unknown version of torch's legacy format, or written on a big-endian machine")
 
-        def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        def make(_: str, dtype: torch.dtype, numel: int) -> Tensor:
             self.spend(numel * dtype.itemsize)
             return torch.zeros(numel, dtype=dtype)
 
-        storages = _Storages(make)
-        contents, keys = self.run(stream, storages), self.run(stream)
+        storages: dict[str, Tensor] = {}
+        contents, keys = self.run(stream, partial(_persistent, storages, make)), self.run(stream)
         if set(map(_key, keys)) != storages.keys():
             raise ValueError("its list of storages does not match its contents")
         for data in (storages[key] for key in keys):
@@ -177,9 +154,9 @@ class _Reader:
         marks: list[int] = []
         memo: dict[int, Any] = {}
         makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
-        makers |= {"REDUCE": self.call, "BUILD": self.build} | (
-            {"BINPERSID": persistent} if persistent is not None else {}
-        )
+        makers |= {"REDUCE": self.call, "BUILD": self.build}
+        if persistent:
+            makers["BINPERSID"] = persistent
         argument: Any
         for opcode, argument, _ in pickletools.genops(stream):
             name, takes = opcode.name, opcode.stack_before
@@ -206,7 +183,7 @@ class _Reader:
         self.spend(_size(arguments))
         if function == "torch.storage._load_from_bytes":
             return self.plain(io.BytesIO(*arguments))
-        if not isinstance(function, Global) or function not in _CALLS:
+        if not isinstance(function, str) or function not in _CALLS:
             _refuse(function)
         return _CALLS[function](*arguments)
 
@@ -225,6 +202,22 @@ class _Reader:
             case _:
                 raise ValueError(f"a {type(target).__name__} with an unknown state")
         return target
+
+
+def _persistent(
+    storages: dict[str, Tensor], make: Callable[[str, torch.dtype, int], Tensor], reference: object
+) -> object:
+    """What a persistent id refers to: a storage (numel,) by key, made when it is first mentioned."""
+    match reference:
+        case ("module", kind, _, _):
+            return kind  # a class, with the source code it had
+        case ("storage", str(kind), str(key), _, int(numel), *view) if numel >= 0 and not any(view):
+            if key not in storages:
+                storages[key] = make(key, _DTYPES[kind], numel)
+            if storages[key].dtype != _DTYPES[kind]:
+                raise ValueError(f"storage {key} is used with two types")
+            return storages[key]
+    raise ValueError("unknown kind of persistent id")
 
 
 def _size(parts: Any) -> int:
@@ -264,7 +257,7 @@ def _key(key: Any) -> Any:
     raise ValueError(f"a {type(key).__name__} as a key")
 
 
-def _new(kind: Global, *_: object) -> object:
+def _new(kind: object, *_: object) -> object:
     """Make an object without running its constructor."""
     return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(str(kind))
 
@@ -311,8 +304,8 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), lambda *items: items),
     **dict.fromkeys(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"), _fill),
     "FROZENSET": lambda *items: frozenset(map(_key, items)),
-    "GLOBAL": lambda name: Global(name.replace(" ", ".", 1)),
-    "STACK_GLOBAL": lambda module, name: Global(f"{module}.{name}"),
+    "GLOBAL": lambda name: name.replace(" ", ".", 1),
+    "STACK_GLOBAL": lambda module, name: f"{module}.{name}",
     **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX"), _new),
     "OBJ": _refuse,
     "INST": lambda *items: _refuse(items[-1].replace(" ", ".", 1)),
