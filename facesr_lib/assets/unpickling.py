@@ -87,8 +87,8 @@ def state_dict(contents: object) -> dict[str, Tensor]:
             case Stub(state={"_parameters": dict(parameters), "_buffers": dict(buffers), "_modules": dict(modules)}):
                 transient = part.state.get("_non_persistent_buffers_set") or ()
                 parts = parameters | {k: v for k, v in buffers.items() if k not in transient} | modules
-            case Stub(class_name=name) if name.startswith("__torch__."):  # TorchScript, which tells them not apart
-                parts = part.state
+            case Stub(class_name=name, state=dict(all_of_it)) if name.startswith("__torch__."):
+                parts = all_of_it  # TorchScript, which tells them not apart
             case _ if not prefix:
                 raise ValueError(f"expected a module at 'the top', got a {type(part).__name__}.")
         budget -= len(parts)
@@ -154,7 +154,7 @@ class _Reader:
         marks: list[int] = []
         memo: dict[int, Any] = {}
         makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
-        makers |= {"REDUCE": self.call, "BUILD": self.build}
+        makers |= {"REDUCE": self.call, "BUILD": self.build, "STACK_GLOBAL": self.mention}
         if persistent:
             makers["BINPERSID"] = persistent
         argument: Any
@@ -178,6 +178,10 @@ class _Reader:
             else:
                 raise ValueError(f"the pickle opcode {name} is not supported")
         raise ValueError("the pickle does not end")
+
+    def mention(self, module: object, name: object) -> str:
+        self.spend(_size((module, name)))
+        return f"{_name(module)}.{_name(name)}"
 
     def call(self, function: Any, arguments: Any) -> object:
         self.spend(_size(arguments))
@@ -232,8 +236,13 @@ def _values(raw: bytes, dtype: torch.dtype, numel: int) -> Tensor:
     return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
+def _name(kind: object) -> str:
+    """Let through a name; what stands in a name's place may have a text of any length."""
+    return kind if isinstance(kind, str) else f"a {type(kind).__name__}"
+
+
 def _refuse(function: object, *_: object) -> NoReturn:
-    raise UnsafePickle(f"refused to call {function!s:.80}")
+    raise UnsafePickle(f"refused to call {_name(function):.80}")
 
 
 def _fill(target: Any, *items: Any) -> Any:
@@ -259,7 +268,7 @@ def _key(key: Any) -> Any:
 
 def _new(kind: object, *_: object) -> object:
     """Make an object without running its constructor."""
-    return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(str(kind))
+    return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(_name(kind))
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
@@ -305,7 +314,6 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"), _fill),
     "FROZENSET": lambda *items: frozenset(map(_key, items)),
     "GLOBAL": lambda name: name.replace(" ", ".", 1),
-    "STACK_GLOBAL": lambda module, name: f"{module}.{name}",
     **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX"), _new),
     "OBJ": _refuse,
     "INST": lambda *items: _refuse(items[-1].replace(" ", ".", 1)),
@@ -323,7 +331,7 @@ _CALLS: dict[str, Callable[..., object]] = {
     "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,  # in modules saved by torch < 1.1
     **{f"torch.jit._pickle.build_{kind}list": list for kind in ("int", "double", "bool", "tensor")},  # TorchScript's
     "torch.jit._pickle.restore_type_tag": lambda value, _: value,
-    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(str(meta["class_name"]), meta["state"]),
+    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(_name(meta["class_name"]), meta["state"]),
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: np.empty(0) for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, 1)[0] for core in ("core", "_core")},
