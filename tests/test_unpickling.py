@@ -391,6 +391,22 @@ def test_one_value_is_not_built_a_thousand_times(tmp_path, once, again):
         load(tmp_path / "bomb.pkl")
 
 
+@pytest.mark.parametrize(
+    "function",
+    [b"torch.jit._pickle\nbuild_intlist", b"torch\nSize", b"builtins\nset", b"numpy.core.numeric\n_frombuffer"],
+)
+def test_arrays_are_not_taken_apart_uncounted(tmp_path, function):
+    """A list of an array's values takes many times its bytes."""
+    array = b"cnumpy.core.numeric\n_frombuffer\n(B\x08\x00\x00\x00" + bytes(8)
+    array += b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85RK\x01\x85X\x01\x00\x00\x00CtR"
+    rest = b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85RK\x01\x85\x87R." if b"numpy" in function else b"\x85R."
+    (tmp_path / "array.pkl").write_bytes(b"\x80\x05" + array + b".")
+    assert load(tmp_path / "array.pkl").tolist() == [0.0]
+    (tmp_path / "array.pkl").write_bytes(b"\x80\x05c" + function + b"\n" + array + rest)
+    with pytest.raises(ValueError, match="of an array or a tensor"):
+        load(tmp_path / "array.pkl")
+
+
 WIDE = b")" + b"2\x86" * 18  # a pair of twice the same pair of twice the same …: a megabyte as a text
 
 
@@ -443,6 +459,10 @@ def test_nested_dicts_of_modules_and_tensors_are_flattened():
     nested["net"]["again"] = nested
     with pytest.raises(ValueError, match="contains itself"):
         state_dict(nested)
+    for _ in range(200):
+        module = {"a" * 100: module}
+    with pytest.raises(ValueError, match="endless names"):
+        state_dict(module)
 
 
 def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):

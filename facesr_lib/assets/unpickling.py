@@ -92,8 +92,8 @@ def state_dict(contents: object) -> dict[str, Tensor]:
             case _ if not prefix:
                 raise ValueError(f"expected a module at 'the top', got a {type(part).__name__}.")
         budget -= len(parts)
-        if budget < 0:
-            raise ValueError("this module has more than 20,000 parts: it probably contains itself.")
+        if budget < 0 or len(prefix) > 10_000:
+            raise ValueError("this module has more than 20,000 parts, or endless names: it probably contains itself.")
         pending += [(f"{prefix}{name}.", value) for name, value in reversed(parts.items())]
     return tensors
 
@@ -103,6 +103,7 @@ class _Reader:
 
     def __init__(self, size: int):
         self.left = 4 * size  # bytes; a pickled tensor takes three times its own: text, bytes, storage
+        self.calls = _CALLS | {"torch.storage._load_from_bytes": lambda raw: self.plain(io.BytesIO(raw))}
 
     def spend(self, amount: int) -> None:
         self.left -= amount
@@ -185,11 +186,11 @@ class _Reader:
 
     def call(self, function: Any, arguments: Any) -> object:
         self.spend(_size(arguments))
-        if function == "torch.storage._load_from_bytes":
-            return self.plain(io.BytesIO(*arguments))
-        if not isinstance(function, str) or function not in _CALLS:
+        if not isinstance(function, str) or function not in self.calls:
             _refuse(function)
-        return _CALLS[function](*arguments)
+        if not function.startswith("torch._utils.") and any(isinstance(x, (Tensor, np.ndarray)) for x in arguments):
+            raise ValueError(f"{function} of an array or a tensor")  # what is copied must have been counted
+        return self.calls[function](*arguments)
 
     def build(self, target: Any, state: Any) -> object:
         self.spend(_size(state if isinstance(state, tuple) else [state]))
