@@ -335,7 +335,8 @@ def test_hostile_shapes_of_data_are_refused(tmp_path):
     snake.state["_modules"]["tail"] = snake
     with pytest.raises(ValueError, match="contains itself"):
         state_dict(snake)
-    for nothing in (None, Stub("Thing"), Stub("Thing", {"_parameters": 1, "_buffers": {}, "_modules": {}})):
+    odd = Stub("Thing", {"_parameters": 1, "_buffers": {}, "_modules": {}}), Stub("__torch__.Thing", [])
+    for nothing in (None, Stub("Thing"), *odd):
         with pytest.raises(ValueError, match="expected a module at 'the top'"):
             state_dict(nothing)
 
@@ -381,12 +382,48 @@ MEGABYTE = b"B" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)
             b"}(" + b"".join(b"J%bN" % i.to_bytes(4, "little") for i in range(100_000)) + b"uq\x00",
             b"ca\nb\n)\x81h\x00b",
         ),
+        (b"X\xe8\x03\x00\x00" + b"a" * 1000 + b"q\x00", b"h\x00h\x00\x93"),  # names
     ],
 )
 def test_one_value_is_not_built_a_thousand_times(tmp_path, once, again):
     (tmp_path / "bomb.pkl").write_bytes(b"\x80\x03" + once + again * 1000 + b".")
     with pytest.raises(ValueError, match="larger than the file"):
         load(tmp_path / "bomb.pkl")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [b"torch.jit._pickle\nbuild_intlist", b"torch\nSize", b"builtins\nset", b"numpy.core.numeric\n_frombuffer"],
+)
+def test_arrays_are_not_taken_apart_uncounted(tmp_path, function):
+    """A list of an array's values takes many times its bytes."""
+    array = b"cnumpy.core.numeric\n_frombuffer\n(B\x08\x00\x00\x00" + bytes(8)
+    array += b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85RK\x01\x85X\x01\x00\x00\x00CtR"
+    rest = b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85RK\x01\x85\x87R." if b"numpy" in function else b"\x85R."
+    (tmp_path / "array.pkl").write_bytes(b"\x80\x05" + array + b".")
+    assert load(tmp_path / "array.pkl").tolist() == [0.0]
+    (tmp_path / "array.pkl").write_bytes(b"\x80\x05c" + function + b"\n" + array + rest)
+    with pytest.raises(ValueError, match="of an array or a tensor"):
+        load(tmp_path / "array.pkl")
+
+
+WIDE = b")" + b"2\x86" * 18  # a pair of twice the same pair of twice the same …: a megabyte as a text
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (WIDE + b")R.", "refused to call a tuple"),
+        (b"(" + WIDE + b"o.", "refused to call a tuple"),
+        (WIDE + b"X\x01\x00\x00\x00a\x93)R.", r"refused to call a tuple\.a"),
+    ],
+)
+def test_what_is_no_name_is_not_written_out(tmp_path, program, message):
+    (tmp_path / "wide.pkl").write_bytes(b"\x80\x04" + program)
+    with pytest.raises(UnsafePickle, match=message):
+        load(tmp_path / "wide.pkl")
+    (tmp_path / "wide.pkl").write_bytes(b"\x80\x04" + WIDE + b")\x81.")
+    assert load(tmp_path / "wide.pkl").class_name == "a tuple"
 
 
 @pytest.mark.parametrize(
@@ -422,6 +459,10 @@ def test_nested_dicts_of_modules_and_tensors_are_flattened():
     nested["net"]["again"] = nested
     with pytest.raises(ValueError, match="contains itself"):
         state_dict(nested)
+    for _ in range(200):
+        module = {"a" * 100: module}
+    with pytest.raises(ValueError, match="endless names"):
+        state_dict(module)
 
 
 def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):

@@ -223,15 +223,11 @@ def _find(item: Entry) -> tuple[Path, int]:
     """Where an entry lies, and how many of its files are there (at most as many as it should have)."""
     places = [folder / item.path for folder in (SHIPPED, home(), cache())]
     places.append(Path(torch.hub.get_dir(), "checkpoints", Path(item.path).name))
-    best = (home() / item.path, 0)
-    for place in places:
-        if item.count is None:
-            found = int(place.is_file())
-        else:
-            found = min(item.count, len(files.shown(place, images.SUFFIXES)))
-        if found > best[1]:
-            best = place, found
-    return best
+    if item.count is None:
+        found = [int(place.is_file()) for place in places]
+    else:
+        found = [min(item.count, len(files.shown(place, images.SUFFIXES))) for place in places]
+    return places[found.index(max(found))], max(found)
 
 
 def _download(item: Entry, file: File, target: Path, progress: bool) -> list[str]:

@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,10 +28,6 @@ from facesr_lib import files
 
 class UnsafePickle(ValueError):
     """The file asks for a call that has no place in a checkpoint. Nothing was executed."""
-
-
-class Global(str):
-    """The dotted name of a class or function that a pickle mentions; it is never imported."""
 
 
 @dataclass(eq=False)
@@ -47,8 +44,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     object
-        Tensors (CPU, no gradients), numpy arrays, plain containers, `Stub` for modules and other objects,
-        `Global` for classes that are only mentioned. All together it takes a few times the file's size.
+        Tensors (CPU, no gradients), numpy arrays, plain containers, `Stub` for modules and other objects, the dotted
+        name of a class or function that is only mentioned. All together it takes a few times the file's size.
 
     Raises
     ------
@@ -90,35 +87,15 @@ def state_dict(contents: object) -> dict[str, Tensor]:
             case Stub(state={"_parameters": dict(parameters), "_buffers": dict(buffers), "_modules": dict(modules)}):
                 transient = part.state.get("_non_persistent_buffers_set") or ()
                 parts = parameters | {k: v for k, v in buffers.items() if k not in transient} | modules
-            case Stub(class_name=name) if name.startswith("__torch__."):  # TorchScript, which tells them not apart
-                parts = part.state
+            case Stub(class_name=name, state=dict(all_of_it)) if name.startswith("__torch__."):
+                parts = all_of_it  # TorchScript, which tells them not apart
             case _ if not prefix:
                 raise ValueError(f"expected a module at 'the top', got a {type(part).__name__}.")
         budget -= len(parts)
-        if budget < 0:
-            raise ValueError("this module has more than 20,000 parts: it probably contains itself.")
+        if budget < 0 or len(prefix) > 10_000:
+            raise ValueError("this module has more than 20,000 parts, or endless names: it probably contains itself.")
         pending += [(f"{prefix}{name}.", value) for name, value in reversed(parts.items())]
     return tensors
-
-
-class _Storages(dict[str, Tensor]):
-    """What persistent ids refer to: storages (numel,) by key, made when they are first mentioned."""
-
-    def __init__(self, make: Callable[[str, torch.dtype, int], Tensor]):
-        self.make = make
-
-    def __call__(self, reference: object) -> object:
-        match reference:
-            case ("module", kind, _, _):
-                return kind  # a class, with the source code it had
-            case ("storage", str(kind), str(key), _, int(numel), *view) if numel >= 0 and not any(view):
-                dtype = _DTYPES[kind]
-                if key not in self:
-                    self[key] = self.make(key, dtype, numel)
-                if self[key].dtype != dtype:
-                    raise ValueError(f"storage {key} is used with two types")
-                return self[key]
-        raise ValueError("unknown kind of persistent id")
 
 
 class _Reader:
@@ -126,6 +103,7 @@ class _Reader:
 
     def __init__(self, size: int):
         self.left = 4 * size  # bytes; a pickled tensor takes three times its own: text, bytes, storage
+        self.calls = _CALLS | {"torch.storage._load_from_bytes": lambda raw: self.plain(io.BytesIO(raw))}
 
     def spend(self, amount: int) -> None:
         self.left -= amount
@@ -147,7 +125,7 @@ class _Reader:
             def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
                 return _values(read(f"{program.removesuffix('data.pkl')}data/{key}"), dtype, numel)
 
-            return self.run(io.BytesIO(read(program)), _Storages(make))
+            return self.run(io.BytesIO(read(program)), partial(_persistent, {}, make))
 
     def plain(self, stream: io.BytesIO) -> object:
         """Read a plain pickle, or torch's legacy format: magic number, version, system, object, keys, raw storages."""
@@ -158,12 +136,12 @@ class _Reader:
         if version != 1001 or system["little_endian"] is not True:
             raise ValueError("an unknown version of torch's legacy format, or written on a big-endian machine")
 
-        def make(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        def make(_: str, dtype: torch.dtype, numel: int) -> Tensor:
             self.spend(numel * dtype.itemsize)
             return torch.zeros(numel, dtype=dtype)
 
-        storages = _Storages(make)
-        contents, keys = self.run(stream, storages), self.run(stream)
+        storages: dict[str, Tensor] = {}
+        contents, keys = self.run(stream, partial(_persistent, storages, make)), self.run(stream)
         if set(map(_key, keys)) != storages.keys():
             raise ValueError("its list of storages does not match its contents")
         for data in (storages[key] for key in keys):
@@ -177,9 +155,9 @@ class _Reader:
         marks: list[int] = []
         memo: dict[int, Any] = {}
         makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
-        makers |= {"REDUCE": self.call, "BUILD": self.build} | (
-            {"BINPERSID": persistent} if persistent is not None else {}
-        )
+        makers |= {"REDUCE": self.call, "BUILD": self.build, "STACK_GLOBAL": self.mention}
+        if persistent:
+            makers["BINPERSID"] = persistent
         argument: Any
         for opcode, argument, _ in pickletools.genops(stream):
             name, takes = opcode.name, opcode.stack_before
@@ -202,13 +180,17 @@ class _Reader:
                 raise ValueError(f"the pickle opcode {name} is not supported")
         raise ValueError("the pickle does not end")
 
+    def mention(self, module: object, name: object) -> str:
+        self.spend(_size((module, name)))
+        return f"{_name(module)}.{_name(name)}"
+
     def call(self, function: Any, arguments: Any) -> object:
         self.spend(_size(arguments))
-        if function == "torch.storage._load_from_bytes":
-            return self.plain(io.BytesIO(*arguments))
-        if not isinstance(function, Global) or function not in _CALLS:
+        if not isinstance(function, str) or function not in self.calls:
             _refuse(function)
-        return _CALLS[function](*arguments)
+        if not function.startswith("torch._utils.") and any(isinstance(x, (Tensor, np.ndarray)) for x in arguments):
+            raise ValueError(f"{function} of an array or a tensor")  # what is copied must have been counted
+        return self.calls[function](*arguments)
 
     def build(self, target: Any, state: Any) -> object:
         self.spend(_size(state if isinstance(state, tuple) else [state]))
@@ -227,6 +209,22 @@ class _Reader:
         return target
 
 
+def _persistent(
+    storages: dict[str, Tensor], make: Callable[[str, torch.dtype, int], Tensor], reference: object
+) -> object:
+    """What a persistent id refers to: a storage (numel,) by key, made when it is first mentioned."""
+    match reference:
+        case ("module", kind, _, _):
+            return kind  # a class, with the source code it had
+        case ("storage", str(kind), str(key), _, int(numel), *view) if numel >= 0 and not any(view):
+            if key not in storages:
+                storages[key] = make(key, _DTYPES[kind], numel)
+            if storages[key].dtype != _DTYPES[kind]:
+                raise ValueError(f"storage {key} is used with two types")
+            return storages[key]
+    raise ValueError("unknown kind of persistent id")
+
+
 def _size(parts: Any) -> int:
     return sum(
         len(part) for part in parts if isinstance(part, (str, bytes, bytearray, tuple, list, dict, set, frozenset))
@@ -239,8 +237,13 @@ def _values(raw: bytes, dtype: torch.dtype, numel: int) -> Tensor:
     return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
+def _name(kind: object) -> str:
+    """Let through a name; what stands in a name's place may have a text of any length."""
+    return kind if isinstance(kind, str) else f"a {type(kind).__name__}"
+
+
 def _refuse(function: object, *_: object) -> NoReturn:
-    raise UnsafePickle(f"refused to call {function!s:.80}")
+    raise UnsafePickle(f"refused to call {_name(function):.80}")
 
 
 def _fill(target: Any, *items: Any) -> Any:
@@ -264,9 +267,9 @@ def _key(key: Any) -> Any:
     raise ValueError(f"a {type(key).__name__} as a key")
 
 
-def _new(kind: Global, *_: object) -> object:
+def _new(kind: object, *_: object) -> object:
     """Make an object without running its constructor."""
-    return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(str(kind))
+    return {} if kind in ("collections.OrderedDict", "dnnlib.util.EasyDict") else Stub(_name(kind))
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
@@ -311,8 +314,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), lambda *items: items),
     **dict.fromkeys(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"), _fill),
     "FROZENSET": lambda *items: frozenset(map(_key, items)),
-    "GLOBAL": lambda name: Global(name.replace(" ", ".", 1)),
-    "STACK_GLOBAL": lambda module, name: Global(f"{module}.{name}"),
+    "GLOBAL": lambda name: name.replace(" ", ".", 1),
     **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX"), _new),
     "OBJ": _refuse,
     "INST": lambda *items: _refuse(items[-1].replace(" ", ".", 1)),
@@ -330,7 +332,7 @@ _CALLS: dict[str, Callable[..., object]] = {
     "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,  # in modules saved by torch < 1.1
     **{f"torch.jit._pickle.build_{kind}list": list for kind in ("int", "double", "bool", "tensor")},  # TorchScript's
     "torch.jit._pickle.restore_type_tag": lambda value, _: value,
-    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(str(meta["class_name"]), meta["state"]),
+    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(_name(meta["class_name"]), meta["state"]),
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: np.empty(0) for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, 1)[0] for core in ("core", "_core")},

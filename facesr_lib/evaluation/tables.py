@@ -52,11 +52,9 @@ class PaperTable:
     @property
     def paper_settings(self) -> list[str]:
         """What the paper's columns or blocks are called: scales, sets of pictures, or what befalls the faces."""
-        ours = [
-            *(self.pictures or self.cameras or [f"{scale}x" for scale in self.paper_scales]),
-            *([unaligned.NAME] * bool(self.unaligned)),
-        ]
-        return [*ours, *self.elsewhere]
+        ours = self.pictures or self.cameras or [f"{scale}x" for scale in self.paper_scales]
+        moved = [unaligned.NAME] if self.unaligned else []
+        return [*ours, *moved, *self.elsewhere]
 
     def settings(self, resolution: int) -> list[tuple[int, int]]:
         """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""

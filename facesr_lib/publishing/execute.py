@@ -74,17 +74,9 @@ def chapters(names: Sequence[str] = ()) -> list[Path]:
     import yaml
 
     book = repository() / "book"
-
-    def files(node: Any) -> Iterator[str]:
-        if isinstance(node, dict):
-            yield from (node[name] for name in ("root", "file") if name in node)
-            node = list(node.values())
-        if isinstance(node, list):
-            for entry in node:
-                yield from files(entry)
-
-    entries = [book / name for name in files(yaml.safe_load((book / "_toc.yml").read_text(encoding="utf-8")))]
-    found = [path for path in (entry.with_suffix(".ipynb") for entry in entries) if path.exists()]
+    contents = yaml.safe_load((book / "_toc.yml").read_text(encoding="utf-8"))
+    pages = [contents["root"], *(page["file"] for part in contents["parts"] for page in part["chapters"])]
+    found = [path for page in pages if (path := book / f"{page}.ipynb").exists()]
     for name in names:
         if not any(path.name.startswith(name) for path in found):
             raise ValueError(f"no chapter is called {name!r}; there are {', '.join(path.stem for path in found)}")
@@ -142,7 +134,7 @@ def execute(
     named = [path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))]
     todo = named or chapters()
     for chapter in todo:
-        if not any("parameters" in cell["metadata"].get("tags", ()) for cell in _cells(chapter)):
+        if not any("parameters" in cell["metadata"].get("tags", ()) for cell in read(chapter)["cells"]):
             raise ValueError(f"{chapter.name} has no cell tagged `parameters`: papermill could not set its profile.")
 
     ours = repository() / "_build" / "executed" / (f"{profile}-seed-{seed}" if seed else profile)
@@ -175,7 +167,8 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
         place = f"{chapter.stem} ({todo.index(chapter) + 1} of {len(todo)})"
         if chapter not in waiting:
             print(f"{place}: unchanged", flush=True)
-            return Run(chapter, out / chapter.name, left_out=tuple(_ours(out / chapter.name).get("left_out", ())))
+            kept = read(out / chapter.name)["metadata"]["facesr"]
+            return Run(chapter, out / chapter.name, left_out=tuple(kept["left_out"]))
         print(f"{place}: running with profile={parameters['profile']}", flush=True)
         start = time.monotonic()
         process = _start(chapter, out, parameters, environment)
@@ -201,13 +194,9 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
     return runs
 
 
-def _ours(notebook: Path) -> dict[str, Any]:
-    """What an executed chapter says of its execution: its "key", and the findings that were "left_out"."""
-    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["facesr"]
-
-
-def _cells(notebook: Path) -> list[dict[str, Any]]:
-    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+def read(notebook: Path) -> dict[str, Any]:
+    """Read a notebook; of an executed one ``["metadata"]["facesr"]`` holds its "key" and what was "left_out"."""
+    return json.loads(notebook.read_text(encoding="utf-8"))
 
 
 def surroundings(parameters: dict[str, str]) -> str:
@@ -248,7 +237,7 @@ def _finish(chapter: Path, out: Path, returncode: int, key: str) -> Run:
     partial, target = out / f"{chapter.stem}.partial.ipynb", out / chapter.name
     if returncode:
         return Run(chapter, partial, _error(chapter, partial))
-    notebook = json.loads(partial.read_text(encoding="utf-8"))
+    notebook = read(partial)
     left_out = partial.with_suffix(".left-out").read_text(encoding="utf-8").splitlines()
     notebook["metadata"]["facesr"] = {"key": key, "left_out": left_out}
     with replacing(target) as temporary:
@@ -261,7 +250,7 @@ def _finish(chapter: Path, out: Path, returncode: int, key: str) -> Run:
 def _error(chapter: Path, partial: Path) -> str:
     """Name the cell that failed (numbered as in the chapter's source), its code and its traceback."""
     number = -1
-    for cell in _cells(partial) if partial.exists() else ():
+    for cell in read(partial)["cells"] if partial.exists() else ():
         if {"injected-parameters", "papermill-error-cell-tag"} & set(cell["metadata"].get("tags", ())):
             continue  # papermill's own
         number += 1
@@ -279,14 +268,12 @@ def alone(folder: Path) -> Iterator[None]:
 
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         print(f"another build works in {folder}: waiting for it", flush=True)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _executed_key(notebook: Path, ours: bool) -> str | None:
@@ -297,7 +284,7 @@ def _executed_key(notebook: Path, ours: bool) -> str | None:
     if not notebook.exists():
         return None
     try:
-        return _ours(notebook)["key"]
+        return read(notebook)["metadata"]["facesr"]["key"]
     except (ValueError, KeyError, TypeError):
         if ours:
             return None

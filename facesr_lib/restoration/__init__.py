@@ -5,18 +5,3 @@ from facesr_lib.restoration.methods import METHODS, Method, Restored, check
 from facesr_lib.restoration.outputs import Outcome
 from facesr_lib.restoration.photo import PhotoFace, RestoredPhoto, check_choices, restore_photo
 from facesr_lib.restoration.whole import PhotoOutcome, restore_photos
-
-__all__ = [
-    "METHODS",
-    "Method",
-    "Outcome",
-    "PhotoFace",
-    "PhotoOutcome",
-    "Restored",
-    "RestoredPhoto",
-    "check",
-    "check_choices",
-    "restore",
-    "restore_photo",
-    "restore_photos",
-]

@@ -30,30 +30,19 @@ _BOX = torch.tensor(recognition.BOX).view(2, 2) / recognition.SIDE
 
 @dataclass(frozen=True)
 class Found:
-    """A face in a photograph.
+    """A face in a photograph."""
 
-    Attributes
-    ----------
-    box : (left, top, width, height)
-        In pixels.
-    points : (68, 2) or (5, 2)
-        For `alignment.align`.
-    score : float
-        How certain the detector is, on its own scale.
-    detector, landmarks : str
-        What found the box, and what found the points.
-    """
-
-    box: tuple[float, float, float, float]
-    points: Tensor
-    score: float
-    detector: str
-    landmarks: str
+    box: tuple[float, float, float, float]  # left, top, width, height, in pixels
+    points: Tensor  # (68, 2) or (5, 2), for `alignment.align`
+    score: float  # how certain the detector is, on its own scale
+    detector: str  # what found the box
+    landmarks: str  # what found the points
 
     @property
     def turned(self) -> float:
         """How far the nose is from the middle between the eyes, as a share of their distance: a profile has 0.5."""
-        left, right, nose = self.points[[0, 1, 2]] if len(self.points) == 5 else _five(self.points)[:3]
+        p = self.points
+        left, right, nose = p[:3] if len(p) == 5 else (p[36:42].mean(0), p[42:48].mean(0), p[30])
         across = right - left
         return float(((nose - (left + right) / 2) @ across / across.square().sum()).abs())
 
@@ -119,7 +108,7 @@ Look = Callable[[Tensor, str, Sequence[int]], list[Found]]
 
 
 def _yunet() -> Look:
-    network = _once(yunet.load, assets.checked("yunet"))
+    network = once(yunet.load, assets.checked("yunet"))
 
     def look(image: Tensor, name: str, sides: Sequence[int]) -> list[Found]:
         rows = []
@@ -154,7 +143,7 @@ def _dlib() -> Look:
 
 
 def _ours() -> Callable[[Tensor, Found], Tensor]:
-    network = _once(landmarks.load, assets.checked(LANDMARKS))
+    network = once(landmarks.load, assets.checked(LANDMARKS))
 
     @torch.no_grad()
     def locate(image: Tensor, face: Found) -> Tensor:
@@ -173,7 +162,7 @@ def _dlibs() -> Callable[[Tensor, Found], Tensor]:
     model = recognition.model_files()[0]
     import dlib
 
-    predictor = _once(dlib.shape_predictor, str(model))
+    predictor = once(dlib.shape_predictor, str(model))
     box = dlib.rectangle(*recognition.BOX)
 
     def locate(image: Tensor, face: Found) -> Tensor:
@@ -206,7 +195,8 @@ def _available(known: dict[str, Callable[[], Any]], name: str, kind: str) -> tup
 
 
 @cache
-def _once(load: Callable[..., Any], path: Path | str) -> Any:
+def once(load: Callable[..., Any], path: Path | str) -> Any:
+    """What ``load`` makes of a file, which is read once."""
     return load(path)
 
 
@@ -246,11 +236,6 @@ def _guessed(box: tuple[float, ...]) -> Tensor:
     """Five points of the mean face in a box."""
     left, top, width, height = box
     return (MEAN - _BOX[0]) / (_BOX[1] - _BOX[0]) * torch.tensor([width, height]) + torch.tensor([left, top])
-
-
-def _five(points: Tensor) -> Tensor:
-    """Eyes, nose and mouth corners of 68 landmarks."""
-    return torch.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
 
 
 def _turned_back(face: Found, quarter: int, height: int, width: int) -> Found:

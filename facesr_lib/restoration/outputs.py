@@ -13,25 +13,13 @@ from facesr_lib import files
 
 @dataclass
 class Outcome:
-    """What became of one photo.
-
-    Attributes
-    ----------
-    photo, output : Path
-        ``output`` is ``None`` if nothing was written.
-    residual : float
-        Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
-    error : str
-        Why not, if not.
-    mistaken : bool
-        Whether what was asked for, and not the photo, is why.
-    """
+    """What became of one photo."""
 
     photo: Path
-    output: Path | None = None
-    residual: float = float("nan")
-    error: str = ""
-    mistaken: bool = False
+    output: Path | None = None  # None if nothing was written
+    residual: float = float("nan")  # root mean square, in grey levels of 255: the result made small less what was given
+    error: str = ""  # what went wrong, if anything did
+    mistaken: bool = False  # whether what was asked for, and not the photo, is why
 
     @property
     def message(self) -> str:
@@ -43,20 +31,9 @@ class Outcome:
 
 
 class Outputs:
-    """Names for results in a folder, which is made if it does not exist.
+    """Names for results in a folder, which is made if it does not exist; a ``ValueError`` if it is none.
 
-    Parameters
-    ----------
-    folder : path
-    photos : iterable of Path
-        No result ever takes the place of one of these.
-    overwrite : bool
-        Whether a result takes the place of another file of its name.
-
-    Raises
-    ------
-    ValueError
-        If ``folder`` is no folder.
+    No result ever takes the place of one of the ``photos``; of another file of its name if it may ``overwrite``.
     """
 
     def __init__(self, folder: str | Path, photos: Iterable[Path], overwrite: bool):
@@ -69,21 +46,17 @@ class Outputs:
 
     def named(self, stem: str, *patterns: str) -> list[Path]:
         """Results of one photo, as "{}.png" and "{}-faces.png"; a ``ValueError`` if one may not be written."""
-        stem = self._unused(stem)
-        outputs = [self._folder / pattern.format(stem) for pattern in patterns]
+        name, k = stem, 2
+        while name.casefold() in self._names:  # on many disks A.png and a.png are one file
+            name, k = f"{stem}-{k}", k + 1
+        self._names.add(name.casefold())
+        outputs = [self._folder / pattern.format(name) for pattern in patterns]
         for output in outputs:
             if _inode(output) in self._originals:
                 raise ValueError(f"the result would replace the photo {output}: choose another folder.")
             if _exists(output) and not self._overwrite:
                 raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
         return outputs
-
-    def _unused(self, stem: str) -> str:
-        name, k = stem, 2
-        while name.casefold() in self._names:  # on many disks A.png and a.png are one file
-            name, k = f"{stem}-{k}", k + 1
-        self._names.add(name.casefold())
-        return name
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,58 +31,27 @@ OUTSIDE = tuple(map(parsing.CLASSES.index, ("background", "hat", "necklace", "ne
 
 @dataclass
 class PhotoFace:
-    """What became of a face.
+    """What became of a face."""
 
-    Attributes
-    ----------
-    number : int
-        From 1 on, from left to right.
-    found : Found
-        Box, landmarks, and who found them.
-    size : float
-        Side of its FFHQ crop in pixels of the photograph; the face itself is about half as wide.
-    restored : bool
-    note : str
-        Why it was left as it is, or what is to be said of the result.
-    residual : float
-        Root mean squared difference, in grey levels of 255, between the restored face made small and what was given.
-    mask : str
-        By what it was pasted: "parsing" or "ellipse".
-    transform : (2, 3)
-        From `alignment.align`.
-    before, after : (3, S, S)
-        The face in the enlarged photograph, cut out alike; ``after`` is empty where it was left.
-    """
-
-    number: int
-    found: detection.Found
-    size: float
-    transform: Tensor
+    number: int  # from 1 on, from left to right
+    found: detection.Found  # box, landmarks, and who found them
+    size: float  # side of its FFHQ crop in pixels of the photograph; the face itself is about half as wide
+    transform: Tensor  # (2, 3), from `alignment.align`
     restored: bool = False
-    note: str = ""
-    residual: float = float("nan")
-    mask: str = ""
-    before: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
-    after: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    note: str = ""  # why it was left as it is, or what is to be said of the result
+    residual: float = float("nan")  # root mean square, in grey levels of 255: the result made small less what was given
+    mask: str = ""  # by what it was pasted: "parsing" or "ellipse"
+    before: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)  # (3, S, S), in the enlarged photograph
+    after: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)  # cut out alike; empty where it was left
 
 
 @dataclass
 class RestoredPhoto:
-    """A photograph with restored faces.
+    """A photograph with restored faces."""
 
-    Attributes
-    ----------
-    image : (3, scale · H, scale · W)
-        In [0, 1].
-    faces : list of PhotoFace
-        All that were found, from left to right.
-    interrupted : bool
-        Whether Ctrl-C ended it; faces that were done are in ``image``, the others are as they were.
-    """
-
-    image: Tensor
-    faces: list[PhotoFace]
-    interrupted: bool = False
+    image: Tensor  # (3, scale · H, scale · W) in [0, 1]
+    faces: list[PhotoFace]  # all that were found, from left to right
+    interrupted: bool = False  # by Ctrl-C; faces that were done are in ``image``, the others are as they were
 
 
 @undisturbed()
@@ -340,7 +307,7 @@ def face_mask(face: Tensor) -> tuple[Tensor, str]:
     """Where a restored face (3, S, S) is pasted, softly: (S, S), and what said so."""
     size = face.shape[-1]
     try:
-        network = _parser(assets.checked(PARSER))
+        network = detection.once(parsing.load, assets.checked(PARSER))
     except assets.AssetMissing:
         return ellipse(size), "ellipse"
     full = network.sizes["size"]
@@ -353,11 +320,6 @@ def face_mask(face: Tensor) -> tuple[Tensor, str]:
     edge = torch.minimum(torch.arange(size) + 0.5, size - torch.arange(size) - 0.5) / size
     fade = (torch.minimum(edge, edge[:, None]) / 0.1).clamp(0, 1)
     return soft * fade * fade * (3 - 2 * fade), "parsing"
-
-
-@cache
-def _parser(path: Path) -> parsing.ParsingNetwork:
-    return parsing.load(path).requires_grad_(False)
 
 
 def _add_grain(canvas: Tensor, image: Tensor, transform: Tensor, mask: Tensor, seed: int) -> None:

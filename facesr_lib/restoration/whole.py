@@ -34,18 +34,10 @@ TILE = 160  # of the contact sheet
 
 @dataclass
 class PhotoOutcome(Outcome):
-    """What became of one photograph; ``residual`` is its faces' mean.
+    """What became of one photograph; each face has its own ``residual``, the photograph none."""
 
-    Attributes
-    ----------
-    faces : list of PhotoFace
-        All that were found.
-    notes : list of str
-        What `images.read` warned of, such as what was transparent.
-    """
-
-    notes: list[str] = field(default_factory=list)
-    faces: list[PhotoFace] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what `images.read` warned of, such as what was transparent
+    faces: list[PhotoFace] = field(default_factory=list)  # all that were found
 
     @property
     def message(self) -> str:
@@ -140,8 +132,7 @@ def restore_photos(
             if not interrupted or any(face.restored for face in result.faces):
                 with told(outcome, names[0]):
                     images.write(result.image, names[0], overwrite=overwrite, like=outcome.photo)
-                    residuals = [face.residual for face in result.faces if face.restored]
-                    outcome.output, outcome.residual = names[0], float(np.mean(residuals)) if residuals else 0.0
+                    outcome.output = names[0]
                     about = {"photo": outcome.photo.name, "notes": outcome.notes}
                     _describe(result, names, overwrite, about | setting)
             else:

@@ -6,14 +6,3 @@ from facesr_lib.widgets.lambda_explorer import LambdaExplorer, Sweep
 from facesr_lib.widgets.latent_trajectory import LatentTrajectory, Run
 from facesr_lib.widgets.norm_histogram import NormHistogram
 from facesr_lib.widgets.playground import Playground
-
-__all__ = [
-    "BeforeAfter",
-    "CameraStages",
-    "LambdaExplorer",
-    "LatentTrajectory",
-    "NormHistogram",
-    "Playground",
-    "Run",
-    "Sweep",
-]
