@@ -221,9 +221,21 @@ def diagram(name: str) -> HTML:
     return HTML(drawings[choose(name, drawings, "diagram")].read_text(encoding="utf-8"))
 
 
+def number(x: float | Tensor, digits: int = 2, sign: str = "") -> str:
+    """A number as text, with a true minus; by ``sign`` "+" what is positive is marked, too."""
+    return f"{float(x):{sign}.{digits}f}".replace("-", "−")
+
+
 def spread(x: Tensor, digits: int = 2) -> str:
     """Mean and standard deviation over images, as in "17.08 ± 1.24": (N,) → text."""
-    return f"{x.mean():.{digits}f} ± {x.std():.{digits}f}"
+    return f"{number(x.mean(), digits)} ± {number(x.std(), digits)}"
+
+
+def interval(x: Tensor, digits: int = 2, sign: str = "") -> str:
+    """Mean over images and its 95 % interval, as in "0.31 [0.22, 0.40]": (N,) → text."""
+    around = 1.96 * x.std() / len(x) ** 0.5
+    mean, low, high = (number(x.mean() + by, digits, sign) for by in (0, -around, around))
+    return f"{mean} [{low}, {high}]"
 
 
 def chi2_pdf(x: Tensor, dof: int) -> Tensor:
