@@ -159,6 +159,7 @@ def test_a_table_holds_its_cells_as_text():
     assert "<th>PSNR</th>" in shown
     assert "<td>&lt;pulse&gt;</td><td>17.1</td>" in shown
     assert "2.00 ± 1.41" in shown
+    assert plots.table(("a", "b", "c"), (1, 2, 3)).without("b").rows == [[1, 3]]
     with pytest.raises(ValueError, match="3 cells in a row of a table with 2 columns"):
         plots.table(("a", "b"), (1, 2, 3))
 
