@@ -113,7 +113,7 @@ def faces(
         columns = columns or 8
     if unknown := named.keys() - batches.keys():
         raise ValueError(f"titles for {', '.join(unknown)}, but the rows are {', '.join(batches)}")
-    table = []  # of the figure's rows: name, pixels, titles
+    table: list[tuple[str, np.ndarray[Any, Any], Sequence[str]]] = []  # the figure's rows: name, pixels, titles
     for name, batch in batches.items():
         pixels, words = images.to_uint8(batch), named.get(name, [""] * len(batch))
         if len(words) != len(pixels):
