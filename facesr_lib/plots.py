@@ -1,4 +1,4 @@
-"""The figures that the chapters share: picture grids, curves, histograms, and tables.
+"""The figures that the chapters share: picture grids, curves, histograms, and tables; and what others are drawn in.
 
 Drawing functions return a `matplotlib.figure.Figure` that pyplot no longer holds: as the last expression of a cell it
 is shown once, and it can be saved with ``figure.savefig``. Figures are opaque white with dark text, so they read the
@@ -7,8 +7,8 @@ same on a light and on a dark page; colours are Okabe and Ito's, and lines diffe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ Values = Tensor | np.ndarray | Sequence[float]
 
 
 def style() -> AbstractContextManager[None]:
-    """Return a context in which matplotlib draws as the book does; for a chapter's own figures."""
+    """Return a context in which matplotlib draws as the book does."""
     import matplotlib
     from cycler import cycler
 
@@ -51,6 +51,8 @@ def style() -> AbstractContextManager[None]:
             "figure.constrained_layout.use": True,
             "figure.dpi": 150,
             "figure.facecolor": "white",
+            "figure.titlesize": 12,
+            "figure.titleweight": "bold",
             "font.size": 10,
             "grid.color": "#d8dee4",
             "image.interpolation": "nearest",
@@ -61,6 +63,24 @@ def style() -> AbstractContextManager[None]:
             "ytick.color": "#59636e",
         }
     )
+
+
+@contextmanager
+def drawing(
+    rows: int = 1, columns: int = 1, height: float = 3.4, width: float = WIDTH, suptitle: str = "", **options: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """Open a figure to draw in: ``with drawing(1, 2) as (figure, axes): ...``; sizes are in inches.
+
+    ``options`` are those of ``pyplot.subplots``.
+    """
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
+        plt.close(figure)  # pyplot would show it a second time at the end of the cell
+        if suptitle:
+            figure.suptitle(suptitle, x=0.01, ha="left")
+        yield figure, axes
 
 
 def faces(
@@ -80,59 +100,48 @@ def faces(
     columns : int, optional
         Pictures per row of a single batch; default: up to eight.
     """
-    import matplotlib.pyplot as plt
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     if isinstance(rows, Mapping):
         if columns is not None:
             raise ValueError("columns wraps a single batch; a dict of rows has one row per entry")
         if titles is not None and not isinstance(titles, Mapping):
             raise ValueError(f"rows are named, so name the titles too: a dict with some of {', '.join(rows)}")
-        named = {name: (images.to_uint8(batch), (titles or {}).get(name)) for name, batch in rows.items()}
-        if unknown := set(titles or ()) - set(named):
-            raise ValueError(f"titles for {', '.join(unknown)}, but the rows are {', '.join(named)}")
-        table = [(name, *entry) for name, entry in named.items()]
+        batches, named = rows, titles or {}
     else:
         if isinstance(titles, Mapping):
             raise ValueError("titles is a dict but rows is a single batch: give a list, one title per picture")
-        _check_titles("the batch", len(rows), titles)
-        step = max(1, min(columns or 8, len(rows)))
-        pixels = images.to_uint8(rows)
-        table = [
-            ("", pixels[i : i + step], titles[i : i + step] if titles is not None else None)
-            for i in range(0, len(rows), step)
-        ]
-    for name, batch, words in table:
-        _check_titles(repr(name), len(batch), words)
-    width = max((len(batch) for _, batch, _ in table), default=0)
-    if not width:
+        batches, named = {"": rows}, {} if titles is None else {"": titles}
+        columns = columns or 8
+    if unknown := named.keys() - batches.keys():
+        raise ValueError(f"titles for {', '.join(unknown)}, but the rows are {', '.join(batches)}")
+    table: list[tuple[str, np.ndarray[Any, Any], Sequence[str]]] = []  # the figure's rows: name, pixels, titles
+    for name, batch in batches.items():
+        pixels, words = images.to_uint8(batch), named.get(name, [""] * len(batch))
+        if len(words) != len(pixels):
+            what = repr(name) if name else "the batch"
+            raise ValueError(f"{what} has {len(pixels)} pictures but {len(words)} titles: give one per picture")
+        step = columns or len(pixels) or 1
+        table += [(name, pixels[i : i + step], words[i : i + step]) for i in range(0, len(pixels) or 1, step)]
+    most = max((len(pixels) for _, pixels, _ in table), default=0)
+    if not most:
         raise ValueError("there is no picture to show")
 
-    side = min(WIDTH / width, 1.8)
+    side = min(WIDTH / most, 1.8)
     heights = []  # inches, with the titles
-    for _, batch, words in table:
-        lines = max((1 + word.count("\n") for word in words or ()), default=0)
-        heights.append(side * batch.shape[1] / batch.shape[2] + 0.18 * lines)
-    with style():
-        figure, axes = plt.subplots(
-            len(table),
-            width,
-            figsize=(side * width, sum(heights) + 0.35 * bool(suptitle)),
-            squeeze=False,
-            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0),
-        )
-        for line, (name, batch, words) in zip(axes, table, strict=True):
-            for i, ax in enumerate(line):
+    for _, pixels, words in table:
+        lines = max((1 + word.count("\n") for word in words if word), default=0)
+        heights.append(side * pixels.shape[1] / pixels.shape[2] + 0.18 * lines)
+    height = sum(heights) + 0.35 * bool(suptitle)
+    with drawing(len(table), most, height, side * most, suptitle, squeeze=False) as (figure, axes):
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
+        for line, (name, pixels, words) in zip(axes, table, strict=True):
+            for ax in line:
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
-                if i < len(batch):
-                    ax.imshow(batch[i])
-                    if words is not None:
-                        ax.set_title(words[i], loc="center", fontsize=9, fontweight="normal", pad=3)
+            for ax, picture, word in zip(line, pixels, words, strict=False):
+                ax.imshow(picture)
+                ax.set_title(word, loc="center", fontsize=9, fontweight="normal", pad=3)
             line[0].set_ylabel(name, rotation=90, fontsize=10)
-        if suptitle:
-            figure.suptitle(suptitle, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        return _finished(figure)
+    return figure
 
 
 def curves(
@@ -147,8 +156,6 @@ def curves(
 
     A ``ValueError`` says that a series and x differ in length, or that there is none.
     """
-    import matplotlib.pyplot as plt
-
     if not series:
         raise ValueError("there is no series to draw")
     lines = {}
@@ -158,8 +165,7 @@ def curves(
         if y.ndim != 1 or at.shape != y.shape:
             raise ValueError(f"{name!r} has shape {y.shape} over an x of shape {at.shape}; give (S,) for both")
         lines[name] = at, y
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    with drawing() as (figure, ax):
         for name, (at, y) in lines.items():
             ax.plot(at, y, label=name, linewidth=1.8)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -167,7 +173,7 @@ def curves(
             ax.set_yscale("log")
         if len(series) > 1:
             ax.legend()
-        return _finished(figure)
+    return figure
 
 
 def histogram(
@@ -183,15 +189,12 @@ def histogram(
     chi2_pdf(x, d), "χ²")`` for the squared norms of vectors that should be Gaussian. A ``ValueError`` says that a
     sample is empty or not finite.
     """
-    import matplotlib.pyplot as plt
-
     samples = {name: _array(sample).ravel() for name, sample in values.items()}
     for name, sample in samples.items():
         if not sample.size or not np.isfinite(sample).all():
             raise ValueError(f"sample {name!r} is empty or has values that are not finite: it has no histogram")
     edges = np.histogram_bin_edges(np.concatenate(list(samples.values())), bins)
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    with drawing() as (figure, ax):
         for i, (name, sample) in enumerate(samples.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
             density, _ = np.histogram(sample, edges, density=True)
@@ -202,7 +205,7 @@ def histogram(
             ax.plot(_array(at), _array(curve), color="#1f2328", linestyle="-", linewidth=1.6, label=label)
         ax.set(xlabel=xlabel, ylabel="density", title=title)
         ax.legend()
-        return _finished(figure)
+    return figure
 
 
 def table(columns: Sequence[str], *rows: Sequence[object]) -> Table:
@@ -218,9 +221,21 @@ def diagram(name: str) -> HTML:
     return HTML(drawings[choose(name, drawings, "diagram")].read_text(encoding="utf-8"))
 
 
+def number(x: float | Tensor, digits: int = 2, sign: str = "") -> str:
+    """A number as text, with a true minus; by ``sign`` "+" what is positive is marked, too."""
+    return f"{float(x):{sign}.{digits}f}".replace("-", "−")
+
+
 def spread(x: Tensor, digits: int = 2) -> str:
     """Mean and standard deviation over images, as in "17.08 ± 1.24": (N,) → text."""
-    return f"{x.mean():.{digits}f} ± {x.std():.{digits}f}"
+    return f"{number(x.mean(), digits)} ± {number(x.std(), digits)}"
+
+
+def interval(x: Tensor, digits: int = 2, sign: str = "") -> str:
+    """Mean over images and its 95 % interval, as in "0.31 [0.22, 0.40]": (N,) → text."""
+    around = 1.96 * x.std() / len(x) ** 0.5
+    mean, low, high = (number(x.mean() + by, digits, sign) for by in (0, -around, around))
+    return f"{mean} [{low}, {high}]"
 
 
 def chi2_pdf(x: Tensor, dof: int) -> Tensor:
@@ -236,18 +251,5 @@ def chi2_pdf(x: Tensor, dof: int) -> Tensor:
     return torch.where(x > 0, density, 0)
 
 
-def _finished(figure: Figure) -> Figure:
-    """Take the figure out of pyplot's hands, which would show it a second time at the end of the cell."""
-    import matplotlib.pyplot as plt
-
-    plt.close(figure)
-    return figure
-
-
 def _array(values: Values) -> np.ndarray[Any, Any]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
-def _check_titles(name: str, n: int, titles: Sequence[str] | None) -> None:
-    if titles is not None and len(titles) != n:
-        raise ValueError(f"{name} has {n} pictures but {len(titles)} titles: give one per picture")

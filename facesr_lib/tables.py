@@ -20,6 +20,11 @@ class Table:
         """Lay out records that all have the first one's keys."""
         return cls(list(records[0]), (list(record.values()) for record in records))
 
+    def without(self, *columns: str) -> Table:
+        """Leave these columns out."""
+        kept = [i for i, name in enumerate(self.columns) if name not in columns]
+        return Table([self.columns[i] for i in kept], ([row[i] for i in kept] for row in self.rows))
+
     def __str__(self) -> str:
         """Markdown."""
         lines: list[Sequence[object]] = [self.columns, ["---"] * len(self.columns), *self.rows]

@@ -24,7 +24,7 @@ from facesr_lib.evaluation.papers import TABLES, lsrgan
 from facesr_lib.evaluation.papers.rls import RLS, RLS_PLUS
 from facesr_lib.evaluation.records import OF_ALL_FACES, Origin, Record, Results, interval, read, write
 from facesr_lib.evaluation.tables import PaperTable, Row, here
-from facesr_lib.metrics.parsing import iou, parsing_confusion
+from facesr_lib.metrics.parsing import confusion, iou
 from facesr_lib.networks import checkpoints, landmarks, parsing
 from facesr_lib.networks.progressive import ProgressiveGenerator
 from facesr_lib.prior import FacePrior
@@ -457,7 +457,8 @@ def test_parsing_is_measured_by_the_sets_overlap_on_faces_that_a_camera_made_poo
     for setting, faces in {"clean": held_out, "bad": poor}.items():
         here = [r for r in found.records if r.setting == setting]
         for row, name in zip(("both", "alone"), names, strict=True):
-            counts = parsing_confusion(parsing.load(assets.path(name)), faces, labels)
+            with torch.no_grad():
+                counts = confusion(parsing.load(assets.path(name))(faces)[0].argmax(1), labels)
             each = iou(counts.sum(0))
             [skin] = [r.value for r in here if (r.row, r.metric, r.face) == (row, "iou_skin", OF_ALL_FACES)]
             assert skin == pytest.approx(each[1].item(), abs=1e-5)

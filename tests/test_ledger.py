@@ -465,6 +465,8 @@ def test_ledger_shows_papers_number_ours_budget_and_verdict(folder):
             "reproduced",
         ]
     ]
+    assert ledger.table("dse", folder, keep=lambda claim, verdict: claim.metric and verdict.ours).rows == judged
+    assert ledger.results(folder)["dse-1"].mean("dse", "psnr", "8x") == pytest.approx(26)
     assert any("(the opposite)" in row[2] for row in table.rows)
     assert not any(row[4] for row in table.rows if row not in judged)
     small = rows([2.0] * 9, [1.0] * 9, labels=("dse", "dse without Ls"), setting="4x", paper="16x", table="dse-2")

@@ -139,12 +139,27 @@ def test_style_ends_with_its_context() -> None:
     assert plt.rcParams["figure.dpi"] == before
 
 
+def test_a_figure_of_ones_own_is_drawn_in_the_books_style() -> None:
+    with plots.drawing(1, 2, height=2, suptitle="T", sharey=True) as (figure, (left, right)):
+        left.plot([0, 1], [0, 5])
+    assert plt.get_fignums() == []
+    assert (figure.get_suptitle(), figure.get_size_inches().tolist()) == ("T", [plots.WIDTH, 2])
+    assert right.get_ylim() == left.get_ylim()
+    assert left.lines[0].get_color() == plots.COLOURS[0]
+
+
+def test_numbers_have_a_true_minus():
+    assert (plots.number(-1.234), plots.number(torch.tensor(0.5), 1, "+")) == ("−1.23", "+0.5")
+    assert plots.interval(torch.tensor([-1.0, 1.0]), 1) == "0.0 [−2.0, 2.0]"  # 1.96 · √2 / √2
+
+
 def test_a_table_holds_its_cells_as_text():
     shown = plots.table(("name", "PSNR"), ("<pulse>", 17.1), ("bicubic", plots.spread(torch.tensor([1.0, 3.0]))))
     shown = HTMLFormatter()(shown)  # what a notebook does with a cell's last value
     assert "<th>PSNR</th>" in shown
     assert "<td>&lt;pulse&gt;</td><td>17.1</td>" in shown
     assert "2.00 ± 1.41" in shown
+    assert plots.table(("a", "b", "c"), (1, 2, 3)).without("b").rows == [[1, 3]]
     with pytest.raises(ValueError, match="3 cells in a row of a table with 2 columns"):
         plots.table(("a", "b"), (1, 2, 3))
 

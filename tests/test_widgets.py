@@ -99,8 +99,6 @@ def test_bytes_are_refused() -> None:
         Playground({4: {"own": given}}, given, alt="two faces")
     with pytest.raises(ValueError, match="'own' at scale 4 ranges from"):
         Playground({4: {"own": given}}, given / 255, alt="two faces")
-    with pytest.raises(ValueError, match="lowres at scale 4 ranges from"):
-        Playground({4: {"own": given / 255}}, given / 255, lowres={4: given[..., ::4, ::4]}, alt="two faces")
     steps = run()
     steps.faces.mul_(255)
     with pytest.raises(ValueError, match="divide bytes by 255"):
@@ -111,7 +109,6 @@ def test_nothing_cannot_be_shown() -> None:
     truth = torch.rand(2, 3, 16, 16)
     for make in (
         lambda: Playground({}, truth, alt="two faces"),
-        lambda: Playground({4: {"own": truth}}, truth, lowres={}, alt="two faces"),
         lambda: LatentTrajectory({}, alt="a path"),
         lambda: LatentTrajectory.from_result({}, PAINTER, alt="a path"),
         lambda: LambdaExplorer({}, fidelity="x", realism="y", alt="a trade"),
@@ -130,7 +127,6 @@ def test_what_makes_no_tensor_is_named(given: object) -> None:
         lambda: BeforeAfter(picture, given, alt="a pair"),
         lambda: Playground({4: {"own": batch}}, given, alt="two faces"),
         lambda: Playground({4: {"own": given}}, batch, alt="two faces"),
-        lambda: Playground({4: {"own": batch}}, batch, lowres={4: given}, alt="two faces"),
         lambda: LatentTrajectory({"a": broken(path=given)}, alt="a path"),
         lambda: LatentTrajectory({"a": broken(faces=given)}, alt="a path"),
         lambda: LatentTrajectory({"a": broken(losses={"pixel": given})}, alt="a path"),
@@ -158,10 +154,6 @@ def test_what_has_no_names_is_told_so() -> None:
     for faces in (batch, {4: batch}, []):
         with pytest.raises(ValueError, match="give scale → method → pictures"):
             Playground(faces, batch, alt="two faces")
-    with pytest.raises(ValueError, match="lowres holds nothing at scale 4"):
-        Playground({4: {"own": batch}}, batch, lowres=batch, alt="two faces")
-    with pytest.raises(ValueError, match=r"lowres at scale 4 has shape \(2, 3, 2, 2\); give \(2, 3, 4, 4\)"):
-        Playground({4: {"own": batch}}, batch, lowres={4: batch[..., :2, :2]}, alt="two faces")
 
 
 def test_empty_batches_are_refused() -> None:

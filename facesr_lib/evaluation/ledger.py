@@ -7,7 +7,7 @@ says why.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from math import isfinite
@@ -150,10 +150,12 @@ def summary(paper: str, folder: Path | None = None) -> Table:
     return Table(columns, rows)
 
 
-def table(paper: str, folder: Path | None = None) -> Table:
-    """Lay a paper's comparisons out: better row first; its numbers; ours with an interval; budget; verdict."""
+def table(
+    paper: str, folder: Path | None = None, *, keep: Callable[[Claim, Verdict], object] = lambda *_: True
+) -> Table:
+    """Lay a paper's comparisons out (those to ``keep``): better row first; its numbers; ours; budget; verdict."""
     found, rows = results(folder), []
-    for claim, judged in verdicts(paper, folder):
+    for claim, judged in (pair for pair in verdicts(paper, folder) if keep(*pair)):
         word = judged.word + (f": {judged.reason}" if judged.reason else "")
         if not claim.metric:
             rows.append([claim.says, claim.where, "", "", "", word])

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from math import hypot, sqrt
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -61,6 +62,11 @@ class Results:
 
     origin: Origin
     records: tuple[Record, ...]
+
+    def mean(self, row: str, metric: str, paper: str) -> float:
+        """Mean of a row's values at the paper's setting, over pictures and trainings."""
+        at = row, metric, paper
+        return fmean(r.value for r in self.records if (model(r.row), r.metric, r.paper) == at)
 
 
 def write(path: Path, results: Results, *, overwrite: bool = False) -> None:

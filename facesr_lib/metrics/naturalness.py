@@ -71,12 +71,9 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
 def pristine() -> tuple[Tensor, Tensor, Tensor]:
     """Mean (36,) and covariance (36, 36) of pristine images' features, and the 7×7 window; float64."""
     with np.load(assets.checked("niqe"), allow_pickle=False) as file:
-        mean, covariance, window = (file[f"{name}"] for name in ("mu_pris_param", "cov_pris_param", "gaussian_window"))
-    return (
-        torch.from_numpy(mean).double().flatten(),
-        torch.from_numpy(covariance).double(),
-        torch.from_numpy(window).double(),
-    )
+        names = ("mu_pris_param", "cov_pris_param", "gaussian_window")
+        mean, covariance, window = (torch.from_numpy(file[name]).double() for name in names)
+    return mean.flatten(), covariance, window
 
 
 def _normalise(y: Tensor, window: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from facesr_lib.degrade import CameraPipeline, check_pixels
 from facesr_lib.messages import check
-from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork
+from facesr_lib.networks.parsing import CLASSES, UNDECIDED
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) -> Tensor:
@@ -17,7 +16,9 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int = len(CLASSES)) ->
     the confusion of a set. A ``ValueError`` says that the two have different shapes, or that there are other classes.
     """
     for x in (predicted, labels):
-        _check_whole(x)
+        if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex():
+            came = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(f"predictions and labels are classes, tensors of whole numbers (N, H, W); got {came}.")
     if predicted.shape != labels.shape or labels.ndim != 3:
         raise ValueError(f"both are (N, H, W); got {tuple(predicted.shape)} and {tuple(labels.shape)}.")
     check("classes", classes, int, at_least=1)
@@ -38,39 +39,3 @@ def iou(counts: Tensor) -> Tensor:
     # |A ∩ B| / |A ∪ B|
     ratio = hit / (labelled + predicted - hit)
     return torch.where(labelled > 0, ratio, torch.nan)
-
-
-def mean_iou(counts: Tensor) -> Tensor:
-    """Mean of `iou` over the classes that the labels have: (..., C, C) → (...)."""
-    return iou(counts).nanmean(-1)
-
-
-@torch.no_grad()
-def parsing_confusion(
-    network: ParsingNetwork, faces: Tensor, labels: Tensor, *, camera: CameraPipeline | None = None, batch: int = 10
-) -> Tensor:
-    """Parse labelled faces, as they are or as ``camera`` leaves them, ``batch`` at once, and count pixels.
-
-    Faces (N, 3, S, S) in [0, 1], labels (N, S, S) → `confusion`'s (N, C, C): ``iou(it.sum(0))`` are the classes' scores
-    on this set.
-    """
-    check("batch", batch, int, at_least=1)
-    _check_whole(labels)
-    if len(labels) != len(check_pixels(faces)):
-        raise ValueError(f"each face has its labels; got {len(faces)} faces and {len(labels)} maps.")
-    if camera is not None:
-        faces, _ = camera(faces)
-    device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
-    try:
-        predicted = [network(part.to(device))[0].argmax(1).cpu() for part in faces.split(batch)]
-    finally:
-        network.train(was_training)
-    return confusion(torch.cat(predicted), labels.cpu(), network.sizes["classes"])
-
-
-def _check_whole(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex():
-        came = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise ValueError(f"predictions and labels are classes, tensors of whole numbers (N, H, W); got {came}.")

@@ -28,8 +28,6 @@ class CameraStages(Album):
     ----------
     face : (3, S, S) or (1, 3, S, S)
         In [0, 1]. Lengths below are pixels of a 512² picture, as everywhere in the pipeline.
-    greys : sequence of bool
-        Whether it is made grey.
     blurs : sequence of float
         σ of the Gaussian; 0: none.
     sides : sequence of int
@@ -64,7 +62,6 @@ class CameraStages(Album):
         self,
         face: Tensor,
         *,
-        greys: Sequence[bool] = (False, True),
         blurs: Sequence[float] = (0, 5, 12),
         sides: Sequence[int] = (255, 96, 40),
         noises: Sequence[float] = (0, 10, 25),
@@ -78,7 +75,7 @@ class CameraStages(Album):
             raise ValueError(f"the face has shape {tuple(face.shape)}; give one square picture, (3, S, S).")
         check_finite("the face", single, "picture")
         check_range("the face", single)
-        every = list(product(greys, blurs, sides, noises, compressions))
+        every = list(product((False, True), blurs, sides, noises, compressions))
         if not 1 <= len(every) <= MOST:
             raise ValueError(f"the sliders make {len(every)} combinations; give each 1 value or more, {MOST} in all.")
         choices = _choices(every, seed)
@@ -86,7 +83,7 @@ class CameraStages(Album):
         made = camera.stages(single.clamp(0, 1).expand(len(every), -1, -1, -1), choices)["enlarged"]
         shown = min(single.shape[-1], LARGEST)
         said = {
-            "grey": ("Colours", ["grey" if value else "kept" for value in greys]),
+            "grey": ("Colours", ["kept", "grey"]),
             "blur": ("Blur, σ", [f"{value:g}" if value else "none" for value in blurs]),
             "side": ("Made small to", [f"{value} of {camera.REFERENCE}" for value in sides]),
             "noise": ("Noise, levels", [f"{value:g}" if value else "none" for value in noises]),

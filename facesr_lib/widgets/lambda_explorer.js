@@ -49,7 +49,6 @@ function render({ model, el }) {
     return { canvases, label, node: html("div", {}, label, tiles) };
   };
   const moving = row("");
-  moving.node.className = "facesr-moving";
   const still = beside.map(({ name, first }) => ({ first, ...row(name) }));
   const rows = html("div", { class: "facesr-rows" }, moving.node, ...still.map(({ node }) => node));
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -83,25 +84,18 @@ class LambdaExplorer(Album):
         if len(shapes) > 1:
             raise ValueError(f"the sweeps show different faces, {sorted(shapes)}: give each the same N and R")
         n, _, side, _ = shapes.pop()
-        tiles: list[Tensor] = []
-        entries, still = [], []
-        for name, faces in batches.items():
-            sweep = sweeps[name]
-            numbers = {what: _numbers(name, what, getattr(sweep, what), len(faces)) for what in _NUMBERS}
-            if (numbers["values"].diff() <= 0).any():
-                raise ValueError(f"the values of {name!r} must increase, got {rounded(numbers['values'])}")
-            entries.append(
-                {"name": name, "first": sum(len(part) for part in tiles)}
-                | {key: rounded(v) for key, v in numbers.items()}
-            )
-            tiles.append(faces.flatten(0, 1))
-        for name, pictures in (beside or {}).items():
-            still.append({"name": name, "first": sum(len(part) for part in tiles)})
-            tiles.append(_beside(name, pictures, n, side))
-        super().__init__(torch.cat(tiles), sweeps=entries, beside=still, axes=[fidelity, realism], count=n, **words)
-
-
-_NUMBERS = ("values", "fidelity", "realism")
+        measured = {name: _numbers(name, sweep, len(batches[name])) for name, sweep in sweeps.items()}
+        still = {name: _beside(name, pictures, n, side) for name, pictures in (beside or {}).items()}
+        tiles = [*(faces.flatten(0, 1) for faces in batches.values()), *still.values()]
+        first = accumulate(map(len, tiles), initial=0)
+        super().__init__(
+            torch.cat(tiles),
+            sweeps=[{"name": name, "first": next(first)} | numbers for name, numbers in measured.items()],
+            beside=[{"name": name, "first": next(first)} for name in still],
+            axes=[fidelity, realism],
+            count=n,
+            **words,
+        )
 
 
 def _faces(name: str, sweep: Sweep) -> Tensor:
@@ -122,12 +116,19 @@ def _faces(name: str, sweep: Sweep) -> Tensor:
     return faces
 
 
-def _numbers(name: str, what: str, values: Sequence[float] | Tensor, k: int) -> Tensor:
-    numbers = figure.numbers(f"{what!r} of {name!r}", values).double()
-    if numbers.shape != (k,):
-        raise ValueError(f"{name!r} has {k} values but {what!r} of shape {tuple(numbers.shape)}; give one each, ({k},)")
-    check_finite(f"{what!r} of {name!r}", numbers, "value")
-    return numbers
+def _numbers(name: str, sweep: Sweep, k: int) -> dict[str, list[float]]:
+    """The weights, and what was measured at each."""
+    found = {}
+    for what in ("values", "fidelity", "realism"):
+        numbers = figure.numbers(f"{what!r} of {name!r}", getattr(sweep, what)).double()
+        if numbers.shape != (k,):
+            came = tuple(numbers.shape)
+            raise ValueError(f"{name!r} has {k} values but {what!r} of shape {came}; give one each, ({k},)")
+        check_finite(f"{what!r} of {name!r}", numbers, "value")
+        found[what] = rounded(numbers)
+        if what == "values" and (numbers.diff() <= 0).any():
+            raise ValueError(f"the values of {name!r} must increase, got {found[what]}")
+    return found
 
 
 def _beside(name: str, pictures: Tensor, n: int, side: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -133,11 +133,11 @@ class LatentTrajectory(Album):
             codes[name] = one.history.latents[:, image].detach().float().cpu()
             if not codes[name].isfinite().all():
                 raise ValueError(f"{name!r} diverged on image {image}: its codes are not finite, there is no path")
-        plane = _PrincipalPlane(torch.cat(list(codes.values())))
+        project, share = _principal_plane(torch.cat(list(codes.values())))
         runs = {
             name: Run(
                 steps=results[name].history.latent_steps,
-                path=plane.project(w),
+                path=project(w),
                 faces=prior.synthesise(w.to(results[name].latent)).cpu(),
                 losses={term: values[:, image] for term, values in results[name].history.losses.items()},
             )
@@ -145,38 +145,25 @@ class LatentTrajectory(Album):
         }
         if caption is None:
             whose = "path varies" if len(codes) == 1 else "paths vary"
-            caption = (
-                f"The plane: the two directions in which the {whose} most, with {plane.share:.0%} of the variance."
-            )
-        cloud = None if background is None else plane.project(_cloud(background, next(iter(codes.values()))))
+            caption = f"The plane: the two directions in which the {whose} most, with {share:.0%} of the variance."
+        cloud = None if background is None else project(_cloud(background, next(iter(codes.values()))))
         return cls(runs, background=cloud, caption=caption, **words)
 
 
-class _PrincipalPlane:
-    """The plane through the mean of points (M, L, d) along which they vary most.
-
-    Attributes
-    ----------
-    share : float
-        The fraction of their variance that it holds.
-    """
-
-    def __init__(self, points: Tensor):
-        flat = points.flatten(1)  # (M, L * d)
-        if len(flat) < 3:
-            raise ValueError(
-                f"{len(flat)} recorded codes span no plane, for which it takes three: search for more steps, or with a "
-                "smaller record_every."
-            )
-        self.mean = flat.mean(0)
-        _, spread, directions = torch.linalg.svd(flat - self.mean, full_matrices=False)
-        self.share = float(spread[:2].square().sum() / spread.square().sum().clamp_min(1e-12))
-        peak = directions[:2].gather(1, directions[:2].abs().argmax(1, keepdim=True))
-        self.directions = directions[:2] * peak.sign()  # (2, L * d); an SVD leaves the signs open
-
-    def project(self, points: Tensor) -> Tensor:
-        """(M, L, d) -> (M, 2)."""
-        return (points.flatten(1) - self.mean) @ self.directions.T
+def _principal_plane(points: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
+    """What projects codes (K, L, d) -> (K, 2) onto the plane in which these vary most, and its share of variance."""
+    flat = points.flatten(1)  # (M, L * d)
+    if len(flat) < 3:
+        raise ValueError(
+            f"{len(flat)} recorded codes span no plane, for which it takes three: search for more steps, or with a "
+            "smaller record_every."
+        )
+    mean = flat.mean(0)
+    _, spread, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+    peak = directions[:2].gather(1, directions[:2].abs().argmax(1, keepdim=True))
+    axes = directions[:2] * peak.sign()  # (2, L * d); an SVD leaves the signs open
+    share = spread[:2].square().sum() / spread.square().sum().clamp_min(1e-12)
+    return lambda codes: (codes.flatten(1) - mean) @ axes.T, float(share)
 
 
 def _cloud(background: Tensor, codes: Tensor) -> Tensor:

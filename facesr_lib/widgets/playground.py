@@ -29,11 +29,9 @@ class Playground(Album):
         Scale → method → what the method made of the small pictures; in [0, 1]. Each scale has the same methods.
     truth : (N, 3, R, R)
         The faces themselves.
-    lowres : dict of (N, 3, h, w), optional
-        Scale → the small pictures; by default ``operator(scale)`` makes them.
     operator : callable
-        Scale → what makes pictures small. It makes the residuals: the root mean squared difference, in grey levels,
-        between a result made small and the small picture.
+        Scale → what makes pictures small. It makes the small pictures, and the residuals: the root mean squared
+        difference, in grey levels, between a result made small and the small picture.
     guess : sequence of str, optional
         The methods that the truth hides among; by default all but interpolations.
     **words
@@ -67,7 +65,6 @@ class Playground(Album):
         faces: Mapping[int, Mapping[str, Tensor]],
         truth: Tensor,
         *,
-        lowres: Mapping[int, Tensor] | None = None,
         operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample,
         guess: Sequence[str] | None = None,
         **words: Any,
@@ -81,9 +78,6 @@ class Playground(Album):
         guess = [name for name in names if name not in PLAIN] if guess is None else list(guess)
         if unknown := set(guess) - set(names):
             raise ValueError(f"the truth cannot hide among {sorted(unknown)}: the methods are {names}")
-        held = lowres.keys() if isinstance(lowres, Mapping) else ()
-        if lowres is not None and (missing := faces.keys() - set(held)):
-            raise ValueError(f"lowres holds nothing at scale {', '.join(map(str, sorted(missing)))}.")
         tiles: list[Tensor] = []
         psnr, residual = [], []
         for scale, results in faces.items():
@@ -92,11 +86,7 @@ class Playground(Album):
                     f"scale {scale} has the methods {list(results)}, another has {names}: give each the same"
                 )
             small = operator(scale)
-            what, own = f"lowres at scale {scale}", small(truth)
-            given = numbers(what, own if lowres is None else lowres[scale]).float()
-            if given.shape != own.shape:
-                raise ValueError(f"{what} has shape {tuple(given.shape)}; give {tuple(own.shape)}.")
-            check_range(what, given)
+            given = small(truth)
             made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
             tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
