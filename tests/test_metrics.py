@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,42 @@ def test_niqe_prefers_the_clean_picture_and_scores_each_alone(oracle):
     clean, restored = metrics.niqe(x)
     assert clean < restored
     assert_close(metrics.niqe(x[1:]), restored[None], atol=1e-4, rtol=1e-4)
+
+
+def test_numbers_are_the_same_under_autocast():
+    x = images.resize(torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)), (192, 192)).clamp(0, 1)
+    measured = {
+        "niqe": partial(metrics.niqe, resize_to=256),
+        "kid-efficientnet-lite0": pretrained.efficientnet_features,
+    }
+    for name, measure in measured.items():
+        if metrics.available()[name] is None:
+            expected = measure(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(measure(x), expected)
+
+
+@pytest.mark.parametrize("surroundings", ["torch.inference_mode()", "torch.device('meta')", "float64()"])
+def test_networks_that_are_first_asked_for_anywhere_serve_everywhere(surroundings):
+    """In a process of its own, which has loaded none of them."""
+    if reason := pretrained.reason(pretrained.efficientnet_file):
+        pytest.skip(reason)
+    program = f"""
+import contextlib, torch
+from facesr_lib.metrics import pretrained
+@contextlib.contextmanager
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+with {surroundings}:
+    pretrained.efficientnet()
+x = torch.rand(1, 3, 64, 64, requires_grad=True)
+pretrained.efficientnet_maps(x, [3])[0].sum().backward()
+print(pretrained.efficientnet_features(x).dtype, bool(x.grad.any()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["torch.float32", "True"]), done.stderr
 
 
 def test_niqe_of_a_small_face_states_its_resize():

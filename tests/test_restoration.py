@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -12,10 +13,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib import data, images, restoration, search
+from facesr_lib import assets, data, images, restoration, search
 from facesr_lib.assets import AssetMissing
 from facesr_lib.degrade import Downsample, halvings
-from facesr_lib.networks import checkpoints, supervised
+from facesr_lib.networks import checkpoints, landmarks, parsing, progressive, rrdb, supervised
 from facesr_lib.networks.rrdb import RRDBNet
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
@@ -337,6 +338,13 @@ def test_a_method_without_its_weights_says_where_they_are(monkeypatch, tmp_path)
         check("realesrgan")
 
 
+@contextmanager
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("surroundings", ["torch.set_default_dtype(torch.float64)", "autocast.__enter__()"])
 def test_networks_are_loaded_and_run_the_same_in_any_surroundings(surroundings):
     """In a process of its own, which has loaded none of them."""
@@ -354,6 +362,26 @@ for name in ("bicubic", "lsrgan", "progressive", "fpn"):
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["True"] * 4), done.stderr
+
+
+LOADS = {
+    "landmarks": landmarks.load,
+    "parsing-128": parsing.load,
+    "progressive": progressive.load,
+    "vdsr": supervised.load,
+    "esrgan": rrdb.load,
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("surroundings", [torch.inference_mode, float64, partial(torch.device, "meta")])
+def test_a_network_loaded_in_any_surroundings_is_the_same(name, surroundings):
+    path = assets.path(name)
+    expected = LOADS[name](path).state_dict()
+    with surroundings():
+        found = LOADS[name](path).state_dict()
+    assert not any(value.is_inference() for value in found.values())
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
 
 
 @pytest.mark.parametrize("name", ["bicubic", "lsrgan", "progressive", "fpn"])

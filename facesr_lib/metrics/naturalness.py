@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import assets, images
+from facesr_lib.devices import in_full, undisturbed
 from facesr_lib.metrics.per_image import luma, prepared_pair
 from facesr_lib.metrics.pretrained import MetricUnavailable
 
 BLOCK = 96
 
 
+@in_full()
 def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     """Natural image quality evaluator (Mittal et al. 2013): lower is more natural; no reference needed.
 
@@ -68,6 +70,7 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
 
 
 @cache
+@undisturbed()
 def pristine() -> tuple[Tensor, Tensor, Tensor]:
     """Mean (36,) and covariance (36, 36) of pristine images' features, and the 7×7 window; float64."""
     with np.load(assets.checked("niqe"), allow_pickle=False) as file:

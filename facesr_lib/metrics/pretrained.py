@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from facesr_lib import assets, files, images
 from facesr_lib.assets import unpickling
+from facesr_lib.devices import in_full, undisturbed
 from facesr_lib.networks.folding import fold_norms
 
 _EFFICIENTNET_SIDE = 224
@@ -40,6 +41,7 @@ def inception_file() -> Path:
 
 
 @cache
+@undisturbed()
 def inception(device: str = "cpu") -> nn.Module:
     """The Inception of FID's authors, one for each device: bytes (n, 3, H, W) → (n, 2048)."""
     weights = _load(inception_file)
@@ -76,6 +78,7 @@ def efficientnet_file() -> Path:
 
 
 @cache
+@undisturbed()
 def efficientnet(device: str = "cpu") -> nn.Module:
     """EfficientNet-Lite0, trained on ImageNet, one for each device; call it for the logits of 1,000 classes."""
     weights = _load(efficientnet_file)
@@ -100,11 +103,13 @@ def efficientnet_input(x: Tensor) -> Tensor:
     return ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
+@in_full()
 def inception_features(x: Tensor) -> Tensor:
     """(n, 3, H, W) → (n, 2048); Inception sees images of 8 bits."""
     return inception(str(x.device))((x.clamp(0, 1) * 255).round().byte())
 
 
+@in_full()
 def efficientnet_features(x: Tensor) -> Tensor:
     """(n, 3, H, W) → (n, 1280): the last convolution's answers, averaged over the image."""
     network: Any = efficientnet(str(x.device))

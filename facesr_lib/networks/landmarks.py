@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 POINTS = 68
@@ -133,6 +134,7 @@ class _Hourglass(nn.Module):
         return kept(x) + F.interpolate(up(low), scale_factor=2)
 
 
+@undisturbed()
 def load(path: str | Path) -> LandmarkNetwork:
     """Read a landmark network, frozen and in evaluation mode.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 UNDECIDED = 255
@@ -133,6 +134,7 @@ def save(network: ParsingNetwork, path: str | Path, metadata: Mapping[str, str])
 
 
 @torch.inference_mode(False)
+@undisturbed()
 def load(path: str | Path) -> ParsingNetwork:
     """Read what `save` wrote, in evaluation mode; errors as `checkpoints.read`'s, or if it is another network's."""
     state, about = checkpoints.read(path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from facesr_lib import assets
 from facesr_lib.assets import unpickling
+from facesr_lib.devices import undisturbed
 
 Backbone = Literal["alex", "vgg"]
 
@@ -28,7 +29,7 @@ def lpips_file(backbone: Backbone) -> Path:
 
 
 @cache
-@torch.inference_mode(False)
+@undisturbed()
 def lpips_network(backbone: Backbone, device: str = "cpu") -> Any:
     """LPIPS v0.1 (Zhang et al. 2018), frozen, one for each device: it takes images in [−1, 1]."""
     weights = unpickling.load(lpips_file(backbone))
@@ -51,7 +52,7 @@ _VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 51
 
 
 @cache
-@torch.inference_mode(False)
+@undisturbed()
 def vgg19(convolutions: int) -> nn.Sequential:
     """VGG19's first layers, frozen, up to a convolution *before* its ReLU: the 16th is conv5_4, the 8th conv3_4.
 
@@ -80,6 +81,6 @@ def imagenet_input(image: Tensor) -> Tensor:
 
 
 @cache
-@torch.inference_mode(False)
+@undisturbed()
 def _imagenet(device: torch.device) -> Tensor:
     return torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device)[:, :, None, None]

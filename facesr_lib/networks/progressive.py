@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib.devices import undisturbed
 from facesr_lib.messages import is_number
 from facesr_lib.networks import checkpoints
 
@@ -114,6 +115,7 @@ def channels(width: float) -> list[int]:
     return [round(c * width) for c in CHANNELS]
 
 
+@undisturbed()
 def load(path: str | Path) -> ProgressiveGenerator:
     """Read a generator that `training.progressive` wrote: frozen, in evaluation mode.
 

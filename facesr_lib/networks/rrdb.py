@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from facesr_lib import assets
 from facesr_lib.assets import unpickling
+from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.perceptual import imagenet_input
 
@@ -178,6 +179,7 @@ def _leaky(x: Tensor) -> Tensor:
 
 
 @torch.inference_mode(False)
+@undisturbed()
 def load(path: str | Path) -> RRDBNet:
     """Read a generator: ours, ESRGAN's or Real-ESRGAN's release, under either one's names; its size follows.
 
@@ -205,6 +207,7 @@ def load(path: str | Path) -> RRDBNet:
 
 
 @torch.inference_mode(False)
+@undisturbed()
 def load_encoder(path: str | Path) -> CompanionEncoder:
     """Read a companion encoder that `training.esrgan` has written; otherwise as `load`."""
     state, _ = checkpoints.read(path)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
+from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 SCALE = 8
@@ -266,6 +267,7 @@ def _blocks(n: int, count: int) -> list[nn.Module]:
 NETWORKS: dict[str, type[Enlarger]] = {"vdsr": VDSR, "urdgn": URDGN, "fsrnet": FSRNet, "fsrgan": FSRNet}
 
 
+@undisturbed()
 def load(path: str | Path, name: str | None = None) -> Enlarger:
     """Read a network that `training.supervised` wrote: frozen, in evaluation mode.
 
