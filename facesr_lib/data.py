@@ -61,7 +61,7 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
     messages.check("resolution", resolution, int, at_least=1)
     paths = pictures(path)
     states = [(p.relative_to(path), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
-    key = files.digest(repr((states, len(paths))))[:16]
+    key = files.digest(repr((states, len(paths))), Path(__file__), Path(images.__file__))[:16]  # and how they are read
     cached = assets.cache() / "prepared" / f"{path.resolve().name}-{resolution}-{key}.npy"
     with suppress(OSError, ValueError, EOFError):  # not there, or damaged
         return np.load(cached, mmap_mode="r")

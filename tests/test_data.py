@@ -184,6 +184,17 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert levels(data.folder("~/faces", 4)) == [5]
 
 
+def test_what_other_code_has_prepared_is_prepared_anew(tmp_path, monkeypatch):
+    images.write(grey(5), tmp_path / "1.png")
+    data.folder(tmp_path, 4)
+    monkeypatch.setattr(images, "read", lambda path: grey(7))
+    assert levels(data.folder(tmp_path, 4)) == [5]
+    other = tmp_path / "images.py"
+    other.write_text("another way to read")
+    monkeypatch.setattr(images, "__file__", str(other))
+    assert levels(data.folder(tmp_path, 4)) == [7]
+
+
 def test_what_is_counted_is_what_is_used(home):
     hidden = home / "faces" / "test" / ".fetch-1" / "a.png"
     hidden.parent.mkdir()

@@ -1,5 +1,6 @@
 """The papers' tables: what is measured, that it is kept, and how it is laid out."""
 
+import ast
 import importlib
 import re
 import shutil
@@ -533,6 +534,16 @@ def test_what_was_measured_is_read_and_what_differs_is_measured_anew(prior, smal
     assert {name for name, _ in calls} == {"pulse"}
 
 
+def test_what_was_measured_with_other_labels_is_measured_anew(prior, small, calls, monkeypatch, tmp_path):
+    measured(prior)
+    calls.clear()
+    other, path = tmp_path / "labels.npz", assets.path
+    other.write_bytes(b"others")
+    monkeypatch.setattr(assets, "path", lambda name: other if name == "labels-parsing" else path(name))
+    measured(prior)
+    assert {name for name, _ in calls} == {"bicubic", "pulse"}
+
+
 def test_tables_share_a_row_whatever_its_label(prior, small, monkeypatch, calls):
     first = measured(prior)
     calls.clear()
@@ -664,6 +675,28 @@ def test_code_that_can_change_a_number_is_told_from_code_that_cannot(tmp_path):
     for name in (*pictures, "degrade/downsample.py", "randomness.py", "images.py"):
         before = pictures_and_all()
         assert all(one != other for one, other in zip(change(library / name), before, strict=True)), name
+
+
+def test_code_that_can_change_a_number_uses_no_other_that_can():
+    library = ROOT / "facesr_lib"
+    elsewhere = {
+        *("assets", "devices", "files", "messages", "tables", "chapter"),  # no numbers
+        *("evaluation/papers", "evaluation/records", "evaluation/tables"),  # a row is itself part of the key
+        *("losses/__init__", "restoration/__init__"),  # names; below, what is used of them
+    }
+    listed = [library / name for name in (*run.PICTURES, *run.VALUES)]
+    known = {path for each in listed for path in ([each] if each.is_file() else each.rglob("*.py"))}
+    for path in known:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = (getattr(node, "module", None) or "").split(".")
+            if not isinstance(node, ast.ImportFrom) or module[0] != "facesr_lib":
+                continue
+            for name in node.names:
+                places = [library.joinpath(*parts) for parts in ([*module[1:], name.name], module[1:]) if parts]
+                found = [path for place in places for path in (place.with_suffix(".py"), place / "__init__.py")]
+                used = next(path for path in found if path.is_file())
+                within = used.relative_to(library).with_suffix("").as_posix()
+                assert used in known or any(within.startswith(each) for each in elsewhere), (path.name, within)
 
 
 # Files

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facesr_lib import assets
-from facesr_lib.networks.landmarks import FAN, DistilledFAN, draw, load, peaks
+from facesr_lib.networks.landmarks import FAN, MIRRORED, DistilledFAN, draw, load, peaks
 from facesr_lib.training import landmarks as training
 from facesr_lib.training import loop
 
@@ -132,7 +132,7 @@ def test_a_point_that_was_drawn_is_found(x, y, sigma):
 
 
 def test_mirroring_twice_changes_nothing():
-    assert torch.equal(training.MIRRORED[training.MIRRORED], torch.arange(68))
+    assert torch.equal(MIRRORED[MIRRORED], torch.arange(68))
 
 
 def spots(n=40, side=64):

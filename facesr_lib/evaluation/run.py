@@ -32,16 +32,14 @@ from facesr_lib.prior import FacePrior
 
 LIBRARY = Path(__file__).parents[1]
 PICTURES = (
-    *("degrade", "images.py", "losses/latent.py", "losses/perceptual.py", "losses/semantic.py", "networks/flow.py"),
-    *("networks/perceptual.py", "networks/stylegan2", "prior", "randomness.py", "restoration/methods.py", "search"),
-    *("networks/checkpoints.py", "networks/progressive.py", "networks/rrdb.py", "networks/supervised.py"),
-    *("restoration/tiles.py", "evaluation/run.py"),
+    *("degrade", "images.py", "losses/latent.py", "losses/perceptual.py", "losses/semantic.py", "networks", "prior"),
+    *("randomness.py", "restoration/methods.py", "restoration/tiles.py", "search"),
+    *("data.py", "evaluation/run.py", "evaluation/unaligned.py", "training/augment.py"),
 )
-VALUES = (
-    *("metrics", "evaluation/measures.py", "evaluation/prior.py", "evaluation/unaligned.py"),
-    *("losses/landmarks.py", "networks/landmarks.py", "networks/parsing.py", "training/augment.py"),
-)
+VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py", "losses/landmarks.py")
 """The sources that can change a row's pictures, and those that can change what is measured of them."""
+LABELS = "labels-landmarks", "labels-parsing"
+"""What else it is measured by."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +306,7 @@ def _place(unit: Unit, row: Row, *more: object) -> Path:
         of.seed,
         batch,
         CODE_OF_PICTURES,
+        [files.sha256(assets.path(name)) for name in LABELS],
         *more,
     )
     return assets.cache() / "results" / files.digest(repr(key))[:32]

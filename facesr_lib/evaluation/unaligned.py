@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import data, randomness
-from facesr_lib.training.augment import place, place_points, placements
-from facesr_lib.training.landmarks import MIRRORED
-from facesr_lib.training.progressive import UNALIGNED
+from facesr_lib.networks.landmarks import MIRRORED
+from facesr_lib.training.augment import UNALIGNED, place, place_points, placements
 
 NAME = "unaligned"
 """What tables call these faces."""

@@ -12,6 +12,12 @@ from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 POINTS = 68
+_PAIRS = [(0, 16), (17, 26), (31, 35), (48, 54), (55, 59), (60, 64), (65, 67)]  # runs that the mirror reverses
+_EYES = {36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46}
+_SWAPPED = {i: first + last - i for first, last in _PAIRS for i in range(first, last + 1)}
+_SWAPPED |= _EYES | {right: left for left, right in _EYES.items()}
+MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(POINTS)])
+"""Which of the 68 points each becomes in the mirror."""
 
 
 class LandmarkNetwork(nn.Module):

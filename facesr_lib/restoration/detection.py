@@ -19,7 +19,6 @@ from facesr_lib.messages import choose
 from facesr_lib.metrics import MetricUnavailable, recognition
 from facesr_lib.networks import landmarks, yunet
 from facesr_lib.restoration.alignment import align, ellipse, place, quad
-from facesr_lib.training.landmarks import MIRRORED
 
 SIDES = (2048, 640)  # a photograph is looked at so large and so small: tiny faces, and those that fill it
 LANDMARKS = "landmarks"
@@ -151,7 +150,7 @@ def _ours() -> Callable[[Tensor, Found], Tensor]:
         crop, transform = align(image, face.points, 64)
         crop = crop.float().cpu()
         seen, mirrored = (landmarks.peaks(network(x[None]))[0] for x in (crop, crop.flip(2)))
-        mirrored = mirrored[MIRRORED]
+        mirrored = mirrored[landmarks.MIRRORED]
         mirrored[:, 0] = 63 - mirrored[:, 0]
         return place((seen + mirrored + 1) / 64 - 1, transform, *image.shape[1:])
 

@@ -12,6 +12,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+UNALIGNED = {"rotation": 20.0, "scale": 0.2, "shift": 0.1}
+"""How far faces are moved, see `placements`. The paper's unaligned faces are cropped by boxes from CelebA and
+AFLW; these stand in for them."""
+
 
 def augment(x: Tensor, p: float | Tensor, generator: Generator) -> Tensor:
     """Change each image at random; gradients pass through.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib.networks import checkpoints
-from facesr_lib.networks.landmarks import DistilledFAN, draw, load
+from facesr_lib.networks.landmarks import MIRRORED, DistilledFAN, draw, load
 from facesr_lib.training import loop
 from facesr_lib.training.augment import place_points
 from facesr_lib.training.config import Checked, within
@@ -23,13 +23,6 @@ SIDE = 64  # of the pictures that the network sees
 
 Teacher = Callable[[Tensor, Tensor], Tensor]
 """Faces (N, 3, 64, 64) in [0, 1] and their points (N, 68, 2) in pixels → heatmaps (N, 68, 64, 64)."""
-
-_PAIRS = [(0, 16), (17, 26), (31, 35), (48, 54), (55, 59), (60, 64), (65, 67)]  # runs that the mirror reverses
-_EYES = {36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46}
-_SWAPPED = {i: first + last - i for first, last in _PAIRS for i in range(first, last + 1)}
-_SWAPPED |= _EYES | {right: left for left, right in _EYES.items()}
-MIRRORED = torch.tensor([_SWAPPED.get(i, i) for i in range(68)])
-"""Which of the 68 points each becomes in the mirror."""
 
 
 @dataclass(frozen=True)

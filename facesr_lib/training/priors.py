@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib.networks.landmarks import POINTS, draw
+from facesr_lib.networks.landmarks import MIRRORED, POINTS, draw
 from facesr_lib.networks.supervised import CLASSES
 from facesr_lib.training.augment import place, place_points
-from facesr_lib.training.landmarks import MIRRORED
 from facesr_lib.training.parsing import check_classes
 
 SIDE = 64

@@ -32,7 +32,7 @@ from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import adam, follow, with_own_statistics
-from facesr_lib.training.augment import place, placements
+from facesr_lib.training.augment import UNALIGNED, place, placements
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import check_faces
@@ -47,10 +47,6 @@ WEIGHTS = {  # of the losses at each step, as in the authors' first release; the
     2: {"pixel": 10.0, "adversarial": 1.0, "feature": 1e-2, "attention": 500.0, "heatmap": 50.0},
     3: {"pixel": 10.0, "adversarial": 0.1, "feature": 1e-3, "attention": 50.0, "heatmap": 50.0},
 }
-UNALIGNED = {"rotation": 20.0, "scale": 0.2, "shift": 0.1}
-"""How far faces are moved, see `augment.placements`. The paper's unaligned faces are cropped by boxes from CelebA and
-AFLW; these stand in for them."""
-
 RECORDED = 32
 """Moments of a training at which the watched faces are kept."""
 
