@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from facesr_lib.benchmark import networks, photos
 from facesr_lib.benchmark import search as benchmark
 from facesr_lib.benchmark import training as throughput
+from facesr_lib.metrics import pretrained
 from facesr_lib.networks.flow import Flow
 from facesr_lib.networks.landmarks import DistilledFAN
 from facesr_lib.networks.progressive import ProgressiveGenerator
@@ -82,20 +83,29 @@ TINY = Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=2, channel_base=64,
 
 def test_training_speed_has_a_row_per_configuration():
     patches = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, patch=32, batch=2)
-    both = {"tiny": TINY, "patches": patches}
-    rows = throughput.run("cpu", quick=True, configurations=both, precision=torch.float32)
-    assert [(row["training"], row["batch"]) for row in rows] == [("tiny", 4), ("patches", 2)]
-    for row in rows:
-        assert float(row["images per second"]) > 0
-        assert 0 <= float(row["loading images"].rstrip(" %")) < 100
+    stages = {"first": patches, "second": esrgan.Config(latent=True, discriminator_width=4, patch=32, batch=2)}
+    rows = throughput.run("cpu", quick=True, configurations={"tiny": TINY, **stages}, precision=torch.float32)
+    there = pretrained.reason(pretrained.efficientnet_file) is None
+    assert [(row["training"], row["batch"]) for row in rows] == [("tiny", 4), ("first", 2), ("second", 2)][: 2 + there]
+    assert all(numbers(row) for row in rows)
+
+
+def numbers(row):
+    """Whether a row of a training's says what can be."""
+    return float(row["images per second"]) > 0 and 0 <= float(row["loading images"].rstrip(" %")) < 100
+
+
+def test_networks_that_learn_from_examples_are_timed():
+    rows = throughput.supervised("cpu", quick=True, names=["vdsr", "fsrnet"], width=1 / 16, batch=2)
+    assert [row["training"] for row in rows] == ["vdsr, width 0.0625", "fsrnet, width 0.0625"]
+    assert all(numbers(row) for row in rows)
 
 
 def test_progressive_training_is_timed_with_landmark_networks():
     assert [make().side for make in throughput.FANS.values()] == [64, 256]
     (row,) = throughput.progressive("cpu", quick=True, fans={"a small one": DistilledFAN}, width=1 / 64, batch=2)
     assert re.search(r"by a small one, features of \w+", row["training"])
-    assert float(row["images per second"]) > 0
-    assert 0 <= float(row["loading images"].rstrip(" %")) < 100
+    assert numbers(row)
 
 
 def test_networks_for_faces_are_timed_against_their_own_convolutions():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import lcm
 from pathlib import Path
@@ -26,11 +26,14 @@ from facesr_lib.training import progressive as growing
 from facesr_lib.training.loop import Training
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
+from facesr_lib.training.supervised import RECIPES, SupervisedTraining
+from facesr_lib.training.supervised import Config as Enlarging
 
-CONFIGURATIONS: dict[str, Config | esrgan.Start] = {
+CONFIGURATIONS: dict[str, Config | esrgan.Start | esrgan.Config] = {
     "64×64": Config(),
     "128×128": Config(resolution=128),
     "ESRGAN's first stage": esrgan.Start(),
+    "LSRGAN's second stage": esrgan.Config(latent=True),
 }
 FANS: dict[str, Callable[[], LandmarkNetwork]] = {"the distilled FAN": DistilledFAN, "FAN-4": FAN}
 _FACES = 900
@@ -40,14 +43,15 @@ def run(
     device: str = "auto",
     quick: bool = False,
     *,
-    configurations: Mapping[str, Config | esrgan.Start] = CONFIGURATIONS,
+    configurations: Mapping[str, Config | esrgan.Start | esrgan.Config] = CONFIGURATIONS,
     precision: torch.dtype = torch.bfloat16,
 ) -> list[dict[str, Any]]:
     """Measure training steps on random pixels: a prior's, read from a file as those of real faces are, and ESRGAN's.
 
     A prior's penalties come on some steps only. So each kind of step (with and without either) is timed by itself, and
     the kinds are averaged in the proportion in which they come. ``configurations`` are by default what ``facesr train
-    prior --resolution 64`` and ``128`` and ``facesr train esrgan-start`` train; ``precision`` is the convolutions'.
+    prior --resolution 64`` and ``128``, ``facesr train esrgan-start`` and ``esrgan --latent true`` train; one that
+    compares features which no network gives here is left out. ``precision`` is the convolutions'.
 
     A row holds images, or patches, per second; the share of a step that it takes to fetch real ones (with the copy to
     the device, or with what makes patches small); the arithmetic rate, of convolutions and matrix products as PyTorch
@@ -56,8 +60,9 @@ def run(
     processes, repeat = Processes(device), 1 if quick else 3
     rate, rows = convolution_rate(processes.device, precision), []
     for name, config in configurations.items():
-        measure: Any = _patches if isinstance(config, esrgan.Start) else _prior
-        rows.append(_row(name, config.batch, precision, measure(config, processes, precision, repeat), rate))
+        measure: Any = _patches if isinstance(config, esrgan.Shared) else _prior
+        with suppress(MetricUnavailable):
+            rows.append(_row(name, config.batch, precision, measure(config, processes, precision, repeat), rate))
     return rows
 
 
@@ -86,6 +91,21 @@ def progressive(
         measured = _steps(trainee, trainee.faces, shares, 1 if quick else 3)
         named = f"progressive, width {width:g}, by {fan}, features of {name}"
         rows.append(_row(named, batch, torch.float32, measured, rate))
+    return rows
+
+
+def supervised(
+    device: str = "auto", quick: bool = False, *, names: Iterable[str] = RECIPES, width: float = 0.5, batch: int = 4
+) -> list[dict[str, Any]]:
+    """Measure training steps of the networks that it is compared with; rows and what is left out as `progressive`'s."""
+    points, labels = torch.zeros(_FACES, 68, 2), np.zeros((_FACES, growing.SIDE, growing.SIDE), np.uint8)
+    known: dict[str, Any] = {"points": points, "labels": labels, "device": device}
+    rate, rows = convolution_rate(Processes(device).device, torch.float32), []
+    for name in names:
+        with suppress(MetricUnavailable):
+            trainee = SupervisedTraining(name, _pixels(growing.SIDE), Enlarging(width=width, batch=batch), **known)
+            measured = _steps(trainee, trainee.faces, {0: 1.0}, 1 if quick else 3)
+            rows.append(_row(f"{name}, width {width:g}", batch, torch.float32, measured, rate))
     return rows
 
 
@@ -150,10 +170,18 @@ def _prior(config: Config, processes: Processes, precision: torch.dtype, repeat:
         return _steps(trainee, trainee.real, shares, repeat)
 
 
-def _patches(config: esrgan.Start, processes: Processes, precision: torch.dtype, repeat: int) -> Measured:
+def _patches(
+    config: esrgan.Start | esrgan.Config, processes: Processes, precision: torch.dtype, repeat: int
+) -> Measured:
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (321, 481, 3), dtype=np.uint8) for _ in range(20)]
-    trainee = esrgan.Pretraining(pictures, config, str(processes.device), precision == torch.bfloat16)
+    given: Any = str(processes.device), precision == torch.bfloat16
+    if isinstance(config, esrgan.Start):
+        trainee: esrgan.SuperResolution = esrgan.Pretraining(pictures, config, *given)
+    else:
+        with tempfile.TemporaryDirectory() as start:
+            esrgan.Pretraining(pictures, esrgan.Start(patch=config.patch)).snapshot(Path(start))
+            trainee = esrgan.Refinement(pictures, config, start, *given)
     return _steps(trainee, trainee.pairs, {0: 1.0}, repeat)
 
 
