@@ -28,7 +28,8 @@ Network = TypeVar("Network", bound=nn.Module)
 def adam(network: nn.Module, lr: float, interval: int | None = None) -> Adam:
     """Adam, β = (0, 0.99), whose steps can be replayed on a GPU (`capture`).
 
-    A penalty on every k-th step, the ``interval``, makes k + 1 updates of k (Karras et al. 2020, app. B).
+    With an ``interval``, k, its rates are as for k + 1 updates in k steps (Karras et al. 2020, app. B, where a penalty
+    on every k-th step has an update of its own; here it shares one with the loss).
     """
     ratio = interval / (interval + 1) if interval else 1.0
     on_gpu = next(network.parameters()).is_cuda
