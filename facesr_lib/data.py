@@ -1,4 +1,4 @@
-"""Pictures to work on, and what is known of them: the faces, anybody's folder, the super-resolution benchmarks."""
+"""Pictures to work on, and what is known of them: the faces, anybody's folder, the sets of super-resolution."""
 
 from __future__ import annotations
 
@@ -177,13 +177,13 @@ def _to_images(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-def benchmark_images(name: str) -> list[Tensor]:
-    """Load a super-resolution benchmark, "set5", "set14", "bsd100" or "bsd200": pictures (3, H, W) of different sizes.
+def picture_set(name: str) -> list[Tensor]:
+    """Load a set of super-resolution, "set5", "set14", "bsd100" or "bsd200": pictures (3, H, W) of different sizes.
 
     An ``AssetMissing`` says that it is not on this machine.
     """
     known = ("set5", "set14", "bsd100", "bsd200")
-    return [images.read(p) for p in pictures(assets.path(messages.choose(name, known, "benchmark")))]
+    return [images.read(p) for p in pictures(assets.path(messages.choose(name, known, "set of pictures")))]
 
 
 def pictures(path: str | Path) -> list[Path]:

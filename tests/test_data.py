@@ -238,17 +238,17 @@ def test_folder_refuses(tmp_path):
             data.folder(tmp_path, odd)
 
 
-def test_benchmark_images_keep_their_sizes(home):
+def test_pictures_of_a_set_keep_their_sizes(home):
     with pytest.raises(AssetMissing, match=r"'set5'.*put the 2 pictures at"):
-        data.benchmark_images("set5")
+        data.picture_set("set5")
     (home / "sr" / "set5").mkdir(parents=True)
     images.write(picture(1, 10, 20), home / "sr" / "set5" / "img_001.png")
     images.write(picture(2, 30, 8), home / "sr" / "set5" / "img_002.png")
-    first, second = data.benchmark_images("set5")
+    first, second = data.picture_set("set5")
     torch.testing.assert_close(first, picture(1, 10, 20))
     assert second.shape == (3, 30, 8)
-    with pytest.raises(ValueError, match=r"there is no benchmark 'set15': did you mean set5 or set14"):
-        data.benchmark_images("set15")
+    with pytest.raises(ValueError, match=r"there is no set of pictures 'set15': did you mean set5 or set14"):
+        data.picture_set("set15")
 
 
 # What is known of the faces

@@ -215,11 +215,11 @@ def test_every_table_names_methods_and_options_that_exist(name, prior):
         assert ForkingPickler.loads(ForkingPickler.dumps(unit)) == unit  # as processes are given it
 
 
-def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypatch):
+def test_a_table_on_pictures_measures_each_of_a_set(prior, cache, monkeypatch):
     """Luminance without 4 pixels of border, of pictures as files would hold them, whole multiples of the scale."""
     originals = torch.rand(2, 3, 40, 53, generator=torch.Generator().manual_seed(0))
-    benchmarks = {"set5": [originals[0], originals[1, :, :26]], "set14": list(originals)}
-    monkeypatch.setattr(data, "benchmark_images", benchmarks.get)
+    sets = {"set5": [originals[0], originals[1, :, :26]], "set14": list(originals)}
+    monkeypatch.setattr(data, "picture_set", sets.get)
     rows, sets = (Row("bicubic", "bicubic"), Row("ESR", "esrgan")), ("set5", "set14")
     monkeypatch.setitem(
         TABLES, "tiny", PaperTable("tiny", (4,), (4,), rows, measures.of_pictures, sets, ("elsewhere",))
@@ -258,7 +258,7 @@ def test_a_table_on_pictures_measures_each_of_a_benchmark(prior, cache, monkeypa
 
 def test_patches_of_a_picture_are_a_tables_settings(prior, cache, monkeypatch):
     pictures = [torch.full((3, 8, 8), 0.5)] * 8 + [torch.rand(3, 330, 360), *[torch.rand(3, 330, 250)] * 5]
-    monkeypatch.setattr(data, "benchmark_images", {"set14": pictures}.get)
+    monkeypatch.setattr(data, "picture_set", {"set14": pictures}.get)
     monkeypatch.setitem(TABLES, "tiny", replace(TABLES["lsrgan-fig3"], rows=(Row("bicubic", "bicubic"),)))
     found = run.run("tiny", prior, faces=1, progress=False)
     values = {(r.setting, r.metric): r.value for r in found.records}

@@ -546,7 +546,7 @@ PHOTOGRAPHS = {1: 372, 11: 323, 12: 945, 14: 340}  # of Set14; ImageNet's baboon
 def test_efficientnet_knows_what_photographs_show():
     """Random or wrongly prepared weights would not: one chance in 10¹²."""
     try:
-        pictures = data.benchmark_images("set14")
+        pictures = data.picture_set("set14")
     except assets.AssetMissing as missing:
         pytest.skip(str(missing))
     x = torch.cat([data.square(pictures[i - 1], 224) for i in PHOTOGRAPHS])

@@ -376,7 +376,7 @@ def test_what_was_written_before_the_disk_was_full_is_listed(tmp_path, monkeypat
 def group():
     """A made-up group photograph, 960 × 640: six held-out faces in a landscape; and their quads, left to right."""
     try:
-        faces, backdrop = data.faces("test", 256)[:30:5], data.benchmark_images("bsd100")[3]
+        faces, backdrop = data.faces("test", 256)[:30:5], data.picture_set("bsd100")[3]
     except assets.AssetMissing as missing:
         pytest.skip(str(missing))
     points = data.landmarks("faces-test", 256)[:30:5]

@@ -15,30 +15,15 @@ import pytest
 import yaml
 from conftest import ROOT
 
+import facesr_lib
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-FLOORS = [
-    {"images", "randomness", "files", "devices", "messages", "tables"},
-    {"assets"},
-    {"degrade"},
-    {"networks"},
-    {"data"},
-    {"metrics"},
-    {"losses"},
-    {"prior"},
-    {"search"},
-    {"training"},
-    {"plots", "widgets", "chapter"},
-    {"restoration"},
-    {"benchmark"},
-    {"evaluation"},
-    {"publishing"},
-    {"cli", "__main__"},
-]
-FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+FLOORS = [set(re.findall(r"``(\w+)``", line)) for line in (facesr_lib.__doc__ or "").splitlines() if line[:2] == "- "]
+FLOOR = {room: height for height, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -342,6 +327,12 @@ def test_imports_point_downwards() -> None:
             assert FLOOR[other] <= FLOOR[room], f"{path.name} (floor {FLOOR[room]}) imports {other} ({FLOOR[other]})"
         graph.setdefault(room, set()).update(imported - {room})
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError between rooms of one floor
+
+
+def test_the_guide_shows_the_floors_that_are_tested() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    shown = {room: int(height) for height, rooms in rows for room in re.findall(r"\w+", rooms)}
+    assert shown | {"__main__": FLOOR["cli"]} == FLOOR
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Unit:
     device: str  # where to,
     origin: Origin  # and what it must find
     progress: bool
-    pictures: str = ""  # a benchmark, where it is not about faces; or faces that are "unaligned"
+    pictures: str = ""  # a set of them, where it is not about faces; or faces that are "unaligned"
     camera: str = ""  # what befalls the faces, in its table's ``cameras``
 
     @property
@@ -94,7 +94,7 @@ def units(
     Parameters
     ----------
     faces, batch : int
-        How many faces, and how many are searched at once; benchmarks are always whole, and one by one.
+        How many faces, and how many are searched at once; sets of pictures are always whole, and one by one.
     effort : float
         Multiplies every method's number of steps.
     progress : bool
@@ -211,13 +211,13 @@ def _digest(named: Iterable[tuple[str, str | Tensor]]) -> str:
 CODE, CODE_OF_PICTURES = code(), code(PICTURES)
 """Read when this is imported: what is changed on disk while it runs has no part in what it measures."""
 _here: tuple[Origin, FacePrior, dict[str, Any]] | None = None
-"""The prior and the faces, ``{"": (N, 3, R, R)}``, that this process has open, or benchmark → its pictures."""
+"""The prior and the faces, ``{"": (N, 3, R, R)}``, that this process has open, or set → its pictures."""
 
 
 def _open(
     table: PaperTable, networks: Iterable[str], prior: FacePrior, faces: int, effort: float, seed: int, batch: int
 ) -> Origin:
-    """Open a table's faces, or its benchmarks, each picture cropped to whole multiples of the scale."""
+    """Open a table's faces, or its sets of pictures, each cropped to whole multiples of the scale."""
     global _here
     truth: dict[str, Any] = {}
     if table.pictures:
@@ -225,7 +225,7 @@ def _open(
         for name in table.pictures:
             truth[name] = [
                 image[None, :, : image.shape[1] // scale * scale, : image.shape[2] // scale * scale].to(prior.device)
-                for image in (table.read or data.benchmark_images)(name)
+                for image in (table.read or data.picture_set)(name)
             ]
         every = [image for pictures in truth.values() for image in pictures]
         faces, faces_from, effort, batch = len(every), f"pictures of {', '.join(truth)}", 1.0, 1
@@ -263,7 +263,7 @@ def _trained(name: str) -> str:
 
 
 def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
-    """What a row's method makes of a benchmark's pictures, each (1, 3, H, W) alone; they are made anew every time."""
+    """What a row's method makes of a set's pictures, each (1, 3, H, W) alone; they are made anew every time."""
     operator, method = Downsample(unit.scale), restoration.METHODS[row.method]
     prior, truth = _opened(unit)
     small = ((operator(image).clamp(0, 1) * 255).round() / 255 for image in truth)  # as files would be
@@ -272,7 +272,7 @@ def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
 
 
 def _opened(unit: Unit) -> tuple[FacePrior, Any]:
-    """Return the prior and the faces, or the benchmark's pictures, that a unit was made with."""
+    """Return the prior and the faces, or the set's pictures, that a unit was made with."""
     origin = unit.origin
     if _here is None or _here[0] != origin:
         prior = FacePrior.load(unit.prior, unit.device)

@@ -40,9 +40,9 @@ class PaperTable:
     paper_scales: tuple[int, ...]  # at its faces' size
     rows: tuple[Row, ...]
     measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
-    pictures: tuple[str, ...] = ()  # benchmarks of `data.benchmark_images`, if it is not about faces: its settings,
+    pictures: tuple[str, ...] = ()  # sets of `data.picture_set`, if it is not about faces: its settings,
     elsewhere: tuple[str, ...] = ()  # and the paper's others, which are not to be had here
-    read: Callable[[str], list[Tensor]] | None = None  # what gives the pictures of a setting, if no benchmark is
+    read: Callable[[str], list[Tensor]] | None = None  # what gives the pictures of a setting, if no set does
     unaligned: tuple[Row, ...] = ()  # rows that are measured on faces moved at random, too
     resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
     networks: tuple[str, ...] = ()  # that its measure asks besides its rows', as `run.asked` names them

@@ -33,7 +33,7 @@ def _table(about: str, *rows: Row) -> PaperTable:
 
 def _patch(name: str) -> list[Tensor]:
     picture, top, left = PATCHES[name]
-    return [data.benchmark_images("set14")[picture][:, top : top + 128, left : left + 128]]
+    return [data.picture_set("set14")[picture][:, top : top + 128, left : left + 128]]
 
 
 NAMES = {"ESR": "esrgan", "LSR": "lsrgan", "CESR": "cesrgan", "CLSR": "clsrgan"}
