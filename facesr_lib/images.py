@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is empty, truncated, no picture, too large, or its white is not known.
+        The file is empty, truncated, no picture, a camera's raw one, too large, or its white is not known.
 
     Warns
     -----
@@ -91,6 +91,9 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
                     f"{path} has {width}×{height} pixels ({width * height / 1e6:.0f} megapixels), more than "
                     f"{max_megapixels:g}: shrink it, or pass a larger max_megapixels."
                 )
+            tags = getattr(picture, "tag_v2", {})  # a TIFF's
+            if 50706 in tags or tags.get(254, 0) & 1:  # DNGVersion; NewSubfileType: a smaller version of another
+                raise ValueError(f"{path} is a camera's raw file, of which a preview could be read: develop it first.")
             if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
                 kind = "floating-point pixels" if picture.mode == "F" else "pixels of 32 or of signed bits"
                 raise ValueError(f"{path} has {kind}, whose white is not known: convert it to 16 bits.")

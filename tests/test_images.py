@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, features
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin, features
 from safetensors.torch import load_file
 
 from facesr_lib import images
@@ -147,6 +147,17 @@ def test_a_tiff_that_cannot_be_read_is_not_told_to_become_a_tiff(tmp_path, bits)
         ValueError, match=r"odd\.tif is no picture that can be read here: a TIFF has to hold 8 or 16 bits"
     ):
         images.read(tmp_path / "odd.tif")
+
+
+@pytest.mark.parametrize("tags", [{50706: b"\1\4\0\0"}, {254: 1}])
+def test_a_raw_file_is_not_read_as_its_preview(tmp_path, tags):
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[tag] = value
+        info.tagtype[tag] = 1 if isinstance(value, bytes) else 4
+    Image.new("RGB", (32, 24)).save(tmp_path / "raw.dng", "TIFF", tiffinfo=info)
+    with pytest.raises(ValueError, match=r"raw\.dng is a camera's raw file.*develop it first"):
+        images.read(tmp_path / "raw.dng")
 
 
 # colour profiles
