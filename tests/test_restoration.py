@@ -21,6 +21,7 @@ from facesr_lib.networks.rrdb import RRDBNet
 from facesr_lib.networks.stylegan2 import Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import METHODS, check, tiles
+from facesr_lib.restoration.outputs import Outputs
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,16 @@ def test_photos_of_one_name_do_not_overwrite_each_other(prior, photos, tmp_path)
         images.write(images.read(photos[0]), copy)
     outcomes = run(prior, [photos[0], twin, upper, lower], tmp_path / "out", batch=1)
     assert [outcome.output.name for outcome in outcomes] == ["0.png", "0-2.png", "A.png", "a-2.png"]
+
+
+def test_no_file_of_one_photo_has_the_name_of_anothers(tmp_path):
+    """Not even where a photo is named as the contact sheet beside another's result is."""
+    outputs = Outputs(tmp_path, [], overwrite=True)
+    patterns = "{}.png", "{}-faces.png", "{}.json"
+    stems = ("a-faces", "a", "a-faces", "A-2", "b", "b-faces")
+    named = [path.name for stem in stems for path in outputs.named(stem, *patterns)]
+    assert len({name.casefold() for name in named}) == len(named) == 3 * len(stems)
+    assert named[:6] == ["a-faces.png", "a-faces-faces.png", "a-faces.json", "a-2.png", "a-2-faces.png", "a-2.json"]
 
 
 def test_a_result_replaces_nothing_that_exists_unless_it_may(prior, photos, tmp_path):

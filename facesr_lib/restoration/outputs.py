@@ -33,7 +33,8 @@ class Outcome:
 class Outputs:
     """Names for results in a folder, which is made if it does not exist; a ``ValueError`` if it is none.
 
-    No result ever takes the place of one of the ``photos``; of another file of its name if it may ``overwrite``.
+    No result ever takes the place of one of the ``photos``, or of another result; of another file of its name if it may
+    ``overwrite``.
     """
 
     def __init__(self, folder: str | Path, photos: Iterable[Path], overwrite: bool):
@@ -46,11 +47,11 @@ class Outputs:
 
     def named(self, stem: str, *patterns: str) -> list[Path]:
         """Results of one photo, as "{}.png" and "{}-faces.png"; a ``ValueError`` if one may not be written."""
-        name, k = stem, 2
-        while name.casefold() in self._names:  # on many disks A.png and a.png are one file
-            name, k = f"{stem}-{k}", k + 1
-        self._names.add(name.casefold())
-        outputs = [self._folder / pattern.format(name) for pattern in patterns]
+        names, k = [pattern.format(stem) for pattern in patterns], 2
+        while not self._names.isdisjoint(name.casefold() for name in names):  # on many disks A.png and a.png are one
+            names, k = [pattern.format(f"{stem}-{k}") for pattern in patterns], k + 1
+        self._names.update(name.casefold() for name in names)
+        outputs = [self._folder / name for name in names]
         for output in outputs:
             if _inode(output) in self._originals:
                 raise ValueError(f"the result would replace the photo {output}: choose another folder.")
