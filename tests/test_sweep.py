@@ -8,7 +8,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -140,6 +142,18 @@ def test_a_cluster_of_two_machines_gives_the_same_records_though_a_worker_is_kil
 
     assert measured(map=lossy) == alone
     assert (fresh / "killed").exists()
+
+
+def test_an_address_where_something_else_answers_is_told(fresh):
+    pytest.importorskip("ray", reason="Ray (the extra cluster) is not installed")
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        try:
+            with pytest.raises(ConnectionError, match=rf"no Ray cluster answers at '{address}'.*give host:port"):
+                measured(map=sweep.on_ray(address))
+        finally:
+            server.shutdown()
 
 
 def test_an_address_that_does_not_answer_is_told(fresh):

@@ -6,6 +6,7 @@ Rows that are finished are kept (`run.measure`), so a sweep that ends early goes
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -99,11 +100,20 @@ def _measured(measure: Measure, unit: Unit) -> list[Record]:
     return measure(replace(unit, progress=False))
 
 
+SETTINGS = b"\4"
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+"""How HTTP/2, which Ray speaks, begins (RFC 9113, 3.4); the first frame of either side is of the type "settings"."""
+
+
 def _reach(address: str) -> None:
-    """Ask whether anybody is there; Ray itself would try for minutes."""
+    """Ask whether anybody is there who could be Ray, which itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        with socket.create_connection((host, int(port)), timeout=5) as there:
+            if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):  # else nothing is said in the clear
+                there.sendall(HELLO)
+                if there.makefile("rb").read(4)[3:] != SETTINGS:
+                    raise ConnectionError("something else is there")
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"no Ray cluster answers at {address!r} ({error}): start one there by `ray start --head`, give host:port, "
