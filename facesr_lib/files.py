@@ -57,12 +57,19 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """List what ends so in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg; none if it is no folder.
 
-    A download that was shut down leaves a hidden folder, and it is nobody's data.
+    A download that was shut down leaves a hidden folder, and it is nobody's data. Links to folders are followed, and a
+    folder that several lead to, or that lies here itself, is read once.
     """
-    suffixes, found = set(suffixes), []
-    for place, folders, names in os.walk(folder):
-        folders[:] = (name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in names if not name.startswith(".")]
+    suffixes, found, starts, seen = set(suffixes), [], [Path(folder)], set()
+    for start in starts:  # which grows: links are followed when all that lies here is known
+        for place, folders, names in os.walk(start):
+            if (own := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(own)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            starts += [link for name in folders if (link := Path(place, name)).is_symlink()]
+            found += [Path(place, name) for name in names if not name.startswith(".")]
     found = [path for path in found if path.suffix.lower() in suffixes]
     named = {path: path.relative_to(folder).with_suffix("").as_posix() for path in found}
     return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", named[path])], path))

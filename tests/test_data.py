@@ -165,6 +165,22 @@ def test_sub_folders_are_read_in_the_order_of_their_numbers(tmp_path, monkeypatc
     assert levels(data.folder(tmp_path / "faces", 4))[0] == 1
 
 
+def test_folders_that_are_links_are_read_once_each(tmp_path):
+    faces, elsewhere = tmp_path / "faces", tmp_path / "elsewhere"
+    for level, place in enumerate((elsewhere / "1.png", elsewhere / "more" / "2.png", faces / "z" / "3.png")):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        images.write(grey(level), place)
+    (faces / "a").mkdir()
+    for link, target in {"00000": elsewhere, "00001": elsewhere, "a/z": faces / "z", "z/back": faces}.items():
+        (faces / link).symlink_to(target, target_is_directory=True)
+    (elsewhere / "circle").symlink_to(elsewhere / "more" / "..", target_is_directory=True)
+    found = [path.relative_to(faces).as_posix() for path in data.pictures(faces)]
+    assert found == ["00000/1.png", "00000/more/2.png", "z/3.png"]
+    assert levels(data.folder(faces, 4)) == [0, 1, 2]
+    (tmp_path / "link").symlink_to(faces, target_is_directory=True)
+    assert len(data.pictures(tmp_path / "link")) == 3
+
+
 def test_what_is_no_picture_is_skipped_and_counted_once(tmp_path):
     images.write(grey(5), tmp_path / "1.png")
     (tmp_path / "2.png").mkdir()
