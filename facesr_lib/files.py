@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -20,15 +21,11 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what was written there takes its place only if all went well.
 
     Whatever interrupts the block (full disk, Ctrl-C, an error), the old file stays and no half of a new one does. A
-    ``FileExistsError`` says that something has this name, at first or at the end, and is not to be overwritten.
+    ``FileExistsError`` says that this is a folder, or that something has its name, at first or at the end, and stays.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first.")
     if not overwrite:
         check_free(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        temporary.touch()
+    with _beside(path) as temporary:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # as a new file's: what safetensors writes nobody but its owner could read
@@ -36,6 +33,19 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             check_free(path)
             path.touch(exist_ok=False)  # of two runs at once, one gets the name
         os.replace(temporary, path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Make an empty file beside ``path``, gone at the end; errors name ``path``."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first.")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is a folder or a device, and no file", str(path))
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        temporary.touch()
+        yield temporary
     except OSError as error:  # the system names no file, or the temporary one
         if error.errno and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)
@@ -44,6 +54,16 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         raise OSError(f"{path} cannot be written ({error}): make room, or choose another place.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Make the folder of a file that is written after long work; raise now what `replacing` would raise then."""
+    path = expanded(path)
+    if not overwrite:
+        check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path):
+        pass
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -1,5 +1,6 @@
 """The command line, as people and their terminals meet it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ from PIL import Image
 from facesr_lib import cli, data, devices, images, networks, search
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
-from facesr_lib.evaluation import ledger, run, sweep
+from facesr_lib.evaluation import ledger, records, run, sweep
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.losses import imagenet_features
 from facesr_lib.metrics import MetricUnavailable, pretrained
@@ -472,6 +473,28 @@ def test_a_table_replaces_no_file_unless_it_may(tmp_path, capsys):
     assert cli.main(["table", "dse-1", "--out", str(kept)]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["", "file/a.csv", "/proc/a.csv"])
+def test_a_table_that_cannot_be_written_is_told_before_it_is_measured(out, tmp_path, capsys, monkeypatch):
+    if out.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("no /proc here")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(run, "run", lambda *_, **__: pytest.fail("was measured"))
+    assert cli.main(["table", "dse-1", "--out", str(tmp_path / out), "--overwrite"]) == 1
+    assert "cannot be used" in capsys.readouterr().err
+
+
+def test_a_table_that_is_not_written_after_all_is_shown(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.csv")
+
+    monkeypatch.setattr(run, "run", lambda name, prior, **_: ledger.results()[name])
+    monkeypatch.setattr(records, "write", full)
+    assert cli.main(["table", "dse-1", "--out", str(tmp_path / "a.csv")]) == 1
+    out, err = capsys.readouterr()
+    assert "PULSE" in out
+    assert "a.csv cannot be used (No space left on device)" in err
 
 
 def test_a_table_says_what_could_not_be_measured_and_why(monkeypatch, capsys):

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +60,21 @@ def test_safetensors_own_words_for_a_full_disk_become_the_systems(tmp_path):
 def test_what_is_no_path_is_told(path):
     with pytest.raises(ValueError, match=r"a path is a text or a pathlib\.Path, and ~ the home of a user; got"):
         files.expanded(path)
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    for name, overwrite in {"file": False, "folder": False, "file/a": True}.items():
+        with pytest.raises(FileExistsError, match=name.partition("/")[0]):
+            files.check_writable(tmp_path / name, overwrite=overwrite)
+    for path in (tmp_path / "folder", Path(os.devnull)):
+        with pytest.raises(FileExistsError, match="it is a folder or a device, and no file"):
+            files.check_writable(path, overwrite=True)
+    files.check_writable(tmp_path / "file", overwrite=True)
+    files.check_writable(tmp_path / "new" / "a", overwrite=False)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "new"]
+    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_a_name_that_is_taken_stops_before_the_work(tmp_path):

@@ -42,15 +42,13 @@ def _table(arguments: argparse.Namespace) -> None:
     from facesr_lib.evaluation.papers import TABLES
     from facesr_lib.prior import FacePrior
 
-    if arguments.out and not arguments.overwrite:
-        files.check_free(arguments.out)
+    if arguments.out:
+        files.check_writable(arguments.out, overwrite=arguments.overwrite)
     devices.keep_freed_memory()
     prior = FacePrior.load(arguments.prior, arguments.device)
     budget = {name: getattr(arguments, name) for name in ("faces", "batch", "effort", "seed")}
     spread = sweep.on_processes(arguments.jobs) if arguments.ray is None else sweep.on_ray(arguments.ray or None)
     results = run.run(arguments.name, prior, map=spread, **budget)
-    if arguments.out:
-        records.write(arguments.out, results, overwrite=arguments.overwrite)
     if results.origin.faces_from == chapter.SAMPLES:
         print(
             "The faces on which the book measures are not here. These are the prior's own samples, which are easier "
@@ -61,6 +59,8 @@ def _table(arguments: argparse.Namespace) -> None:
     for name, missing in metrics.available().items():
         if missing and name in shown.columns:
             print(f"{name} is unavailable: {missing}")
+    if arguments.out:  # the table is shown already, should this fail
+        records.write(arguments.out, results, overwrite=arguments.overwrite)
 
 
 def _bench(arguments: argparse.Namespace) -> None:
