@@ -13,15 +13,19 @@ import torch
 
 
 def pick_device(name: str) -> str:
-    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"; a ``ValueError`` if a device is not there."""
+    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"; a ``ValueError`` if a device cannot be computed on.
+
+    To torch "cpu:3" is the one CPU, too; other libraries know that by "cpu" alone.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        place = torch.device(name)
+        torch.zeros(1, device=place).item()  # which "meta", for one, does not have
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}): try 'cpu' or 'auto'.") from error
-    return name
+    return "cpu" if place.type == "cpu" else name
 
 
 def cores() -> int:

@@ -67,11 +67,15 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path, ``~`` expanded; a ``ValueError`` if it is none, or names the home of nobody."""
+    """Return a path, ``~`` expanded; a ``ValueError`` if it is none, an address, or names the home of nobody."""
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"a path is a text or a pathlib.Path, and ~ the home of a user; got {path!r}.") from error
+    if re.match(r"\w{2,}:/", str(path)):
+        address = re.sub(":/{1,2}", "://", str(path), count=1)  # a Path has one slash of the two
+        raise ValueError(f"{address} is an address, not a file: download it, and give its path.")
+    return found
 
 
 def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:

@@ -89,7 +89,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
             if width * height > max_megapixels * 1e6:
                 raise ValueError(
                     f"{path} has {width}×{height} pixels ({width * height / 1e6:.0f} megapixels), more than "
-                    f"{max_megapixels:g}: shrink it, or pass a larger max_megapixels."
+                    f"{max_megapixels:g}: shrink it (or, in Python, pass a larger max_megapixels)."
                 )
             tags = getattr(picture, "tag_v2", {})  # a TIFF's
             if 50706 in tags or tags.get(254, 0) & 1:  # DNGVersion; NewSubfileType: a smaller version of another

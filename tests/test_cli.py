@@ -107,6 +107,8 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--steps", "0"], "at least 1"),
         (["--scale", "2"], "choose scale 4 for 4×4"),
         (["--device", "gpu"], "try 'cpu'"),
+        (["--device", "meta"], "device 'meta' cannot be used here"),
+        (["--out", "https://host/out"], "https://host/out is an address, not a file"),
         (["--out", __file__], "name a folder"),
         (["--out", f"{__file__}/sub"], "sub cannot be used (Not a directory): name another"),
         (["--set", "perceptual=none"], "no option of pulse 'perceptual'"),
@@ -114,8 +116,9 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--set", "eps=small"], "--set eps: 'small' cannot be given: expected a number"),
         (["--set", "eps=nan"], "--set eps needs a number; got nan"),
         (["--set", "steps=2.5"], "expected a whole number"),
-        (["--set", "callback=print"], "expected none"),
-        (["--set", "schedule=flat"], "only a program can"),
+        (["--set", "callback=print"], "expected none; only a program can give others"),
+        (["--method", "rls_plus", "--set", "rls_options={}"], "'{}' cannot be given: expected none; only a program"),
+        (["--set", "schedule=flat"], "only a program can give one"),
         (["--set", "eps"], "name=value"),
         (["--set", "space=x"], "space"),
     ],
@@ -125,6 +128,15 @@ def test_the_command_explains_what_it_cannot_do(restore, tmp_path, capsys, flags
     assert cli.main(restore(*flags)) == (1 if found_out else 2)
     assert message in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_photo_that_is_an_address_is_told(restore, capsys):
+    assert cli.main(restore(photos=["https://host/a.png"])) == 2
+    assert "https://host/a.png is an address, not a file: download it" in capsys.readouterr().err
+
+
+def test_the_cpu_is_found_by_any_of_torchs_names_for_it(restore):
+    assert cli.main(restore("--device", "cpu:3")) == 0
 
 
 def test_any_option_of_a_method_can_be_set(restore, tmp_path, monkeypatch):

@@ -62,6 +62,15 @@ def test_what_is_no_path_is_told(path):
         files.expanded(path)
 
 
+@pytest.mark.parametrize("address", ["https://host/a.png", "s3://host//a.png", "file:///a.png"])
+def test_an_address_is_told_from_a_path(address):
+    for path in (address, Path(address)):
+        with pytest.raises(ValueError, match=r"a\.png is an address, not a file: download it") as told:
+            files.expanded(path)
+        assert str(path).partition(":")[0] + "://" in str(told.value)
+    assert files.expanded("a:/b") == Path("a:/b")  # a drive
+
+
 def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()

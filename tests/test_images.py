@@ -358,7 +358,7 @@ def test_too_large_pictures_are_refused_before_decoding(tmp_path, monkeypatch):
     path = tmp_path / "big.png"
     Image.new("1", (9000, 9000)).save(path)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("was decoded"))
-    with pytest.raises(ValueError, match=r"big\.png has 9000×9000 pixels \(81 megapixels\)"):
+    with pytest.raises(ValueError, match=r"big\.png .*9000×9000 pixels \(81 megapixels\).*in Python, pass"):
         images.read(path)
     bomb = tmp_path / "bomb.png"
     Image.new("1", (20000, 20000)).save(bomb)

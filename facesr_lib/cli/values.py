@@ -26,7 +26,7 @@ class Mistake(ValueError):
 def value(text: str, hint: Any) -> Any:
     """Read a text as one of a hint's types: "none", "true", "inf", "0.05", "mean", or "w,theta" for a sequence.
 
-    An ``ArgumentTypeError`` says that it is none of these, or that only a program can give one, such as a function.
+    An ``ArgumentTypeError`` says that it is none of these, and whether only a program can give others, as a function.
     """
     if isinstance(kind := get_origin(hint), type) and issubclass(kind, Sequence):
         return tuple(value(part, get_args(hint)[0]) for part in text.split(","))
@@ -35,8 +35,10 @@ def value(text: str, hint: Any) -> Any:
     for read, _ in expected:
         with suppress(ValueError, KeyError):
             return read(text if read is str else text.casefold())
-    what = " or ".join(words for _, words in expected)
-    raise ArgumentTypeError(f"{text!r} cannot be given: " + (f"expected {what}." if what else "only a program can."))
+    ways = [f"expected {' or '.join(words for _, words in expected)}"] if expected else []
+    if len(expected) < len(kinds):
+        ways.append(f"only a program can give {'others' if expected else 'one'}")
+    raise ArgumentTypeError(f"{text!r} cannot be given: {'; '.join(ways)}.")
 
 
 def text(value: Any) -> str:

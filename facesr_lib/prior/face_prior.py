@@ -68,8 +68,6 @@ class FacePrior:
 
         Errors as `assets.locate`'s, `devices.pick_device`'s and `stylegan2.load`'s.
         """
-        if "://" in str(name):
-            raise ValueError(f"{name} is an address, not a file: download it, and give its path.")
         path = assets.locate(name)
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
         statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
