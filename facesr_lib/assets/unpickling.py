@@ -2,7 +2,8 @@
 
 A pickle is a program: ``REDUCE`` calls whatever it names. Here its opcodes are read one by one by `_Reader`,
 which knows how to build tensors, numpy arrays and plain containers, and has no instruction that imports or calls
-anything else. Modules and other objects become an inert `Stub`: the name of their class and what was in them.
+anything else. Modules and other objects become an inert `Stub`: the name of their class and what was in them; what
+another call would have made, the name of what was to be called. The worst of calls are told as what they are.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ class UnsafePickle(ValueError):
     """The file asks for a call that has no place in a checkpoint. Nothing was executed."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Stub:
-    """An object of some class, not revived: its class's name and its attributes."""
+    """An object of some class, not revived: its class's name and its attributes.
+
+    Of what a call would have made: the called function's name, and ``None``; what is put into it is dropped.
+    """
 
     class_name: str
-    state: dict[Any, Any] = field(default_factory=dict, repr=False)
+    state: dict[Any, Any] | None = field(default_factory=dict, repr=False)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -52,7 +56,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError
         There is no such file.
     ValueError
-        It is empty, truncated, damaged, or no checkpoint; `UnsafePickle`, if it wants to call something else.
+        It is empty, truncated, damaged, or no checkpoint; `UnsafePickle`, if it wants to run or to open something.
     """
     path = files.expanded(path)
     if not path.is_file():
@@ -72,7 +76,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 def state_dict(contents: object) -> dict[str, Tensor]:
     """Name every tensor in modules and nested dicts by its dotted path, as ``Module.state_dict`` does.
 
-    A ``ValueError`` says that this is neither a dict nor a module's `Stub`, or contains itself.
+    A tensor that cannot be read (sparse, quantised, ...) stands there empty, under a name that says so. A
+    ``ValueError`` says that this is neither a dict nor a module's `Stub`, or contains itself.
     """
     tensors: dict[str, Tensor] = {}
     pending, budget = [("", contents)], 20_000
@@ -84,17 +89,21 @@ def state_dict(contents: object) -> dict[str, Tensor]:
                 tensors[prefix[:-1]] = part
             case dict():
                 parts = part
-            case Stub(state={"_parameters": dict(parameters), "_buffers": dict(buffers), "_modules": dict(modules)}):
-                transient = part.state.get("_non_persistent_buffers_set") or ()
-                parts = parameters | {k: v for k, v in buffers.items() if k not in transient} | modules
+            case Stub(state=dict(module)) if all(isinstance(module.get(kind), dict) for kind in _OF_A_MODULE):
+                transient = module.get("_non_persistent_buffers_set") or ()
+                buffers = {k: v for k, v in module["_buffers"].items() if k not in transient}
+                parts = module["_parameters"] | buffers | module["_modules"]
             case Stub(class_name=name, state=dict(all_of_it)) if name.startswith("__torch__."):
                 parts = all_of_it  # TorchScript, which tells them not apart
             case _ if not prefix:
-                raise ValueError(f"expected a module at 'the top', got a {type(part).__name__}.")
+                what = part.class_name if isinstance(part, Stub) else type(part).__name__
+                raise ValueError(f"expected a module at 'the top', got a {what:.80}.")
+            case Stub(class_name=name, state=None) if "._rebuild_" in name:
+                tensors[f"{prefix[:-1]} (not read: {name:.80})"] = torch.empty(0)
         budget -= len(parts)
         if budget < 0 or len(prefix) > 10_000:
             raise ValueError("this module has more than 20,000 parts, or endless names: it probably contains itself.")
-        pending += [(f"{prefix}{name}.", value) for name, value in reversed(parts.items())]
+        pending += [(f"{prefix}{k}.", value) for k, value in reversed(parts.items()) if isinstance(k, (str, int))]
     return tensors
 
 
@@ -103,7 +112,10 @@ class _Reader:
 
     def __init__(self, size: int):
         self.left = 4 * size  # bytes; a pickled tensor takes three times its own: text, bytes, storage
-        self.calls = _CALLS | {"torch.storage._load_from_bytes": lambda raw: self.plain(io.BytesIO(raw))}
+        self.calls = _CALLS | {
+            "torch.storage._load_from_bytes": lambda raw: self.plain(io.BytesIO(raw)),
+            "torch._tensor._rebuild_from_type_v2": lambda function, _, arguments, *__: self.call(function, arguments),
+        }
 
     def spend(self, amount: int) -> None:
         self.left -= amount
@@ -156,6 +168,8 @@ class _Reader:
         memo: dict[int, Any] = {}
         makers = _MAKERS | dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), memo.__getitem__)
         makers |= {"REDUCE": self.call, "BUILD": self.build, "STACK_GLOBAL": self.mention}
+        makers["OBJ"] = lambda function, *arguments: self.call(function, arguments)
+        makers["INST"] = lambda *items: self.call(items[-1].replace(" ", ".", 1), items[:-1])
         if persistent:
             makers["BINPERSID"] = persistent
         argument: Any
@@ -186,8 +200,10 @@ class _Reader:
 
     def call(self, function: Any, arguments: Any) -> object:
         self.spend(_size(arguments))
-        if not isinstance(function, str) or function not in self.calls:
+        if not isinstance(function, str) or _HOSTILE.match(function, 0, 100):
             _refuse(function)
+        if function not in self.calls:
+            return Stub(function, None)
         if not function.startswith("torch._utils.") and any(isinstance(x, (Tensor, np.ndarray)) for x in arguments):
             raise ValueError(f"{function} of an array or a tensor")  # what is copied must have been counted
         return self.calls[function](*arguments)
@@ -195,15 +211,16 @@ class _Reader:
     def build(self, target: Any, state: Any) -> object:
         self.spend(_size(state if isinstance(state, tuple) else [state]))
         match target, state:
-            case Stub(), _:
-                target.state.update(state if isinstance(state, dict) else {"__state__": state})
-            case dict(), dict():
+            case Stub(state=entries), _:
+                if entries is not None:
+                    entries.update(state if isinstance(state, dict) else {"__state__": state})
+            case dict(), _:
                 pass  # the attributes of an OrderedDict, such as a state dict's _metadata
-            case np.dtype(), (_, "<" | "|" | "=", None, None, None, *_):
-                pass  # the dtype's name has said it all
-            case np.ndarray(), (int(), tuple(shape), np.dtype() as dtype, int(fortran), bytes(raw)):
+            case np.ndarray(), (int(), tuple(shape), kind, int(fortran), bytes(raw)) if dtype := _number(kind):
                 values = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")  # checks the sizes
                 target.__setstate__((1, values.shape, dtype, bool(fortran), raw))  # type: ignore[arg-type]
+            case np.ndarray(), _:
+                target.__setstate__((1, (), np.dtype(object), False, [_UNREAD]))  # type: ignore[arg-type]
             case _:
                 raise ValueError(f"a {type(target).__name__} with an unknown state")
         return target
@@ -242,7 +259,7 @@ def _name(kind: object) -> str:
     return kind if isinstance(kind, str) else f"a {type(kind).__name__}"
 
 
-def _refuse(function: object, *_: object) -> NoReturn:
+def _refuse(function: object) -> NoReturn:
     raise UnsafePickle(f"refused to call {_name(function):.80}")
 
 
@@ -252,9 +269,10 @@ def _fill(target: Any, *items: Any) -> Any:
             target.extend(items)
         case set():
             target.update(map(_key, items))
-        case dict() | Stub():
-            entries = target if isinstance(target, dict) else target.state
-            entries.update(zip(map(_key, items[::2]), items[1::2], strict=True))
+        case dict():
+            target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
+        case Stub():
+            pass  # what other containers hold, nobody asks
         case _:
             raise ValueError(f"a {type(target).__name__} takes no items")
     return target
@@ -262,7 +280,8 @@ def _fill(target: Any, *items: Any) -> Any:
 
 def _key(key: Any) -> Any:
     """Let through what is cheap to hash: hashing a tuple of a million levels would exhaust the C stack."""
-    if key is None or isinstance(key, (str, bytes, int, float)):
+    parts = key if isinstance(key, tuple) and len(key) < 100 else (key,)
+    if all(part is None or isinstance(part, (str, bytes, int, float, np.generic, Tensor, Stub)) for part in parts):
         return key
     raise ValueError(f"a {type(key).__name__} as a key")
 
@@ -285,20 +304,58 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Te
     return storage.as_strided(size, stride, offset) if numel else storage.new_empty(size)
 
 
-def _dtype(name: Any, *_: object) -> np.dtype:
-    if not re.fullmatch(r"[<|=]?[biufc]\d{1,2}", name):
-        raise ValueError(f"numpy type {name!r:.20} is not a plain number")
-    return np.dtype(name)
+def _tensor_of_bytes(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> object:
+    """Build a tensor of one of the younger types, which have no storages of their own."""
+    kind = _name(rest[2])
+    if kind not in _DTYPES:
+        return Stub("torch._utils._rebuild_tensor_v3", None)
+    return _tensor(storage.view(_DTYPES[kind]), offset, size, stride)
 
 
-def _array(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
-    return np.frombuffer(raw, _dtype(dtype.str)).reshape(shape, order=order).copy(order)
+def _dtype(name: Any, *_: object) -> Stub:
+    if not isinstance(name, str):
+        raise ValueError(f"a {type(name).__name__} for the name of a numpy type")
+    return Stub("numpy.dtype", {"name": name, "__state__": (3, "=", None, None, None)})
 
 
+def _number(kind: object) -> np.dtype | None:
+    """Return a numpy type of plain numbers; ``None`` for texts, dates, records, objects, which are not looked into."""
+    match kind:
+        case Stub(
+            "numpy.dtype", {"name": str(name), "__state__": (_, "<" | ">" | "|" | "=" as order, None, None, None, *_)}
+        ):
+            return np.dtype(name).newbyteorder(order) if re.fullmatch(r"[<|=]?[biufc]\d{1,2}", name) else None
+    return None
+
+
+def _array(raw: Any, kind: Any, shape: Any, order: Any = "C") -> np.ndarray:
+    dtype = _number(kind)
+    return np.frombuffer(raw, dtype).reshape(shape, order=order).copy(order) if dtype else np.array(_UNREAD)
+
+
+def _attribute(of: object, *_: object) -> Stub:
+    """An enum's member, as Python 3.11 may write it; another object's attribute is a way to more calls."""
+    return Stub(_name(of), None) if "." in _name(of) else _refuse("builtins.getattr")
+
+
+_HOSTILE = re.compile(
+    r"(os|posix|nt|subprocess|pty|shutil|socket|_?io|importlib|runpy|ctypes|marshal|_?pickle|webbrowser)\."
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|setattr|delattr|input|breakpoint|__import__)$"
+    r"|torch\.(\w+\.)*load$|.*\s"  # the last is no name
+)
+"""What no checkpoint calls and exploits do: who wrote that is not to be trusted. What else is unknown is as inert."""
+_OF_A_MODULE = ("_parameters", "_buffers", "_modules")
+_UNREAD = Stub("numpy.ndarray", None)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DTYPES = {"torch.ByteStorage": torch.uint8, "torch.CharStorage": torch.int8} | {
-    f"torch.{name}Storage": getattr(torch, name.lower())
-    for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Bool")
+_DTYPES = {
+    **{
+        f"torch.{name}Storage": getattr(torch, name.lower())
+        for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Bool")
+    },
+    **{f"torch.{name}Storage": torch.uint8 for name in ("Byte", "QUInt8", "QUInt4x2", "QUInt2x4", "storage.Untyped")},
+    **{"torch.CharStorage": torch.int8, "torch.QInt8Storage": torch.int8, "torch.QInt32Storage": torch.int32},
+    **{"torch.ComplexFloatStorage": torch.cfloat, "torch.ComplexDoubleStorage": torch.cdouble},
+    **{f"torch.{name}": getattr(torch, name) for name in dir(torch) if re.match(r"uint(16|32|64)$|float8_", name)},
 }
 _VALUES = [
     code.name
@@ -316,25 +373,24 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "FROZENSET": lambda *items: frozenset(map(_key, items)),
     "GLOBAL": lambda name: name.replace(" ", ".", 1),
     **dict.fromkeys(("NEWOBJ", "NEWOBJ_EX"), _new),
-    "OBJ": _refuse,
-    "INST": lambda *items: _refuse(items[-1].replace(" ", ".", 1)),
 }
 _CALLS: dict[str, Callable[..., object]] = {
     "collections.OrderedDict": lambda pairs=(): _fill({}, *(part for key, value in pairs for part in (key, value))),
     **{f"{module}.set": lambda items=(): set(map(_key, items)) for module in ("builtins", "__builtin__")},
     **{f"{module}.frozenset": lambda items=(): frozenset(map(_key, items)) for module in ("builtins", "__builtin__")},
     **{f"{module}.bytes": lambda: b"" for module in ("builtins", "__builtin__")},  # others go through _codecs
+    **{f"{module}.getattr": _attribute for module in ("builtins", "__builtin__")},
     "_codecs.encode": lambda text, encoding: text.encode(encoding if encoding == "latin1" else None),
     "torch.Size": tuple,
-    "torch.device": torch.device,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_bytes,
+    **{f"torch._utils._rebuild_parameter{more}": lambda data, *_: data for more in ("", "_with_state")},
     "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,  # in modules saved by torch < 1.1
     **{f"torch.jit._pickle.build_{kind}list": list for kind in ("int", "double", "bool", "tensor")},  # TorchScript's
     "torch.jit._pickle.restore_type_tag": lambda value, _: value,
     "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Stub(_name(meta["class_name"]), meta["state"]),
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.multiarray._reconstruct": lambda *_: np.empty(0) for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, 1)[0] for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": lambda kind, raw: _array(raw, kind, ())[()] for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
 }

@@ -1,8 +1,11 @@
-"""Trained networks as files: half precision, under the networks' own names, with what is to be known of them."""
+"""Trained networks as files: half precision, under the networks' own names, and others' files as people have them."""
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,25 +51,87 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
 
 @torch.inference_mode(False)
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save` wrote, or a checkpoint of torch's: tensors, in float32 on the CPU, and what is said of them.
+    """Read safetensors or a checkpoint of torch's, whatever its name: tensors on the CPU, and what is said of them.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        It is damaged, or refuses to be read safely.
+        It is damaged, or refuses to be read safely, or is something else; the message says what.
     """
     path = files.expanded(path)
+    if what := _foreign(path):
+        raise ValueError(f"{path} is {what}.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no network at {path}: check the path.")
-    if path.suffix.lower() != ".safetensors":
-        return {k: value.float() for k, value in unpickling.state_dict(unpickling.load(path)).items()}, {}
+    if not is_safetensors(path):
+        contents = unpickling.load(path)
+        try:
+            return unpickling.state_dict(contents), {}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no network: {error}") from error
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}): download, copy or train it again.") from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell by a file's contents or, if they say nothing, by its name."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    named = path.suffix.casefold() == ".safetensors" and not head.startswith((b"PK", b"\x80"))
+    return named or bool(_SAFETENSORS.match(head))
+
+
+def _foreign(path: Path) -> str:
+    """Say what a path leads to and what to do, if that is well known not to be a checkpoint."""
+    if re.match(r"\w{2,}:/", str(path)):
+        return "an address, not a file: download it and give the path of the file"
+    if path.is_dir():
+        return "a folder: give the checkpoint in it"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if _SAFETENSORS.match(head):
+        return ""
+    for pattern, what in _HEADS.items():
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return what
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+            return f"a zip archive without a checkpoint in it: {_UNPACK}"
+    return ""
+
+
+_SAFETENSORS = re.compile(rb".{4}\0{4}\{", re.DOTALL)  # the length of its JSON, and that
+_UNPACK = "unpack it and give the .pkl, .pt or .safetensors"
+_TEXT = rb"[\xef\xbb\xbf\xff\xfe\s]*\0?"  # a text's byte order mark, in UTF-8 and UTF-16
+_HEADS = {  # how a file begins
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or "
+    "download it from the project's page",
+    _TEXT + rb"<\0?[!?a-z]": "a web page saved as a file: open its address in a browser and download what it leads to",
+    _TEXT + rb"[\[{]": "a text in JSON, settings or a server's answer: give the file with the weights",
+    rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|.{257}ustar": f"an archive, not the file in it: {_UNPACK}",
+    rb"\x89HDF": "an HDF5 file, as Keras writes them: give a checkpoint of PyTorch's",
+    rb".{0,40}(c|\x8c.)(dnnlib\.tflib|tfutil)": "a TensorFlow-era pickle, which only TensorFlow reads: take the .pkl "
+    "of the PyTorch release (stylegan2-ada-pytorch), or convert this one with its legacy.py",
+    rb"\x08.\x12": "an ONNX graph, which holds no network to search in: give the checkpoint that it was exported from",
+}
+
+
+def singles(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that are read, in single precision; a ``ValueError`` names those that are complex or no finite number."""
+    real = {name: value.float() for name, value in state.items() if not value.is_complex()}
+    if bad := [name for name in state if name not in real or not real[name].isfinite().all()]:
+        raise ValueError(
+            f"{', '.join(bad[:3])} should hold real numbers, and holds complex or infinite ones or none (NaN): its "
+            "training diverged, or it was damaged, so give another checkpoint"
+        )
+    return real
 
 
 @torch.inference_mode(False)
@@ -76,7 +141,7 @@ def fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> Net
     Raises
     ------
     ValueError
-        The tensors are another network's; the message names the file.
+        The tensors are another network's, or not finite; the message names the file.
     """
     own = network.state_dict()
     given = {name: value for name, value in own.items() if not value.is_floating_point()} | dict(state)  # counters
@@ -92,5 +157,8 @@ def fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> Net
         raise ValueError(
             f"{path} is of another architecture or width than this {type(network).__name__}: {min(differ)}{more}."
         )
-    network.load_state_dict(given)
+    try:
+        network.load_state_dict(singles(given))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}.") from error
     return network.eval()

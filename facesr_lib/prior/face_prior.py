@@ -70,8 +70,8 @@ class FacePrior:
         """
         path = assets.locate(name)
         prior = cls(str(name), *stylegan2.load(path), device=device, precision=precision)
-        statistics = path if path.suffix.casefold() == ".safetensors" else path.with_suffix(".safetensors")
-        if statistics.is_file():
+        statistics = path if checkpoints.is_safetensors(path) else path.with_suffix(".safetensors")
+        if statistics.is_file() and checkpoints.is_safetensors(statistics):
             prior._read_statistics(statistics)
         return prior
 

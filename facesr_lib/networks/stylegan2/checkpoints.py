@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from facesr_lib import files, randomness
-from facesr_lib.assets import unpickling
+from facesr_lib import randomness
+from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
 from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
 
@@ -29,7 +26,7 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     Parameters
     ----------
     path
-        ``.safetensors``, torch's ``.pt`` or a pickle, whatever its suffix's case. Parameters bear the official PyTorch
+        ``.safetensors``, torch's ``.pt`` or a pickle, whatever its name. Parameters bear the official PyTorch
         release's names or rosinality's, in state dicts or pickled modules, bare or under any prefix (``G_ema``,
         ``g_ema``, ``module.``, an encoder's ``decoder.``); of several generators a moving average is taken. What
         rosinality-style files may lack is made up: noise maps are drawn (N(0, 1), the same in every load), the mean of
@@ -46,57 +43,17 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     ValueError
         If the file is corrupt, refuses to be read safely, or holds no StyleGAN2 generator; the message says what it is.
     """
-    path = files.expanded(path)
-    if what := _foreign(path):
-        raise ValueError(f"{path} is {what}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}: check the path.")
+    state, _ = checkpoints.read(path)
     try:
-        tensors: object = load_file(path) if path.suffix.lower() == ".safetensors" else unpickling.load(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}): download or copy it again.") from error
-    try:
-        state = unpickling.state_dict(tensors)
         generator = _generator(state).eval()
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} holds no StyleGAN2 checkpoint that can be read: {_words(error)}.") from error
     try:
         return generator, _discriminator(state)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        without = "is of another architecture and is left out, methods that need one cannot use this prior"
+        without = "is of another architecture, or broken, and left out; methods that need one cannot use this prior"
         warnings.warn(f"{path}: its discriminator {without} ({_words(error)}).", stacklevel=2)
         return generator, None
-
-
-def _foreign(path: Path) -> str:
-    """Say what a path leads to and what to do, if that is well known not to be a checkpoint."""
-    if re.match(r"\w{2,}:/", str(path)):
-        return "an address, not a file: download it and give the path of the file"
-    if path.is_dir():
-        return "a folder: give the checkpoint in it"
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        head = file.read(512)
-    for pattern, what in _HEADS.items():
-        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return what
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
-                return "a zip archive without a checkpoint in it: unpack it and give the .pkl, .pt or .safetensors"
-    return ""
-
-
-_HEADS = {  # how a file begins
-    rb"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository, or "
-    "download it from the project's page",
-    rb"\s*<(!doctype|html|\?xml)": "a web page saved as a file: open its address in a browser and download what it "
-    "leads to",
-    rb".{0,40}(c|\x8c.)(dnnlib\.tflib|tfutil)": "a TensorFlow-era pickle, which only TensorFlow reads: take the .pkl "
-    "of the PyTorch release (stylegan2-ada-pytorch), or convert this one with its legacy.py",
-    rb"\x08.\x12": "an ONNX graph, which holds no network to search in: give the checkpoint that it was exported from",
-}
 
 
 def _generator(tensors: State) -> Generator:
@@ -165,7 +122,8 @@ def _channels(state: State, pattern: str) -> dict[int, int]:
 
 def _filled(network: Network, state: State) -> Network:
     wanted = network.state_dict()
-    kept = {name: value.float().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    real = checkpoints.singles(state)
+    kept = {name: value.clone(memory_format=torch.contiguous_format) for name, value in real.items()}
     for name in wanted.keys() & kept.keys():  # rosinality keeps singletons: (1, C, 1, 1) biases, (1,) strengths
         if kept[name].numel() == wanted[name].numel():
             kept[name] = kept[name].reshape(wanted[name].shape)
