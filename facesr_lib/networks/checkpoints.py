@@ -88,8 +88,6 @@ def is_safetensors(path: Path) -> bool:
 
 def _foreign(path: Path) -> str:
     """Say what a path leads to and what to do, if that is well known not to be a checkpoint."""
-    if re.match(r"\w{2,}:/", str(path)):
-        return "an address, not a file: download it and give the path of the file"
     if path.is_dir():
         return "a folder: give the checkpoint in it"
     if not path.is_file():
