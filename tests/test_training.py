@@ -272,6 +272,30 @@ def test_kill_in_mid_write_leaves_a_checkpoint_that_can_be_resumed(tmp_path):
     assert fit(training(), tmp_path, steps=1, resume=True).images_seen >= 8
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_trainings_never_share_a_folder(tmp_path, resume):
+    if resume:
+        fit(training(), tmp_path, steps=1)
+    first, refused = training(), []
+    good = first.step
+
+    def step():
+        with pytest.raises(ValueError, match=r"another training is at work in .*: let it end"):
+            fit(training(), tmp_path, steps=1, resume=resume)
+        refused.append(True)
+        return good()
+
+    first.step = step
+    fit(first, tmp_path, steps=1, resume=resume)
+    assert refused == [True]
+    assert fit(training(), tmp_path, steps=1, resume=True).images_seen == first.images_seen + 4
+
+
+def test_a_training_that_was_killed_before_it_wrote_anything_can_be_started_again(tmp_path):
+    (tmp_path / loop.LOCK).touch()
+    assert fit(training(), tmp_path, steps=1).images_seen == 4
+
+
 @pytest.mark.parametrize(
     ("prepare", "options", "error", "message"),
     [

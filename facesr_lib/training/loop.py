@@ -10,13 +10,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Optimizer
@@ -27,6 +28,7 @@ from facesr_lib.messages import check
 from facesr_lib.training.processes import Processes
 
 CHECKPOINT = "last.ckpt"
+LOCK = ".lock"  # held by the training that is at work in a folder
 
 
 class Training(ABC):
@@ -193,8 +195,8 @@ def fit(
     Raises
     ------
     ValueError
-        No budget or an impossible one, a folder that holds something, a checkpoint that is damaged or of another
-        configuration.
+        No budget or an impossible one, a folder that holds something or that another training is at work in, a
+        checkpoint that is damaged or of another configuration.
     FileNotFoundError
         Nothing to resume.
     Diverged
@@ -206,40 +208,37 @@ def fit(
     check_budget(hours, steps)
     folder, processes = files.expanded(folder), trainee.processes
     leader = processes.rank == 0
-    if resume:
-        trainee.load_state_dict(read_checkpoint(folder / CHECKPOINT, trainee.config))
-    elif leader:
-        _refuse_what_is_there(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    start = saved = time.monotonic()
-    end = start + 3600 * (float("inf") if hours is None else hours)
-    before, done, over = trainee.hours, 0, trainee.finished  # a run that is resumed may be at its end
-    with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
-        while not over:
-            losses = trainee.step()
-            done, now = done + 1, time.monotonic()
-            over = stop.is_set() or trainee.finished or done == steps or now > end
-            due = over or now - saved > 60 * checkpoint_minutes
-            # clocks and signals differ between processes; one alone would wait for ever
-            over, due = map(bool, processes.sum(torch.tensor([over, due]).int()).tolist())
-            bar.update()
-            if not due and done % 20:  # reading numbers makes a GPU wait, so not on every step
-                continue
-            values = {name: float(processes.mean(value)) for name, value in losses.items()}
-            trainee.hours = before + (now - start) / 3600
-            state = trainee.state_dict() if due else {}
-            _require_numbers(values | state, trainee.images_seen, folder)
-            bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
-            if leader:
-                with _a_full_disk_told(folder):
-                    _log(folder / "log.csv", trainee, values)
-                    if due:
-                        write_checkpoint(folder / CHECKPOINT, trainee.config, state)
-                        trainee.snapshot(folder)
-            saved = now if due else saved
-    processes.sum(torch.zeros(1))  # none goes on before the files are there
-    return Report(trainee.images_seen, done, time.monotonic() - start, stop.is_set())
+    with _alone(folder, resume) if leader else nullcontext():
+        if resume:
+            trainee.load_state_dict(read_checkpoint(folder / CHECKPOINT, trainee.config))
+        start = saved = time.monotonic()
+        end = start + 3600 * (float("inf") if hours is None else hours)
+        before, done, over = trainee.hours, 0, trainee.finished  # a run that is resumed may be at its end
+        with _signals() as stop, tqdm(total=steps, desc="training", disable=not (progress and leader)) as bar:
+            while not over:
+                losses = trainee.step()
+                done, now = done + 1, time.monotonic()
+                over = stop.is_set() or trainee.finished or done == steps or now > end
+                due = over or now - saved > 60 * checkpoint_minutes
+                # clocks and signals differ between processes; one alone would wait for ever
+                over, due = map(bool, processes.sum(torch.tensor([over, due]).int()).tolist())
+                bar.update()
+                if not due and done % 20:  # reading numbers makes a GPU wait, so not on every step
+                    continue
+                values = {name: float(processes.mean(value)) for name, value in losses.items()}
+                trainee.hours = before + (now - start) / 3600
+                state = trainee.state_dict() if due else {}
+                _require_numbers(values | state, trainee.images_seen, folder)
+                bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
+                if leader:
+                    with _a_full_disk_told(folder):
+                        _log(folder / "log.csv", trainee, values)
+                        if due:
+                            write_checkpoint(folder / CHECKPOINT, trainee.config, state)
+                            trainee.snapshot(folder)
+                saved = now if due else saved
+        processes.sum(torch.zeros(1))  # none goes on before the files are there
+        return Report(trainee.images_seen, done, time.monotonic() - start, stop.is_set())
 
 
 def check_budget(hours: float | None, steps: int | None) -> None:
@@ -250,17 +249,32 @@ def check_budget(hours: float | None, steps: int | None) -> None:
     check("steps", 1 if steps is None else steps, int, at_least=1)
 
 
-def _refuse_what_is_there(folder: Path) -> None:
-    if (folder / CHECKPOINT).exists():
+@contextmanager
+def _alone(folder: Path, resume: bool) -> Iterator[None]:
+    """Make a run's folder, and keep every other training out of it; errors as `fit`'s."""
+    _check_place(folder, resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / LOCK).acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"another training is at work in {folder}: let it end, or choose another folder.") from error
+    with held:
+        _check_place(folder, resume)  # another may have come and gone
+        yield
+
+
+def _check_place(folder: Path, resume: bool) -> None:
+    begun = (folder / CHECKPOINT).is_file()
+    if resume and not begun:
+        raise FileNotFoundError(f"there is nothing to resume: no {folder / CHECKPOINT}.")
+    if begun and not resume:
         raise ValueError(f"{folder} holds a run already: go on with it (--resume), or choose another folder.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not resume and (not folder.is_dir() or {each.name for each in folder.iterdir()} - {LOCK}):
         raise ValueError(f"{folder} is a file or holds files: choose a new or an empty folder for the run.")
 
 
 def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Read a checkpoint's state and make sure that it belongs to ``config``; errors as `fit`'s."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is nothing to resume: no {path}.")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
         theirs, state = contents["config"], contents["state"]
