@@ -369,7 +369,6 @@ def labelled(tmp_path):
 SMALL = {
     "landmarks": ["--batch", "2", "--hours", "1e-9", "--landmarks", "landmarks.npz"],
     "progressive": ["--width", "0.03125", "--iterations", "2", "--batch", "2", "--feature", "0"],
-    "supervised": ["--network", "vdsr", "--width", "0.05", "--images", "4", "--batch", "2"],
     "supervised, with priors": [
         *["--network", "fsrnet", "--width", "0.05", "--images", "4", "--batch", "2"],
         *["--landmarks", "landmarks.npz", "--parsing", "parsing.npz"],
@@ -564,7 +563,35 @@ def test_errors_that_nobody_reads_end_quietly_too():
     command = [sys.executable, "-m", "facesr_lib", "assets", "verify", "faces-46"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing)
     os.close(writing)
-    assert (done.returncode, done.stdout) == (141, b"")
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+FULL = Path("/dev/full")
+no_full_disk = pytest.mark.skipif(not FULL.exists(), reason="no disk here is always full")
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+@pytest.mark.parametrize("place", [pytest.param(FULL, marks=no_full_disk), "&0", "&-"], ids=["full", "pipe", "closed"])
+def test_work_goes_on_where_nobody_takes_its_output(restore, photos, tmp_path, stream, place):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "facesr_lib", *restore(photos=photos[:2])]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stream}>{place}', "sh", *command], stdin=writing, capture_output=True
+    )
+    os.close(writing)
+    assert done.returncode == 0
+    assert done.stdout.count(b" off by ") == (2 if stream == 2 else 0)
+    assert b"facesr: " not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
+
+
+@no_full_disk
+def test_a_list_that_finds_no_room_is_told():
+    with FULL.open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "facesr_lib", "methods"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"facesr: the output cannot be used (No space left on device): name another")
 
 
 def test_a_closed_output_changes_nothing():
