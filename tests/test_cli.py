@@ -109,6 +109,9 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
         (["--device", "gpu"], "try 'cpu'"),
         (["--device", "meta"], "device 'meta' cannot be used here"),
         (["--out", "https://host/out"], "https://host/out is an address, not a file"),
+        (["--restarts", str(10**14)], "facesr: this machine cannot hold what is asked for (tried to allocate"),
+        (["--restarts", str(10**20)], "facesr: this machine cannot hold what is asked for ("),
+        (["--steps", str(10**20)], "facesr: this machine cannot hold what is asked for ("),
         (["--out", __file__], "name a folder"),
         (["--out", f"{__file__}/sub"], "sub cannot be used (Not a directory): name another"),
         (["--set", "perceptual=none"], "no option of pulse 'perceptual'"),
@@ -125,6 +128,7 @@ def test_the_command_restores_and_reports(restore, photos, capsys):
 )
 def test_the_command_explains_what_it_cannot_do(restore, tmp_path, capsys, flags, message):
     found_out = flags[1] in ("nowhere.pkl", f"{__file__}/sub", "7", "2")  # by looking at the disk, or at the photo
+    found_out |= flags in (["--restarts", str(10**14)], ["--steps", str(10**20)])  # or for memory
     assert cli.main(restore(*flags)) == (1 if found_out else 2)
     assert message in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
@@ -369,6 +373,7 @@ def labelled(tmp_path):
 SMALL = {
     "landmarks": ["--batch", "2", "--hours", "1e-9", "--landmarks", "landmarks.npz"],
     "progressive": ["--width", "0.03125", "--iterations", "2", "--batch", "2", "--feature", "0"],
+    "supervised": ["--network", "vdsr", "--width", "0.05", "--images", "4", "--batch", "2"],
     "supervised, with priors": [
         *["--network", "fsrnet", "--width", "0.05", "--images", "4", "--batch", "2"],
         *["--landmarks", "landmarks.npz", "--parsing", "parsing.npz"],
@@ -404,6 +409,9 @@ def test_networks_for_faces_are_trained_from_the_shell(name, labelled, capsys, m
         (["progressive", "--faces", "nowhere/at-all"], "no folder nowhere"),
         (["progressive", "--fan", "vdsr", "--feature", "0"], "another architecture or width than this DistilledFAN"),
         (["progressive", "--width", "0"], "width must be"),
+        (["supervised", "--network", "vdsr", "--width", "1e-9"], "width must be a finite number, at least 0.015625"),
+        (["supervised", "--network", "vdsr", "--width", "1e9"], "at most 8; got 1000000000.0"),
+        (["landmarks", "--hours", "1", "--device", "meta"], "device 'meta' cannot be used here"),
         (["supervised", "--network", "fsrnett"], "did you mean fsrnet"),
         (["esrgan-start", "--patch", "40"], "patch must be a whole number, at least 32, multiple of 32; got 40"),
         (["esrgan", "--start", "none", "--batch", "1"], "batch must be a whole number, at least 2; got 1"),
@@ -414,7 +422,7 @@ def test_networks_for_faces_are_trained_from_the_shell(name, labelled, capsys, m
 def test_trainings_that_cannot_be_are_told_before_anything_is_written(command, message, labelled, capsys, monkeypatch):
     monkeypatch.chdir(labelled)
     given = [] if {"--faces", "esrgan-start", "esrgan"} & set(command) else ["--faces", "faces"]
-    assert cli.main(["train", *command, *given, "--out", "run", "--device", "cpu"]) == 1
+    assert cli.main(["train", command[0], "--device", "cpu", *command[1:], *given, "--out", "run"]) == 1
     assert message in capsys.readouterr().err
     assert not (labelled / "run").exists()
 

@@ -435,6 +435,9 @@ def test_numbers_out_of_bounds_are_refused(options, message):
         (["--hours", "-1"], "hours must be"),
         (["--augment", "2"], "augment must be"),
         (["--augment", "nan"], "augment must be"),
+        (["--z-dim", str(10**12)], "facesr: this machine cannot hold what is asked for (tried to allocate"),
+        (["--z-dim", str(10**18)], "facesr: this machine cannot hold what is asked for ("),
+        (["--z-dim", str(10**24)], "facesr: this machine cannot hold what is asked for ("),
     ],
 )
 def test_the_command_refuses_what_cannot_be(face_folder, tmp_path, capsys, flags, message):

@@ -6,6 +6,7 @@ import argparse
 import codecs
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from typing import Any
 from facesr_lib.cli import assets, book, evaluate, restore, train, values
 
 PLAIN = {"→": "->", "×": "x", "−": "-", "·": "-", "…": "...", "²": "2"}
+TOO_MUCH = re.compile(r"(?i)tried to allocate [\d.]+ \w+|out of memory|alloc_failed|storage size.*|overflow.*")
+"""What torch says, in errors of many kinds, of memory that is not there and of numbers that are too large."""
 LOST: dict[int, OSError] = {}
 """Descriptor of a standard stream → why not all that was written there has arrived."""
 
@@ -43,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 141
             raise lost
         return code
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+    except Exception as error:
+        told = ValueError, OSError, FloatingPointError, ImportError, MemoryError, OverflowError
+        if not isinstance(error, told) and not TOO_MUCH.search(str(error)):
+            raise  # a fault of our own
         print(f"facesr: {_words(error)}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, values.Mistake) else 1
     except KeyboardInterrupt:
@@ -79,7 +85,13 @@ def _lasting(stream: Any) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; the system's own says first what it could not use."""
+    """What an error says; the system's own says first what it could not use, or hold."""
+    found = TOO_MUCH.search(str(error))
+    if found or isinstance(error, (MemoryError, OverflowError)):
+        return (
+            f"this machine cannot hold what is asked for ({found[0] if found else error or 'out of memory'}): choose "
+            "smaller numbers, such as fewer restarts or faces, a smaller network or batch."
+        )
     if isinstance(error, OSError) and error.strerror:
         place = "the output" if error.filename is None else error.filename
         return f"{place} cannot be used ({error.strerror}): name another, or make it free and writable."

@@ -37,7 +37,7 @@ SIDE = 128  # of the pictures that the networks make
 class Config(Checked):
     """Every choice that is not the paper's; what is stands in `RECIPES`."""
 
-    width: float = within(1.0, above=0)
+    width: float = within(1.0, at_least=1 / 64, at_most=8)
     """Of the network, as a share of the paper's."""
     images: int = within(90_000, at_least=1)
     """How many the training sees in all; schedules refer to it."""
