@@ -9,7 +9,6 @@ from itertools import pairwise
 from math import log2
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from facesr_lib.devices import undisturbed
@@ -133,7 +132,6 @@ def save(network: ParsingNetwork, path: str | Path, metadata: Mapping[str, str])
     checkpoints.save(network, path, dict(metadata) | {"sizes": json.dumps(network.sizes)})
 
 
-@torch.inference_mode(False)
 @undisturbed()
 def load(path: str | Path) -> ParsingNetwork:
     """Read what `save` wrote, in evaluation mode; errors as `checkpoints.read`'s, or if it is another network's."""

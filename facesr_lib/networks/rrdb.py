@@ -178,7 +178,6 @@ def _leaky(x: Tensor) -> Tensor:
 # Files
 
 
-@torch.inference_mode(False)
 @undisturbed()
 def load(path: str | Path) -> RRDBNet:
     """Read a generator: ours, ESRGAN's or Real-ESRGAN's release, under either one's names; its size follows.
@@ -206,7 +205,6 @@ def load(path: str | Path) -> RRDBNet:
     return network.to(memory_format=torch.channels_last)  # an eighth faster
 
 
-@torch.inference_mode(False)
 @undisturbed()
 def load_encoder(path: str | Path) -> CompanionEncoder:
     """Read a companion encoder that `training.esrgan` has written; otherwise as `load`."""
