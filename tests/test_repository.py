@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import io
 import itertools
 import json
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -294,6 +296,48 @@ def test_parts_that_are_missing_are_noticed() -> None:
     for folded, missing in (("Set-up", "a folded set-up"), ("Solutions", "solutions")):
         assert missing in lacking(json.loads(json.dumps(whole).replace(f'"{folded}"', '"Code"')))
     assert "one method on one screen" in lacking(json.loads(json.dumps(whole).replace('"one-screen"', '"long"')))
+
+
+# Size
+
+LINES_OF_A_FILE, LINES_OF_CODE = 400, 11_000
+LIBRARY = sorted((ROOT / "facesr_lib").rglob("*.py"))
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def lines_of_code(text: str) -> int:
+    """Count the lines that hold code: not blank, no comment, no docstring."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    spans = [(token.start[0], token.end[0]) for token in tokens if token.type not in NO_CODE]
+    texts = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
+    texts = [node for node in texts if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
+    held = {line for first, last in spans for line in range(first, last + 1)}
+    return len(held - {line for node in texts for line in range(node.lineno, node.end_lineno + 1)})
+
+
+def test_no_file_of_the_library_needs_a_table_of_contents() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY}
+    assert {path: length for path, length in lengths.items() if length > LINES_OF_A_FILE} == {}
+
+
+def test_the_library_is_small() -> None:
+    lines = sum(lines_of_code(path.read_text(encoding="utf-8")) for path in LIBRARY)
+    assert lines <= LINES_OF_CODE, f"{lines} lines of code: what else is done twice, or by a dependency already?"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", 0),
+        ("# a comment\n\n\n", 0),
+        ('"""What it is."""\n\nx = 1  # a comment\n', 1),
+        ('def f():\n    """What\n\n    it does.\n    """\n    return (\n        # why\n        1\n    )\n', 4),
+        ('x = 1\n"""What x is,\nand why."""\n', 1),
+        ('x = """a\n\nb"""\n', 3),  # a text that is used is code
+    ],
+)
+def test_lines_of_code_are_counted_as_they_are_read(text: str, lines: int) -> None:
+    assert lines_of_code(text) == lines
 
 
 # Floors
