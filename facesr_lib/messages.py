@@ -41,15 +41,17 @@ def _plain(name: str) -> str:
 def check(name: str, value: Any, kind: type = float, **bounds: Any) -> None:
     """Make sure of a number, never infinite, never NaN; a ``ValueError`` says what came and what was expected.
 
-    ``name`` is what the user calls it; the ``kind`` ``int`` is a whole number; bounds are any of ``at_least``,
-    ``above``, ``at_most``, ``multiple_of`` (numbers) and ``among`` (a collection).
+    ``name`` is what the user calls it; the ``kind`` ``int`` is a whole number, ``bool`` True or False; bounds are any
+    of ``at_least``, ``above``, ``at_most``, ``multiple_of`` (numbers) and ``among`` (a collection).
     """
     if not is_number(value, kind) or not all(_MEETS[bound](value, limit) for bound, limit in bounds.items()):
-        noun = "a whole number" if kind is int else "a finite number"
+        noun = {bool: "True or False", int: "a whole number"}.get(kind, "a finite number")
         asked = [f"{bound.replace('_', ' ')} {limit}" for bound, limit in bounds.items()]
         raise ValueError(f"{name} must be {', '.join([noun, *asked])}; got {value!r}.")
 
 
 def is_number(value: object, kind: type = float) -> bool:
-    """Whether this is a number, never infinite, never NaN; of ``int`` a whole one."""
+    """Whether this is a number, never infinite, never NaN; of ``int`` a whole one, of ``bool`` one of its two."""
+    if kind is bool:
+        return isinstance(value, bool)
     return isinstance(value, Integral) or (kind is not int and isinstance(value, Real) and isfinite(value))

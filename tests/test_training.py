@@ -1,6 +1,8 @@
 """Training: exact resume, clean ends, and faults that leave the last checkpoint intact."""
 
+import importlib
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 from copy import deepcopy
 from dataclasses import fields, replace
+from math import inf, nan, nextafter
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import facesr_lib.training
 from facesr_lib import cli, images
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import flow, loop, recording
+from facesr_lib.training import esrgan, flow, landmarks, loop, parsing, progressive, recording, stylegan2, supervised
 from facesr_lib.training.augment import augment
+from facesr_lib.training.config import Checked
 from facesr_lib.training.processes import Processes, launch
 from facesr_lib.training.stylegan2 import Config, PriorTraining, train
 
@@ -400,12 +405,66 @@ def test_processes_share_a_batch_evenly():
 # --- what may be asked for
 
 
-@pytest.mark.parametrize("config", [Config(), flow.Config()], ids=["prior", "flow"])
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), "many", None])
-def test_every_field_is_checked(config, wrong):
+CONFIGS = {  # `facesr train`'s networks, and what else they ask for
+    "prior --faces .": stylegan2.Config,
+    "flow": flow.Config,
+    "esrgan-start": esrgan.Start,
+    "esrgan --start .": esrgan.Config,
+    "landmarks": landmarks.Config,
+    "progressive": progressive.Config,
+    "supervised --network vdsr": supervised.Config,
+    "parsing": parsing.Config,
+}
+
+
+def _kinds(base):
+    """The configurations that derive from one, those that only others derive from aside."""
+    return [kind for below in base.__subclasses__() for kind in _kinds(below)] or [base]
+
+
+def test_no_training_is_without_a_checked_configuration():
+    for module in pkgutil.iter_modules(facesr_lib.training.__path__):
+        importlib.import_module(f"facesr_lib.training.{module.name}")
+    assert set(_kinds(Checked)) == set(CONFIGS.values())
+
+
+def wrong(field):
+    """Values that a field does not take: of another kind, no number, or right beyond its bounds."""
+    kind, bounds = type(field.default), field.metadata
+    yield from ("many", None, nan, inf, -inf, *{bool: (2, 0.5), int: (2.5,)}.get(kind, ()))
+    for bound, towards in (("at_least", -inf), ("at_most", inf)):
+        if bound in bounds and kind is not bool:
+            yield bounds[bound] + int(np.sign(towards)) if kind is int else nextafter(bounds[bound], towards)
+    yield from ([bounds["above"]] if "above" in bounds else ())
+    yield from ([bounds["at_least"] + 1] if "multiple_of" in bounds else ())
+    yield from ([min(bounds["among"]) - 1, max(bounds["among"]) + 1] if "among" in bounds else ())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_field_is_checked(name):
+    config = CONFIGS[name]()
     for field in fields(config):
-        with pytest.raises(ValueError, match=rf"^{field.name} must be a (whole|finite) number.*; got {wrong!r}\.$"):
-            replace(config, **{field.name: wrong})
+        expected = {bool: "True or False", int: "a whole number"}.get(type(field.default), "a finite number")
+        assert field.metadata or type(field.default) is bool, f"{field.name} has no bounds"
+        for value in wrong(field):
+            with pytest.raises(ValueError, match=rf"^{field.name} must be {expected}.*; got {value!r}\.$"):
+                replace(config, **{field.name: value})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_field_is_checked_on_the_command_line(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for field in fields(CONFIGS[name]):
+        for value in wrong(field):
+            flag = f"--{field.name.replace('_', '-')}"
+            try:
+                code = cli.main(["train", *name.split(), "--out", "run", "--hours", "1", f"{flag}={value}"])
+            except SystemExit as refused:
+                code = refused.code
+            told = capsys.readouterr().err.splitlines()[-1]
+            assert code in (1, 2)
+            assert f" {field.name} must be " in told or f" {flag}: {str(value)!r} cannot be given: expected " in told
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

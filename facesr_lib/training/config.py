@@ -15,7 +15,7 @@ def within(default: Any, **bounds: Any) -> Any:
 
 @dataclass(frozen=True)
 class Checked:
-    """A dataclass of numbers, each of its default's type, finite and within its bounds; a ``ValueError`` otherwise.
+    """A dataclass of numbers and switches of their defaults' types, finite, within bounds; else a ``ValueError``.
 
     Texts stand below the fields that they are about: the command line shows them.
     """

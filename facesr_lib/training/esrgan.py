@@ -53,7 +53,7 @@ class Shared(Checked):
 
     patch: int = within(128, at_least=32, multiple_of=32)
     """Side of the patches that it sees, a multiple of 32 (128)."""
-    turns: bool = within(True, among=(False, True))
+    turns: bool = within(True)
     """Whether patches are turned and upside down, too, and not only mirrored (true); faces are not."""
     iterations: int = within(20_000, at_least=1)
     """How many the learning rate's schedule is made for (500,000)."""
@@ -80,9 +80,9 @@ class Start(Shared):
 class Config(Shared):
     """Every choice of the second stage; weights are the paper's."""
 
-    latent: bool = within(False, among=(False, True))
+    latent: bool = within(False)
     """Whether L takes part: LSR and CLSR."""
-    contextual: bool = within(False, among=(False, True))
+    contextual: bool = within(False)
     """Whether the contextual loss stands in the perceptual one's place: CESR and CLSR."""
     content: float = within(1.0, at_least=0)
     """Weight of the perceptual or the contextual loss."""
