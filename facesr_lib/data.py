@@ -60,7 +60,7 @@ def prepared(path: str | os.PathLike[str], resolution: int, *, skip_damaged: boo
     path = files.expanded(path)
     messages.check("resolution", resolution, int, at_least=1)
     paths = pictures(path)
-    states = [(p.relative_to(path), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
+    states = [(p.relative_to(path), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if os.path.isfile(p)]
     key = files.digest(repr((states, len(paths))), Path(__file__), Path(images.__file__))[:16]  # and how they are read
     cached = assets.cache() / "prepared" / f"{path.resolve().name}-{resolution}-{key}.npy"
     with suppress(OSError, ValueError, EOFError):  # not there, or damaged
@@ -187,7 +187,7 @@ def picture_set(name: str) -> list[Tensor]:
 
 
 def pictures(path: str | Path) -> list[Path]:
-    """List what has a picture's name in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg."""
+    """List what has a picture's name in a folder and its sub-folders, and what nobody can look into (`files.shown`)."""
     if not (path := files.expanded(path)).is_dir():
         raise FileNotFoundError(f"there is no folder {path}: check the path.")
     return files.shown(path, images.SUFFIXES)

@@ -82,11 +82,13 @@ def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """List what ends so in a folder and its sub-folders, nothing hidden, 2.jpg before 10.jpg; none if it is no folder.
 
     A download that was shut down leaves a hidden folder, and it is nobody's data. Links to folders are followed, and a
-    folder that several lead to, or that lies here itself, is read once.
+    folder that several lead to, or that lies here itself, is read once. Folders that cannot be read and links that lead
+    nowhere are listed, whatever they are called: who reads what is listed finds out why, and can tell.
     """
-    suffixes, found, starts, seen = set(suffixes), [], [Path(folder)], set()
+    suffixes, found, closed, seen = set(suffixes), [], [], set()
+    starts = [Path(folder)] if os.path.isdir(folder) else []
     for start in starts:  # which grows: links are followed when all that lies here is known
-        for place, folders, names in os.walk(start):
+        for place, folders, names in os.walk(start, onerror=lambda error: closed.append(Path(error.filename))):
             if (own := os.path.realpath(place)) in seen:
                 folders.clear()
                 continue
@@ -94,8 +96,8 @@ def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             starts += [link for name in folders if (link := Path(place, name)).is_symlink()]
             found += [Path(place, name) for name in names if not name.startswith(".")]
-    found = [path for path in found if path.suffix.lower() in suffixes]
-    named = {path: path.relative_to(folder).with_suffix("").as_posix() for path in found}
+    found = closed + [path for path in found if path.suffix.lower() in suffixes or not os.path.exists(path)]
+    named = {path: os.path.splitext(path.relative_to(folder))[0] for path in found}
     return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", named[path])], path))
 
 

@@ -67,6 +67,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
     path = files.expanded(path)
     if not path.is_file():
         if path.is_dir():
+            os.listdir(path)  # raises where nobody may
             raise FileNotFoundError(f"{path} is a folder: name the pictures that lie in it, such as {path / '*.jpg'}.")
         raise FileNotFoundError(f"there is no picture at {path}: check the path.")
     with path.open("rb") as file:

@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from facesr_lib import assets, data, images
 from facesr_lib.assets import AssetMissing, Entry
+from facesr_lib.training.patches import read_pictures
 
 
 @pytest.fixture
@@ -191,6 +194,29 @@ def test_what_is_no_picture_is_skipped_and_counted_once(tmp_path):
     with pytest.warns(UserWarning, match=r"skipped 17 of 18 pictures: .*3\.png.*4\.heic.*pillow-heif.*7 more") as told:
         assert levels(data.folder(tmp_path, 4)) == [5]
     assert len(told) == 1
+
+
+def test_folders_that_cannot_be_read_are_named_and_counted(tmp_path, monkeypatch):
+    faces, read = tmp_path / "faces", os.scandir
+    (faces / "closed.v2").mkdir(parents=True)
+    images.write(grey(5), faces / "1.png")
+    (faces / "notes").touch()
+    (faces / "00000").symlink_to(tmp_path / "gone", target_is_directory=True)
+    (faces / "00001").symlink_to(faces / "00001")
+
+    def scandir(place):
+        if Path(place).name == "closed.v2":  # to root nothing is closed
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return read(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", scandir)
+    with pytest.warns(UserWarning, match=r"^skipped 3 of 4 pictures: .*denied.*closed\.v2.*00000: check.*00001: check"):
+        assert levels(data.folder(faces, 4)) == [5]
+    with pytest.raises(OSError, match=r"Permission denied|no picture at .*00000"):
+        data.prepared(faces, 4, skip_damaged=False)
+    with pytest.warns(UserWarning, match="^skipped 3 pictures of "):
+        assert len(read_pictures(faces, 1)) == 1
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):

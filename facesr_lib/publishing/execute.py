@@ -212,7 +212,7 @@ def surroundings(parameters: dict[str, str]) -> str:
         with suppress(assets.AssetMissing):
             place = assets.path(name)
             files = [place] if place.is_file() else shown(place, images.SUFFIXES)
-            parts += [f"{name}: {path.relative_to(place)} {path.stat().st_size}" for path in files]
+            parts += [f"{name}: {path.relative_to(place)} {path.stat().st_size}" for path in files if path.is_file()]
             if place.with_suffix(".safetensors").is_file():  # what `facesr train flow` has put beside a checkpoint
                 parts.append(f"{name}: {place.with_suffix('.safetensors').stat().st_size}")
     return digest(*parts)
