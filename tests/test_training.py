@@ -243,8 +243,14 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_training import fit, training
 fit(training(), {folder!r}, steps=1)
-print("started", flush=True)
-report = fit(training(), {folder!r}, hours=1, resume=True, checkpoint_minutes=0)
+trainee = training()
+step = trainee.step
+def first_step():
+    print("started", flush=True)
+    trainee.step = step
+    return step()
+trainee.step = first_step
+report = fit(trainee, {folder!r}, hours=1, resume=True, checkpoint_minutes=0)
 print("ended", report.interrupted, report.images_seen, flush=True)
 """
 
@@ -269,11 +275,15 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, number
     assert trainee.images_seen == int(out.split()[2]) + 4
 
 
-def test_kill_in_mid_write_leaves_a_checkpoint_that_can_be_resumed(tmp_path):
+def test_another_process_keeps_its_folder_until_it_is_killed_and_no_longer(tmp_path):
     process = _start(tmp_path)  # it writes a checkpoint after every step
-    time.sleep(0.7)
-    process.kill()
+    for resume, message in ((True, "another training is at work in"), (False, "holds a run already")):
+        with pytest.raises(ValueError, match=message):
+            fit(training(), tmp_path, steps=1, resume=resume)
+    time.sleep(0.5)
+    process.kill()  # perhaps in mid-write
     process.wait()
+    assert (tmp_path / loop.LOCK).exists()
     assert fit(training(), tmp_path, steps=1, resume=True).images_seen >= 8
 
 
