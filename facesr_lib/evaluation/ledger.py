@@ -120,8 +120,8 @@ def verdicts(paper: str | None = None, folder: Path | None = None) -> list[tuple
     """Judge every claim, or every claim of one paper, by the results in a folder (see `results`)."""
     known = claims.papers()
     chosen = known if paper is None else {choose(paper, known, "paper"): known[paper]}
-    measured = [record for one in results(folder).values() for record in one.records]
-    return [(claim, verdict(claim, measured)) for one in chosen.values() for claim in one.claims]
+    measured = {name: one.records for name, one in results(folder).items()}
+    return [(claim, verdict(claim, measured.get(claim.table, ()))) for one in chosen.values() for claim in one.claims]
 
 
 def count(judged: Iterable[tuple[Claim, Verdict]]) -> dict[Word, int]:
@@ -210,4 +210,4 @@ def _ours(claim: Claim, judged: Verdict) -> str:
     if judged.interval is not None:
         low, high = (unit * value for value in judged.interval)
         text += f", {unit * judged.difference:+.2g} [{low:+.2g}, {high:+.2g}]"
-    return text + (f" ({judged.measured})" if judged.measured else "")
+    return text.replace("-", "−") + (f" ({judged.measured})" if judged.measured else "")
