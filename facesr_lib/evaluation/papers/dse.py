@@ -3,8 +3,8 @@
 from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.tables import BASELINES, PULSE, PaperTable, Row
 
-DSE = Row("dse", "dse", {"lambda_g": 0.05})
-WITHOUT_LS = Row("dse without Ls", "dse", {"lambda_g": 0.05, "lambda_s": 0.0})
+DSE = Row("dse", "dse")
+WITHOUT_LS = Row("dse without Ls", "dse", {"lambda_s": 0.0})
 ESRGAN = Row("ESRGAN", "esrgan", {"weights": "esrgan-faces"})
 MGANPRIOR = Row("mGANprior without its perceptual term", "mganprior", {"perceptual": None, "steps": 500})
 
