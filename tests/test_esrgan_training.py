@@ -222,6 +222,11 @@ def test_a_start_of_another_scale_is_told(tmp_path):
         refinement(tmp_path)
 
 
+def test_a_run_is_not_resumed_on_other_pictures():
+    begun, resumed = (esrgan.Pretraining(held, esrgan.Start(**SMALL)).config for held in (pictures(), pictures()[1:]))
+    assert {key for key in begun if begun[key] != resumed[key]} == {"pictures"}
+
+
 def test_a_run_is_not_resumed_from_another_start(start, tmp_path):
     config = esrgan.Config(discriminator_width=4, latent=True, **SMALL)
     loop.fit(esrgan.Refinement(pictures(), config, start), tmp_path / "run", steps=1, progress=False)

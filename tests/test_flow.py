@@ -1,5 +1,7 @@
 """The flow: it inverts, its density is one, and training brings codes nearer to a Gaussian."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -123,6 +125,14 @@ def test_resuming_gives_the_flow_of_an_uninterrupted_run(prior, tmp_path):
     a, b = runs["whole"].state_dict(), runs["second"].state_dict()
     assert all(torch.equal(a["best"][name], b["best"][name]) for name in a["best"])
     assert a["counts"] == b["counts"]
+
+
+def test_a_run_is_resumed_with_the_same_prior_alone(prior):
+    other = FacePrior("other", deepcopy(prior.generator), None)
+    with torch.no_grad():
+        next(other.generator.mapping.parameters()).mul_(2)
+    begun, resumed = (training.FlowTraining(each, SMALL).config for each in (prior, other))
+    assert {key for key in begun if begun[key] != resumed[key]} == {"prior"}
 
 
 def test_a_plateau_ends_the_training(prior, tmp_path):

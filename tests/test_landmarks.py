@@ -97,7 +97,6 @@ def test_fans_released_weights_are_read_wherever_somebody_has_put_them(kind, tmp
     found = load(assets.path("fan"))
     assert not any(parameter.requires_grad for parameter in found.parameters())
     assert_close(found(faces), network(faces))
-    assert_close(training.hints(path)(faces[..., ::4, ::4], None), found.heatmaps(faces[..., ::4, ::4]))
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="damaged, cut short, or no checkpoint"):
         load(path)
@@ -165,9 +164,18 @@ def test_distillation_learns_and_resumes_exactly(tmp_path):
     assert kept.keys() == {k for k in whole.network.state_dict() if "num_batches" not in k}
 
 
+def test_a_run_is_resumed_with_the_same_faces_and_hints_alone():
+    pixels, points = spots()
+    begun = training.Distillation(pixels, points, training.Config(), DistilledFAN()).config
+    others = training.Distillation(255 - pixels, points + 1, training.Config(), DistilledFAN()).config
+    assert {key for key in begun if begun[key] != others[key]} == {"faces", "landmarks", "teacher"}
+
+
 def test_another_network_can_be_the_teacher():
     pixels, points = spots()
-    trainee = training.Distillation(pixels, points, training.Config(batch=2), lambda image, _: trainee.network(image))
+    trainee = training.Distillation(pixels, points, training.Config(batch=2), teacher := DistilledFAN())
+    teacher.load_state_dict(trainee.network.state_dict())
+    trainee.network.eval()  # as the teacher is
     assert trainee.step()["hint"] < 1e-4  # its own teacher has nothing to say; only bfloat16 differs
     other = training.Distillation(pixels, points, training.Config(batch=2))
     assert other.step()["hint"] > 1e-3
@@ -176,10 +184,8 @@ def test_another_network_can_be_the_teacher():
 def test_a_teacher_in_a_file_needs_no_landmarks(tmp_path):
     pixels, _ = spots()
     save_file(DistilledFAN().state_dict(), tmp_path / "teacher.safetensors")
-    teacher = training.hints(tmp_path / "teacher.safetensors")
+    teacher = load(tmp_path / "teacher.safetensors")
     trainee = training.Distillation(pixels, None, training.Config(batch=2), teacher)
-    image, points = trainee.faces()
-    assert_close(teacher(image, points), load(tmp_path / "teacher.safetensors")(image))
     assert trainee.step()["hint"] > 0
     with pytest.raises(ValueError, match="from landmarks or from a teacher"):
         training.Distillation(pixels, None, training.Config())

@@ -196,6 +196,13 @@ def test_training_learns_and_resumes_exactly(tmp_path):
     assert score(kept, CameraPipeline(seed=1, grey_p=0)(faces)[0]) > before + 0.2
 
 
+def test_a_run_is_resumed_with_the_same_faces_labels_and_camera_alone():
+    pixels, masks = made_up()
+    begun = training.ParsingTraining(pixels, masks, tiny()).config
+    others = training.ParsingTraining(pixels // 2, masks.clip(2), tiny(), CameraPipeline(grey_p=0)).config
+    assert {key for key in begun if begun[key] != others[key]} == {"faces", "labels", "camera"}
+
+
 def test_batch_statistics_are_the_averages_own():
     pixels, masks = made_up(40)
     faces = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255

@@ -156,9 +156,7 @@ def trainee(faces, **choices):
     torch.manual_seed(0)
     config = training.Config(**{"width": 1 / 32, "iterations": 8, "batch": 2} | choices)
     watched = (torch.from_numpy(faces[:2].copy()) / 255).permute(0, 3, 1, 2)
-    return training.ProgressiveTraining(
-        faces, config, fan=DistilledFAN(), features=maps, watched=watched, device="cpu", about={"features": "none"}
-    )
+    return training.ProgressiveTraining(faces, config, fan=DistilledFAN(), features=maps, watched=watched, device="cpu")
 
 
 def test_steps_and_fading_take_their_official_shares():
@@ -208,6 +206,22 @@ def test_training_grows_resumes_exactly_and_ends_by_itself(faces, tmp_path):
     assert (blocks == blocks[..., :1, :1]).all()  # at first 32², shown four times as large
     assert seen[7].float().std() > 0
     assert (tmp_path / "whole" / "samples-000000016.png").is_file()
+
+
+def test_a_run_is_resumed_with_the_same_faces_and_networks_alone(faces):
+    config = training.Config(width=1 / 32)
+    given = {
+        "pixels": faces,
+        "fan": DistilledFAN(),
+        "features": maps,
+        "seen_by": "VGG16",
+        "watched": torch.rand(1, 3, 128, 128),
+    }
+    begun = training.ProgressiveTraining(config=config, **given, device="cpu").config
+    others = {"pixels": faces // 2, "fan": DistilledFAN(), "seen_by": "another", "watched": None}
+    for name, other in others.items():
+        resumed = training.ProgressiveTraining(config=config, **given | {name: other}, device="cpu").config
+        assert {key for key in begun if begun[key] != resumed[key]} == {{"pixels": "faces"}.get(name, name)}
 
 
 def test_restoring_becomes_better(faces):

@@ -203,6 +203,21 @@ def test_fsrgan_begins_with_fsrnet(faces):
             training_of("fsrgan", faces, config, start=other)
 
 
+def test_a_run_is_resumed_with_the_same_faces_labels_and_start_alone(faces):
+    def begun(**options):
+        return training_of("fsrnet", faces | options, start=start).config
+
+    start = None
+    first, labels = begun(), faces["labels"].copy()
+    labels[:, 50:60] = 2
+    for name, other in (("faces", {"pixels": faces["pixels"] // 2}), ("landmarks", {"points": faces["points"] + 1})):
+        again = begun(**other)
+        assert {key for key in first if first[key] != again[key]} == {name}
+    assert first | {"parsing": begun(labels=labels)["parsing"]} == begun(labels=labels) != first
+    start = training_of("fsrnet", faces).network
+    assert first | {"start": begun()["start"]} == begun() != first
+
+
 def test_the_training_ends_with_its_images_and_its_rate_has_fallen(faces, tmp_path):
     config = training.Config(width=0.05, batch=2, images=12)
     trainee = training.SupervisedTraining("vdsr", faces["pixels"], config)

@@ -44,8 +44,8 @@ def pixels(n=6, resolution=8):
     return np.random.default_rng(0).integers(0, 256, (n, resolution, resolution, 3), dtype=np.uint8)
 
 
-def training(config=TINY, **options):
-    return PriorTraining(pixels(), config, Processes("cpu"), **options)
+def training(config=TINY, faces=None, **options):
+    return PriorTraining(pixels() if faces is None else faces, config, Processes("cpu"), **options)
 
 
 def fit(trainee, folder, **options):
@@ -63,6 +63,25 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(tmp_path):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
     assert torch.equal(a["random"], b["random"])
     assert not torch.equal(first.state_dict()["random"], b["random"])
+
+
+def test_a_run_is_resumed_on_the_same_faces_from_the_same_start_in_the_same_precision(tmp_path):
+    fit(training(start=training().prior()), tmp_path, steps=1)
+    start, others = training().prior(), pixels()
+    others[2] //= 2
+    digest = "digest [0-9a-f]{16}"
+    for options, named in (
+        ({}, f"start is {digest} there and None here"),
+        ({"start": training(replace(TINY, seed=1)).prior()}, f"start is {digest} there and {digest} here"),
+        ({"start": start, "bf16": True}, "bf16 is False there and True here"),
+        ({"start": start, "faces": others}, f"faces is {digest} there and {digest} here"),
+        ({"start": start, "faces": pixels(7)}, f"faces is {digest} there and {digest} here"),
+    ):
+        with pytest.raises(ValueError, match=rf"last\.ckpt belongs to another training: {named}\.$"):
+            fit(training(**options), tmp_path, steps=1, resume=True)
+    again = pixels()
+    again[:, 0, 0, 0] ^= 1  # as another processor may round
+    assert fit(training(start=start, faces=again), tmp_path, steps=1, resume=True).images_seen == 8
 
 
 def test_a_run_that_a_gpu_began_goes_on_without_one():
@@ -95,18 +114,17 @@ def test_training_changes_both_networks_and_the_average_follows():
 def test_a_run_can_begin_with_another_priors_networks(tmp_path):
     first = training()
     first.step()
-    other = training(replace(TINY, seed=5))
-    other.start_from(first.prior())
+    other = training(replace(TINY, seed=5), start=first.prior())
     assert torch.equal(
         other.state_dict()["discriminator"]["b4.out.weight"], first.state_dict()["discriminator"]["b4.out.weight"]
     )
     w = first.prior().sample_w(1)
     assert_close(other.prior().synthesise(w), first.prior().synthesise(w))
-    with pytest.raises(ValueError, match="of another size"):
-        training(replace(TINY, w_dim=6)).start_from(first.prior())
+    with pytest.raises(ValueError, match="the prior 'training' is of another architecture or width"):
+        training(replace(TINY, w_dim=6), start=first.prior())
     alone = FacePrior("alone", first.prior().generator, None)
     with pytest.raises(ValueError, match="no discriminator"):
-        other.start_from(alone)
+        training(start=alone)
 
 
 def test_the_critic_learns_to_tell_faces_from_noise():
@@ -346,7 +364,7 @@ def test_images_that_do_not_fit_are_refused(shape, message):
 
 
 def test_bfloat16_trains_the_same_first_step_nearly():
-    a, b = training(), training(precision=torch.bfloat16)
+    a, b = training(), training(bf16=True)
     one, other = a.step(), b.step()
     assert_close(one["D"], other["D"], atol=0.1, rtol=0.1)
 

@@ -162,7 +162,8 @@ def _prior(config: Config, processes: Processes, precision: torch.dtype, repeat:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # some systems keep mapped files
         path = Path(folder) / "pixels.npy"
         np.save(path, _pixels(config.resolution))
-        trainee = PriorTraining(np.load(path, mmap_mode="r"), config, processes, precision)
+        pixels = np.load(path, mmap_mode="r")
+        trainee = PriorTraining(pixels, config, processes, bf16=precision == torch.bfloat16)
         period = lcm(config.r1_interval, config.path_interval)
         kinds = [(i % config.r1_interval == 0, i % config.path_interval == 0) for i in range(period)]
         first = {kind: i for i, kind in reversed([*enumerate(kinds)])}

@@ -183,10 +183,11 @@ def _parsing(arguments: argparse.Namespace, training: Any, config: Any, how: How
 
 def _landmarks(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
     from facesr_lib import assets, data
+    from facesr_lib.networks import landmarks as networks
 
     teacher = points = None
     if arguments.teacher:
-        teacher = training.hints(assets.locate(arguments.teacher), how["on"]["device"])
+        teacher = networks.load(assets.locate(arguments.teacher))
     else:
         points = data.landmarks(arguments.faces, data.FACE_SIDE, arguments.landmarks)
     pixels = data.prepared(assets.locate(arguments.faces), data.FACE_SIDE, skip_damaged=False)

@@ -15,9 +15,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ class SuperResolution(Training):
         device: str,
         bf16: bool,
         networks: dict[str, nn.Module],
-        **also: str,
+        **inputs: Any,
     ):
         processes = Processes(device)
         self._lr, self.iterations = config.lr, config.iterations
@@ -135,7 +136,8 @@ class SuperResolution(Training):
         }
         parts = networks | {"average": self.average}
         optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
-        super().__init__(asdict(config) | also, processes, config.batch, config.seed, bf16, **parts, **optimizers)
+        inputs |= {"pictures": pictures}
+        super().__init__(config, inputs, processes, config.seed, bf16, **parts, **optimizers)
         self._learn = Captured(self.learn, processes, self.noise)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -224,8 +226,8 @@ class Refinement(SuperResolution):
         if config.latent:
             networks["encoder"] = self.encoder
         self._judges = nn.ModuleList(networks.values())
-        also = {"start": files.digest(start / GENERATOR, start / ENCODER), "seen_by": self.seen_by}
-        super().__init__(pictures, config, generator, device, bf16, networks, **also)
+        inputs = {"start": nn.ModuleList([generator, self.encoder]), "seen_by": self.seen_by}
+        super().__init__(pictures, config, generator, device, bf16, networks, **inputs)
 
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """D, G and L in turn; they all see the same G(z)."""

@@ -7,7 +7,7 @@ codes says when to stop.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ class FlowTraining(loop.Training):
         self.best = deepcopy(self.flow)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
         parts: dict[str, Any] = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
-        described = asdict(config) | {"w_dim": prior.w_dim, "bounds": self.flow.weights()["bounds"].tolist()}
-        super().__init__(described, Processes(str(prior.device)), config.batch, config.seed + 1, **parts)
+        inputs = {"prior": self._mapping, "bounds": self.flow.weights()["bounds"]}
+        super().__init__(config, inputs, Processes(str(prior.device)), config.seed + 1, **parts)
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
         self.best.load_state_dict(self.flow.state_dict())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib.networks import checkpoints
-from facesr_lib.networks.landmarks import MIRRORED, DistilledFAN, draw, load
+from facesr_lib.networks.landmarks import MIRRORED, DistilledFAN, LandmarkNetwork, draw
 from facesr_lib.training import loop
 from facesr_lib.training.augment import place_points
 from facesr_lib.training.config import Checked, within
@@ -20,9 +19,6 @@ from facesr_lib.training.processes import Processes
 
 NETWORK = "landmarks.safetensors"
 SIDE = 64  # of the pictures that the network sees
-
-Teacher = Callable[[Tensor, Tensor], Tensor]
-"""Faces (N, 3, 64, 64) in [0, 1] and their points (N, 68, 2) in pixels → heatmaps (N, 68, 64, 64)."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,9 @@ class Distillation(loop.Training):
     pixels : (M, S, S, 3)
         Faces, uint8, S a multiple of 64 (`data.prepared`).
     points : (M, 68, 2), optional
-        Their landmarks in pixels (`data.landmarks`); needed unless a teacher does without.
-    teacher : Teacher, optional
-        What the heatmaps are to be; default: the points, drawn.
+        Their landmarks in pixels (`data.landmarks`); needed unless there is a teacher.
+    teacher : LandmarkNetwork, optional
+        Whose heatmaps are the hints; default: the points, drawn.
     """
 
     def __init__(
@@ -60,31 +56,32 @@ class Distillation(loop.Training):
         pixels: np.ndarray,
         points: Tensor | None,
         config: Config,
-        teacher: Teacher | None = None,
+        teacher: LandmarkNetwork | None = None,
         device: str = "cpu",
     ):
         processes = Processes(device)
         self._faces = Faces(pixels, SIDE, processes.device)
         if points is None and teacher is None:
             raise ValueError("hints come from landmarks or from a teacher: give one of them.")
+        inputs = {"faces": pixels, "landmarks": points, "teacher": teacher}
         points = torch.zeros(len(pixels), 68, 2) if points is None else points
         if points.shape != (len(pixels), 68, 2):
             raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
         self._c = config
         self._points = (points + 0.5) * (2 / pixels.shape[1]) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
-        self._teacher = teacher or (lambda image, at: draw(at, SIDE, config.sigma))
+        self._teacher = None if teacher is None else teacher.to(processes.device).eval()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.network = DistilledFAN().to(processes.device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
         parts = {"network": self.network, "optimizer": self._optimizer}
-        super().__init__(asdict(config), processes, config.batch, config.seed, bf16=True, **parts)
+        super().__init__(config, inputs, processes, config.seed, bf16=True, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
         image, points = self.faces()
         with torch.no_grad():
-            hint = self._teacher(image, points)
+            hint = draw(points, SIDE, self._c.sigma) if self._teacher is None else self._teacher.heatmaps(image)
         heatmaps = self.forward(self.network, image.to(memory_format=torch.channels_last))
         with self.turn(self._optimizer):
             loss = (heatmaps - hint).square().mean()
@@ -103,9 +100,3 @@ class Distillation(loop.Training):
     def snapshot(self, folder: Path) -> None:
         """Write the network, in half precision, under the official names: ``landmarks.safetensors``."""
         checkpoints.save(self.network, folder / NETWORK, self.about())
-
-
-def hints(path: str | Path, device: str = "cpu") -> Teacher:
-    """Make a teacher of a landmark network that `networks.landmarks.load` reads; errors as its."""
-    network = load(path).to(device)
-    return lambda image, _: network.heatmaps(image)

@@ -9,13 +9,14 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from tqdm.auto import tqdm
 
 from facesr_lib import files
 from facesr_lib.messages import check
+from facesr_lib.training.config import Checked
 from facesr_lib.training.processes import Processes
 
 CHECKPOINT = "last.ckpt"
@@ -38,11 +40,11 @@ class Training(ABC):
 
     Parameters
     ----------
-    config : mapping
-        Everything that must agree when a run is resumed.
+    config : Checked
+        Every choice.
+    inputs : mapping
+        What else the run depends on, by what the user calls it: pictures, labels, networks, or a word that says which.
     processes : Processes
-    batch : int
-        Images per step, over all processes.
     seed : int
         Every process draws numbers of its own.
     bf16 : bool
@@ -52,6 +54,8 @@ class Training(ABC):
 
     Attributes
     ----------
+    config : dict
+        Choices and inputs, these by digests: all must be the same when a run is resumed.
     images_seen, hours : int, float
         So far, in all calls of `fit`.
     share : int
@@ -67,11 +71,19 @@ class Training(ABC):
     iterations: int | None = None
 
     def __init__(
-        self, config: dict[str, Any], processes: Processes, batch: int, seed: int, bf16: bool = False, **parts: Any
+        self,
+        config: Checked,
+        inputs: Mapping[str, Any],
+        processes: Processes,
+        seed: int,
+        bf16: bool = False,
+        **parts: Any,
     ):
+        batch = config.batch
         if batch % processes.count:
             raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
-        self.config, self.processes, self.batch, self.share = config, processes, batch, batch // processes.count
+        self.config = asdict(config) | {"bf16": bf16} | {name: _known_by(given) for name, given in inputs.items()}
+        self.processes, self.batch, self.share = processes, batch, batch // processes.count
         self.images_seen, self.hours = 0, 0.0
         self._parts, self._seed, self._bf16 = parts, seed + processes.rank, bf16
         self.random = torch.Generator().manual_seed(self._seed)
@@ -151,6 +163,25 @@ class Training(ABC):
         return [self.random] if self.noise is self.random else [self.random, self.noise]
 
 
+def _known_by(given: Any) -> Any:
+    """What a run keeps of an input, to know it again: a word itself, else a digest; of an array 64 rows count.
+
+    Pictures are known by their mean levels, in eights: another processor may prepare the same ones otherwise, by a bit.
+    """
+    if given is None or isinstance(given, (str, dict)):
+        return given
+    if isinstance(given, nn.Module):
+        given = [*given.state_dict().values()]
+    known: list[str | Tensor] = []
+    for part in given if isinstance(given, list) else [given]:
+        known.append(str(tuple(part.shape)))
+        if isinstance(part, np.ndarray):
+            rows = part[:: len(part) // 64 + 1]
+            part = torch.from_numpy(rows.mean((*range(1, rows.ndim),)) // 8 if rows.shape[-1] == 3 else rows.copy())
+        known.append(part)
+    return f"digest {files.digest(*known)[:16]}"
+
+
 class Diverged(ValueError):
     """A loss or a weight is NaN or infinite; the last checkpoint was kept."""
 
@@ -196,7 +227,7 @@ def fit(
     ------
     ValueError
         No budget or an impossible one, a folder that holds something or that another training is at work in, a
-        checkpoint that is damaged or of another configuration.
+        checkpoint that is damaged or of another training.
     FileNotFoundError
         Nothing to resume.
     Diverged
@@ -288,7 +319,7 @@ def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         if theirs.get(name) != config.get(name)
     ]
     if differences:
-        raise ValueError(f"{path} belongs to another configuration: {'; '.join(differences)}.")
+        raise ValueError(f"{path} belongs to another training: {'; '.join(differences)}.")
     return state
 
 

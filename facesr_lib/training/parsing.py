@@ -122,8 +122,8 @@ class ParsingTraining(loop.Training):
         self.average = deepcopy(self.live).requires_grad_(False).eval()
         self._optimizer = torch.optim.Adam(self.live.parameters(), lr=config.lr, betas=(0.9, 0.999))
         parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
-        described = asdict(config) | {"camera": asdict(replace(self._camera, seed=0))}
-        super().__init__(described, processes, config.batch, config.seed, bf16, **parts)
+        inputs = {"faces": pixels, "labels": masks, "camera": asdict(replace(self._camera, seed=0))}
+        super().__init__(config, inputs, processes, config.seed, bf16, **parts)
 
     def step(self) -> dict[str, Tensor]:
         """One step on eq. 11, L_parse(Î_P, I_P) + L_pix(Î_H, I_H)."""

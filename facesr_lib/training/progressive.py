@@ -6,7 +6,7 @@ Kim et al. 2019, with the weights of the authors' first release. Chapter 8 shows
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,11 @@ class ProgressiveTraining(loop.Training):
     fan : LandmarkNetwork, optional
         The landmark network; needed unless both of its losses are left out.
     features : Maps, optional
-        φ of the feature loss (`losses.block_features`); needed unless it is left out.
+        φ of the feature loss; needed unless it is left out.
+    seen_by : str
+        φ's name, as `losses.block_features` tells it.
     watched : (K, 3, 128, 128), optional
         Faces in [0, 1]; what becomes of them is kept at `RECORDED` moments.
-    about : dict of str, optional
-        Said of the training in the network's file.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class ProgressiveTraining(loop.Training):
         *,
         fan: landmarks.LandmarkNetwork | None = None,
         features: Maps | None = None,
+        seen_by: str = "",
         watched: Tensor | None = None,
-        about: dict[str, str] | None = None,
         device: str = "auto",
         bf16: bool = False,
     ):
@@ -133,7 +133,7 @@ class ProgressiveTraining(loop.Training):
             torch.manual_seed(c.seed)
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
         place: Any = {"device": processes.device, "memory_format": torch.channels_last}
-        self._c, self._about, self.iterations = c, about or {}, c.iterations
+        self._c, self.iterations = c, c.iterations
         self._faces = torch.from_numpy(np.array(pixels)).to(processes.device).permute(0, 3, 1, 2)
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
@@ -143,7 +143,8 @@ class ProgressiveTraining(loop.Training):
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
         self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")
-        super().__init__(asdict(c), processes, c.batch, c.seed, bf16, **{name: getattr(self, name) for name in parts})
+        inputs = {"faces": pixels, "fan": fan, "seen_by": seen_by, "watched": watched}
+        super().__init__(c, inputs, processes, c.seed, bf16, **{name: getattr(self, name) for name in parts})
         self._learn = {
             (step, fading): Captured(partial(self.learn, step, fading), processes, self.noise)
             for step in (1, 2, 3)
@@ -235,7 +236,7 @@ class ProgressiveTraining(loop.Training):
         step, alpha = c.stage(max(0, self.images_seen // self.batch - 1))
         about = self.about() | {"width": repr(c.width), "step": str(step), "alpha": repr(alpha)}
         network = self.network()
-        checkpoints.save(network, folder / NETWORK, about | self._about)
+        checkpoints.save(network, folder / NETWORK, about)
         if not len(self._watched):
             return
         with files.replacing(folder / MOMENTS) as temporary:
@@ -289,10 +290,8 @@ def train(
     Errors are those of the functions that are named here, and of `losses.block_features`.
     """
     pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
-    name, features = block_features() if config.feature else ("none", None)
+    seen_by, features = block_features() if config.feature else ("", None)
     network = landmarks.load(assets.locate(fan)) if config.heatmap or config.attention else None
-    about = {"features": name, "fan": "none" if network is None else Path(fan).name}
-    trainee = ProgressiveTraining(
-        pixels, config, fan=network, features=features, watched=watched, about=about, device=device, bf16=bf16
-    )
+    given: dict[str, Any] = {"fan": network, "features": features, "seen_by": seen_by, "watched": watched}
+    trainee = ProgressiveTraining(pixels, config, **given, device=device, bf16=bf16)
     return loop.fit(trainee, folder, **budget)

@@ -7,7 +7,7 @@ The appendix "Growing a prior" shows what each part does.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import sqrt
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import data, images
+from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
@@ -81,19 +82,24 @@ class Config(Checked):
 class PriorTraining(loop.Training):
     """StyleGAN2 in training: one turn of D, one of G, the moving average.
 
-    A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, or that the
-    processes do not divide it.
+    A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, that the processes
+    do not divide it, or that the prior to begin with has no discriminator or other sizes.
 
     Parameters
     ----------
     pixels : (N, R, R, 3)
         Training images, uint8 (`data.prepared`).
-    precision : torch.dtype
-        Of the convolutions; ``torch.bfloat16`` where the hardware has it.
+    start : FacePrior, optional
+        Whose networks it begins with; default: random ones.
     """
 
     def __init__(
-        self, pixels: np.ndarray, config: Config, processes: Processes, precision: torch.dtype = torch.float32
+        self,
+        pixels: np.ndarray,
+        config: Config,
+        processes: Processes,
+        start: FacePrior | None = None,
+        bf16: bool = False,
     ):
         c, device = config, processes.device
         if pixels.shape[1:] != (c.resolution, c.resolution, 3):
@@ -103,33 +109,29 @@ class PriorTraining(loop.Training):
         with torch.random.fork_rng():
             torch.manual_seed(c.seed)  # the same start in every process
             generator = c.generator()
-            discriminator = Discriminator(c.resolution, c.channel_base, c.channel_max).to(device)
+            discriminator = Discriminator(c.resolution, c.channel_base, c.channel_max)
+        begun = None
+        if start is not None:
+            if start.discriminator is None:
+                raise ValueError(f"the prior {start.name!r} has no discriminator to go on with.")
+            begun = nn.ModuleList([start.generator, start.discriminator])
+            for ours, theirs in zip((generator, discriminator), begun, strict=True):
+                checkpoints.fill(ours, theirs.state_dict(), f"the prior {start.name!r}").train()
         self._c, self._pixels = c, pixels
         self.average = deepcopy(generator).eval().requires_grad_(False).to(device)
-        self.generator, self.discriminator = generator.to(device), discriminator
-        generator.synthesis.precision = discriminator.precision = precision
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        generator.synthesis.precision = discriminator.precision = torch.bfloat16 if bf16 else torch.float32
         self.g_optimizer = adam(generator, c.lr, c.path_interval)
         self.d_optimizer = adam(discriminator, c.lr, c.r1_interval)
         self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=device)
         self.augment_p.fill_(max(c.augment, 0.0))
         learning, measured = ("generator", "discriminator", "average"), ("path_mean", "sign", "augment_p")
         parts = {name: getattr(self, name) for name in (*learning, "g_optimizer", "d_optimizer", *measured)}
-        super().__init__(asdict(c), processes, c.batch, 1000 * c.seed, **parts)
+        super().__init__(c, {"faces": pixels, "start": begun}, processes, 1000 * c.seed, bf16, **parts)
         self._learn = {
             (d, g): Captured(partial(self.learn, d, g), processes, self.noise)
             for d, g in product((False, True), repeat=2)
         }
-
-    def start_from(self, prior: FacePrior) -> None:
-        """Begin with another prior's networks; a ``ValueError`` if it has no discriminator or other sizes."""
-        if prior.discriminator is None:
-            raise ValueError(f"the prior {prior.name!r} has no discriminator to go on with.")
-        try:
-            for network in (self.generator, self.average):
-                network.load_state_dict(prior.generator.state_dict())
-            self.discriminator.load_state_dict(prior.discriminator.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"the prior {prior.name!r} is of another size than configured: {error}") from error
 
     def step(self) -> dict[str, Tensor]:
         """One turn of D and one of G."""
@@ -250,7 +252,5 @@ def _train(
     budget: dict[str, Any],
 ) -> loop.Report:
     pixels = data.prepared(faces, config.resolution)
-    trainee = PriorTraining(pixels, config, processes, torch.bfloat16 if bf16 else torch.float32)
-    if start is not None:
-        trainee.start_from(start)
+    trainee = PriorTraining(pixels, config, processes, start, bf16)
     return loop.fit(trainee, folder, **budget)

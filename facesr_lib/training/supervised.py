@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import ceil, inf
 from pathlib import Path
@@ -207,8 +207,9 @@ class SupervisedTraining(Training):
         for group in self._groups():
             group["capturable"] = self._recipe.replayed and processes.device.type == "cuda"
         optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
-        chosen = {"network": name, "seen_by": self.seen_by, **asdict(config)}
-        super().__init__(chosen, processes, config.batch, config.seed, bf16, **parts, **optimizers)
+        inputs: dict[str, Any] = {"network": name, "seen_by": self.seen_by, "start": start}
+        inputs |= {"faces": pixels, "landmarks": points, "parsing": labels}
+        super().__init__(config, inputs, processes, config.seed, bf16, **parts, **optimizers)
         self._learn = Captured(self.learn, processes, self.noise) if self._recipe.replayed else self._drawing
 
     def _groups(self) -> list[dict[str, Any]]:
