@@ -8,7 +8,7 @@ same on a light and on a dark page; colours are Okabe and Ito's, and lines diffe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,43 +26,10 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (9, 2)))
+STYLE = Path(__file__).with_name("plots.mplstyle")
 WIDTH = 7.0  # inches; at 150 dpi a little sharper than the text column is wide
 
 Values = Tensor | np.ndarray | Sequence[float]
-
-
-def style() -> AbstractContextManager[None]:
-    """Return a context in which matplotlib draws as the book does."""
-    import matplotlib
-    from cycler import cycler
-
-    return matplotlib.rc_context(
-        {
-            "axes.edgecolor": "#59636e",
-            "axes.facecolor": "white",
-            "axes.grid": True,
-            "axes.labelcolor": "#1f2328",
-            "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 12,
-            "axes.titleweight": "bold",
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 150,
-            "figure.facecolor": "white",
-            "figure.titlesize": 12,
-            "figure.titleweight": "bold",
-            "font.size": 10,
-            "grid.color": "#d8dee4",
-            "image.interpolation": "nearest",
-            "legend.frameon": False,
-            "savefig.facecolor": "white",
-            "text.color": "#1f2328",
-            "xtick.color": "#59636e",
-            "ytick.color": "#59636e",
-        }
-    )
 
 
 @contextmanager
@@ -74,8 +41,10 @@ def drawing(
     ``options`` are those of ``pyplot.subplots``.
     """
     import matplotlib.pyplot as plt
+    from cycler import cycler
 
-    with style():
+    lines = cycler(color=COLOURS) + cycler(linestyle=DASHES)
+    with plt.style.context([STYLE, {"axes.prop_cycle": lines}]):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
         plt.close(figure)  # pyplot would show it a second time at the end of the cell
         if suptitle:

@@ -134,7 +134,7 @@ def test_a_figure_is_opaque_white_and_no_longer_pyplots() -> None:
 
 def test_style_ends_with_its_context() -> None:
     before = plt.rcParams["figure.dpi"]
-    with plots.style():
+    with plots.drawing():
         assert plt.rcParams["figure.dpi"] != before
     assert plt.rcParams["figure.dpi"] == before
 
