@@ -69,17 +69,12 @@ def faces(
     columns : int, optional
         Pictures per row of a single batch; default: up to eight.
     """
-    if isinstance(rows, Mapping):
-        if columns is not None:
-            raise ValueError("columns wraps a single batch; a dict of rows has one row per entry")
-        if titles is not None and not isinstance(titles, Mapping):
-            raise ValueError(f"rows are named, so name the titles too: a dict with some of {', '.join(rows)}")
-        batches, named = rows, titles or {}
-    else:
-        if isinstance(titles, Mapping):
-            raise ValueError("titles is a dict but rows is a single batch: give a list, one title per picture")
-        batches, named = {"": rows}, {} if titles is None else {"": titles}
-        columns = columns or 8
+    if isinstance(rows, Mapping) and columns is not None:
+        raise ValueError("columns wraps a single batch; a dict of rows has one row per entry.")
+    if titles is not None and isinstance(titles, Mapping) != isinstance(rows, Mapping):
+        raise ValueError("rows and titles are both dicts, or neither: name the titles as the rows are named.")
+    batches = rows if isinstance(rows, Mapping) else {"": rows}
+    named = titles if isinstance(titles, Mapping) else {"": titles} if titles is not None else {}
     if unknown := named.keys() - batches.keys():
         raise ValueError(f"titles for {', '.join(unknown)}, but the rows are {', '.join(batches)}")
     table: list[tuple[str, np.ndarray[Any, Any], Sequence[str]]] = []  # the figure's rows: name, pixels, titles
@@ -88,7 +83,7 @@ def faces(
         if len(words) != len(pixels):
             what = repr(name) if name else "the batch"
             raise ValueError(f"{what} has {len(pixels)} pictures but {len(words)} titles: give one per picture")
-        step = columns or len(pixels) or 1
+        step = max(1, len(pixels) if isinstance(rows, Mapping) else columns or 8)
         table += [(name, pixels[i : i + step], words[i : i + step]) for i in range(0, len(pixels) or 1, step)]
     most = max((len(pixels) for _, pixels, _ in table), default=0)
     if not most:
