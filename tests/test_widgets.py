@@ -248,7 +248,7 @@ def broken(**changes: object) -> Run:
         ({str(i): run() for i in range(7)}, "one to 6 runs, got 7"),
         ({"a": run(size=16), "b": run(size=24)}, "different resolutions"),
         ({"a": broken(path=torch.rand(3, 2))}, r"4 steps but a path of shape \(3, 2\)"),
-        ({"a": broken(faces=torch.rand(4, 3, 8, 9))}, r"4 steps but faces of shape \(4, 3, 8, 9\)"),
+        ({"a": broken(faces=torch.rand(4, 3, 8, 9))}, r"'faces' of 'a' has shape \(4, 3, 8, 9\); .* \(4, 3, R, R\)"),
         ({"a": broken(steps=[0, 20, 10, 30])}, "must increase"),
         ({"a": broken(losses={"pixel": torch.rand(9, 2)})}, r"'pixel' of 'a' has shape \(9, 2\)"),
         ({"a": broken(losses={"pixel": torch.tensor([1.0, torch.nan])})}, "'pixel' of 'a' is NaN.* at entry 1"),
@@ -442,12 +442,12 @@ def test_explorer_takes_one_face_and_plain_lists() -> None:
     [
         ({}, "one to 6 sweeps, got 0"),
         ({"a": sweep(values=[])}, "'a' has no values"),
-        ({"a": sweep(values=[1, 2])}, r"'a' has 2 values but faces of shape \(3, 2, 3, 32, 32\)"),
+        ({"a": sweep(values=[1, 2])}, r"'faces' of 'a' has shape \(3, 2, 3, 32, 32\); give .* \(2, N, 3, R, R\)"),
         ({"a": sweep(values=[1, 3, 2])}, r"must increase, got \[1.0, 3.0, 2.0\]"),
         ({"a": sweep(fidelity=[1, 2])}, r"3 values but 'fidelity' of shape \(2,\)"),
         ({"a": sweep(realism=torch.zeros(3, 2))}, r"'realism' of shape \(3, 2\)"),
         ({"a": sweep(realism=[1, float("nan"), 2])}, "'realism' of 'a' is NaN or infinite at value 1"),
-        ({"a": sweep(faces=torch.full((3, 3, 8, 8), torch.nan))}, "'faces' of 'a' is NaN or infinite at value 0"),
+        ({"a": sweep(faces=torch.full((3, 3, 8, 8), torch.nan))}, "'faces' of 'a' is NaN or infinite at picture 0"),
         ({"a": sweep(), "b": sweep(n=3)}, "different faces"),
     ],
 )
@@ -534,7 +534,7 @@ def test_a_hundred_photographs_stay_under_600_kb() -> None:
 @pytest.mark.parametrize(
     ("face", "options", "message"),
     [
-        (torch.rand(3, 8, 9), {}, r"shape \(3, 8, 9\); give one square picture"),
+        (torch.rand(3, 8, 9), {}, r"shape \(1, 3, 8, 9\); give square pictures, \(1, 3, R, R\)"),
         (torch.rand(2, 3, 8, 8), {}, r"shape \(2, 3, 8, 8\)"),
         (torch.full((3, 8, 8), torch.nan), {}, "NaN"),
         (255 * torch.rand(3, 8, 8), {}, "the face ranges from"),

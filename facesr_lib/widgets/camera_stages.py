@@ -12,7 +12,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import camera, opencv
-from facesr_lib.widgets.figure import Album, check_finite, check_range, numbers, rounded, script
+from facesr_lib.widgets.figure import Album, numbers, rounded, script, squares
 
 LARGEST = 128  # pixels per side that a picture of the sheet has
 MOST = 256  # pictures
@@ -69,18 +69,14 @@ class CameraStages(Album):
         seed: int = 0,
         **words: Any,
     ):
-        face = numbers("the face", face).float()
-        single = face[None] if face.ndim == 3 else face
-        if single.ndim != 4 or single.shape[:2] != (1, 3) or single.shape[2] != single.shape[3]:
-            raise ValueError(f"the face has shape {tuple(face.shape)}; give one square picture, (3, S, S).")
-        check_finite("the face", single, "picture")
-        check_range("the face", single)
+        face = numbers("the face", face)
+        single = squares("the face", face[None] if face.ndim == 3 else face, 1)
         every = list(product((False, True), blurs, sides, noises, compressions))
         if not 1 <= len(every) <= MOST:
             raise ValueError(f"the sliders make {len(every)} combinations; give each 1 value or more, {MOST} in all.")
         choices = _choices(every, seed)
         qualities = choices.quality[: len(compressions)].tolist()
-        made = camera.stages(single.clamp(0, 1).expand(len(every), -1, -1, -1), choices)["enlarged"]
+        made = camera.stages(single.expand(len(every), -1, -1, -1), choices)["enlarged"]
         shown = min(single.shape[-1], LARGEST)
         said = {
             "grey": ("Colours", ["kept", "grey"]),

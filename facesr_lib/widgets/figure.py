@@ -98,6 +98,21 @@ def numbers(name: str, values: Any) -> Tensor:
         raise ValueError(f"{name} is a {kind} that makes no tensor ({error}): give a tensor of numbers.") from error
 
 
+def squares(name: str, given: Any, *leading: int | None, side: int | None = None) -> Tensor:
+    """Take square pictures, (*leading, 3, R, R) in [0, 1]; a ``ValueError`` names those that are none.
+
+    R is ``side``; ``None``, as the default of it, is any number.
+    """
+    pictures, wanted = numbers(name, given).float(), (*leading, 3, side, side)
+    fits = pictures.ndim == len(wanted) and pictures.shape[-2] == pictures.shape[-1] and pictures.numel()
+    if not fits or any(n not in (None, there) for n, there in zip(wanted, pictures.shape, strict=True)):
+        shape = ", ".join([*(str(n or "N") for n in leading), "3", *[str(side or "R")] * 2])
+        raise ValueError(f"{name} has shape {tuple(pictures.shape)}; give square pictures, ({shape}).")
+    check_finite(name, pictures, "picture")
+    check_range(name, pictures)
+    return pictures.clamp(0, 1)
+
+
 def check_named(what: str, given: Any) -> None:
     """Raise a ``ValueError`` unless these are one to six things under their names."""
     if not isinstance(given, Mapping) or not 1 <= len(given) <= COLOURS:

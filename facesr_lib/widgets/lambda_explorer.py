@@ -103,17 +103,8 @@ def _faces(name: str, sweep: Sweep) -> Tensor:
     k = figure.numbers(f"'values' of {name!r}", sweep.values).numel()
     if not k:
         raise ValueError(f"{name!r} has no values: give at least one")
-    faces = figure.numbers(f"'faces' of {name!r}", sweep.faces).float()
-    came = tuple(faces.shape)
-    if faces.ndim == 4:
-        faces = faces[:, None]
-    fits = faces.ndim == 5 and faces.shape[0] == k and faces.shape[2] == 3 and faces.shape[3] == faces.shape[4]
-    if not (fits and faces.numel()):
-        raise ValueError(
-            f"{name!r} has {k} values but faces of shape {came}; give ({k}, 3, R, R), or ({k}, N, 3, R, R) for N faces"
-        )
-    check_finite(f"'faces' of {name!r}", faces, "value")
-    return faces
+    faces = figure.numbers(named := f"'faces' of {name!r}", sweep.faces)
+    return figure.squares(named, faces[:, None] if faces.ndim == 4 else faces, k, None)
 
 
 def _numbers(name: str, sweep: Sweep, k: int) -> dict[str, list[float]]:
@@ -132,8 +123,5 @@ def _numbers(name: str, sweep: Sweep, k: int) -> dict[str, list[float]]:
 
 
 def _beside(name: str, pictures: Tensor, n: int, side: int) -> Tensor:
-    pictures = figure.numbers(repr(name), pictures).float()
-    square = pictures.ndim == 4 and pictures.shape[:2] == (n, 3) and pictures.shape[2] == pictures.shape[3]
-    if not square or not pictures.numel():
-        raise ValueError(f"{name!r} has shape {tuple(pictures.shape)}; give a picture beside each face, ({n}, 3, R, R)")
-    return torch.nn.functional.interpolate(pictures, (side, side), mode="nearest-exact").clamp(0, 1)
+    pictures = figure.squares(repr(name), pictures, n)
+    return torch.nn.functional.interpolate(pictures, (side, side), mode="nearest-exact")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from traitlets import Dict, Int, List
 
-from facesr_lib.widgets.figure import Album, check_finite, check_named, numbers, rounded, script
+from facesr_lib.widgets.figure import Album, check_finite, check_named, numbers, rounded, script, squares
 
 if TYPE_CHECKING:
     from facesr_lib.prior import FacePrior
@@ -78,7 +78,7 @@ class LatentTrajectory(Album):
             raise ValueError(f"background must be finite points (M, 2), got shape {tuple(background.shape)}")
         first = accumulate((len(run.steps) for run in runs.values()), initial=0)
         super().__init__(
-            torch.cat([run.faces.float() for run in runs.values()]),
+            torch.cat([run.faces for run in runs.values()]),
             runs=[
                 {
                     "name": name,
@@ -180,18 +180,15 @@ def _cloud(background: Tensor, codes: Tensor) -> Tensor:
 
 
 def _checked(name: str, run: Run) -> Run:
-    path, faces = (numbers(f"{what!r} of {name!r}", getattr(run, what)) for what in ("path", "faces"))
     losses = {term: numbers(f"{term!r} of {name!r}", values) for term, values in run.losses.items()}
-    run, k = Run(run.steps, path, faces, losses), len(run.steps)
+    k, path = len(run.steps), numbers(f"'path' of {name!r}", run.path)
     if not k or list(run.steps) != sorted(set(run.steps)):
         raise ValueError(f"the steps of {name!r} must increase, got {list(run.steps)}")
-    if tuple(run.path.shape) != (k, 2):
-        raise ValueError(f"{name!r} has {k} steps but a path of shape {tuple(run.path.shape)}; give ({k}, 2)")
-    if run.faces.ndim != 4 or run.faces.shape[:2] != (k, 3) or not 0 < run.faces.shape[2] == run.faces.shape[3]:
-        raise ValueError(f"{name!r} has {k} steps but faces of shape {tuple(run.faces.shape)}; give ({k}, 3, R, R)")
-    for what, values in {"path": run.path, "faces": run.faces, **run.losses}.items():
+    if tuple(path.shape) != (k, 2):
+        raise ValueError(f"{name!r} has {k} steps but a path of shape {tuple(path.shape)}; give ({k}, 2)")
+    for what, values in {"path": path, **losses}.items():
         check_finite(f"{what!r} of {name!r}", values, "entry")
-    for term, values in run.losses.items():
+    for term, values in losses.items():
         if values.ndim != 1 or not len(values):
             raise ValueError(f"loss {term!r} of {name!r} has shape {tuple(values.shape)}; give a value per step, (S,)")
-    return run
+    return Run(run.steps, path, squares(f"'faces' of {name!r}", run.faces, k), losses)

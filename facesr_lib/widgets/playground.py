@@ -11,7 +11,7 @@ from traitlets import Enum, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import Downsample
-from facesr_lib.widgets.figure import Album, check_finite, check_range, numbers, rounded, script
+from facesr_lib.widgets.figure import Album, rounded, script, squares
 
 LARGEST = 256  # pixels per side that a picture has on the page
 PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
@@ -69,7 +69,7 @@ class Playground(Album):
         guess: Sequence[str] | None = None,
         **words: Any,
     ):
-        truth = _checked("truth", truth, None)
+        truth = squares("truth", truth, None)
         side = truth.shape[-1]
         by_name = isinstance(faces, Mapping) and all(isinstance(results, Mapping) for results in faces.values())
         names = list(next(iter(faces.values()), {})) if by_name else []
@@ -87,7 +87,8 @@ class Playground(Album):
                 )
             small = operator(scale)
             given = small(truth)
-            made = [_checked(f"{name!r} at scale {scale}", image, truth.shape) for name, image in results.items()]
+            named = {f"{name!r} at scale {scale}": image for name, image in results.items()}
+            made = [squares(name, image, len(truth), side=side) for name, image in named.items()]
             tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
             errors = [(small(image) - given).square().mean((1, 2, 3)).sqrt() for image in made]
@@ -103,17 +104,6 @@ class Playground(Album):
             count=len(truth),
             **words,
         )
-
-
-def _checked(name: str, pictures: Tensor, shape: torch.Size | None) -> Tensor:
-    pictures = numbers(name, pictures).float()
-    square = pictures.ndim == 4 and pictures.shape[1] == 3 and pictures.shape[2] == pictures.shape[3]
-    if not square or (shape is not None and pictures.shape != shape):
-        wanted = "(N, 3, R, R)" if shape is None else tuple(shape)
-        raise ValueError(f"{name} has shape {tuple(pictures.shape)}; give {wanted}")
-    check_finite(name, pictures, "face")
-    check_range(name, pictures)
-    return pictures.clamp(0, 1)
 
 
 def _tile(pictures: Tensor) -> Tensor:
