@@ -103,7 +103,6 @@ class LatentTrajectory(Album):
         *,
         image: int = 0,
         background: Tensor | None = None,
-        caption: str | None = None,
         **words: Any,
     ) -> LatentTrajectory:
         """Show what a search, or several searches on the same face, recorded.
@@ -120,8 +119,8 @@ class LatentTrajectory(Album):
             Which image of the batch.
         background : (M, L, d) or (M, d), optional
             Codes of ordinary faces, drawn as a cloud behind the path.
-        caption : str, optional
-            Default: what the plane is, and how much of the movement lies in it. ``alt`` and ``title``: `Figure`'s.
+        **words
+            As of every `Figure`. Default caption: what the plane is, and how much of the movement lies in it.
         """
         results = result if isinstance(result, Mapping) else {"search": result}
         if not results:
@@ -143,11 +142,10 @@ class LatentTrajectory(Album):
             )
             for name, w in codes.items()
         }
-        if caption is None:
-            whose = "path varies" if len(codes) == 1 else "paths vary"
-            caption = f"The plane: the two directions in which the {whose} most, with {share:.0%} of the variance."
+        whose = "path varies" if len(codes) == 1 else "paths vary"
+        caption = f"The plane: the two directions in which the {whose} most, with {share:.0%} of the variance."
         cloud = None if background is None else project(_cloud(background, next(iter(codes.values()))))
-        return cls(runs, background=cloud, caption=caption, **words)
+        return cls(runs, background=cloud, **{"caption": caption} | words)
 
 
 def _principal_plane(points: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
