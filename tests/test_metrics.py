@@ -58,10 +58,10 @@ def test_psnr_and_ssim_equal_the_reference(oracle, j):
 
 
 @pytest.mark.parametrize("j", [0, 1])
-def test_niqe_equals_the_reference_within_a_thousandth(oracle, j):
+def test_niqe_equals_the_reference_to_the_fourth_decimal(oracle, j):
     _need_niqe()
     x = torch.stack([oracle[f"{name}{j}"].permute(2, 0, 1) / 255 for name in ("image", "restored")])
-    assert_close(metrics.niqe(x).double(), oracle[f"niqe_clean,niqe_restored_{j}"], atol=0, rtol=1e-3)
+    assert_close(metrics.niqe(x).double(), oracle[f"niqe_clean,niqe_restored_{j}"], atol=1e-4, rtol=0)
 
 
 def _need_niqe():

@@ -47,14 +47,14 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
         mean, covariance, window = (t.to(x.device) for t in pristine())
     except assets.AssetMissing as missing:
         raise MetricUnavailable(str(missing)) from missing
-    y = (luma(x) * 255).double()  # grey levels, (N, 1, H, W)
+    y = luma(x.double()).float() * 255  # grey levels, (N, 1, H, W)
     rows, columns = y.shape[2] // BLOCK, y.shape[3] // BLOCK
     if rows * columns < 4:
         raise ValueError(
             f"NIQE needs four blocks of {BLOCK}×{BLOCK} pixels, such as {2 * BLOCK}×{2 * BLOCK}; got {y.shape[3]}×"
             f"{y.shape[2]}. Pass resize_to=256 and say so beside the number."
         )
-    y = y[:, :, : rows * BLOCK, : columns * BLOCK].round()
+    y = y[:, :, : rows * BLOCK, : columns * BLOCK].round().double()
     features = []
     for scale in (1, 2):
         normalised = _normalise(y, window)
@@ -80,10 +80,13 @@ def pristine() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _normalise(y: Tensor, window: Tensor) -> Tensor:
-    """Subtract the local mean and divide by the local contrast plus one."""
-    half = window.shape[0] // 2
-    local = F.conv2d(F.pad(torch.cat([y, y * y]), (half,) * 4, mode="replicate"), window[None, None])
-    mean, square = local.chunk(2)
+    """Subtract the local mean and divide by the local contrast plus one, in single precision as the official code does.
+
+    Its rounding shows: where a picture is flat nothing else is left, and the shapes are read off a grid.
+    """
+    half, y = window.shape[0] // 2, y.float()
+    padded = F.pad(torch.cat([y, y * y]).double(), (half,) * 4, mode="replicate")
+    mean, square = F.conv2d(padded, window[None, None]).float().chunk(2)
     return (y - mean) / ((square - mean**2).abs().sqrt() + 1)
 
 
@@ -101,7 +104,7 @@ def _features(blocks: Tensor) -> Tensor:
 def _generalised_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Shape and the two widths of an asymmetric generalised Gaussian, by moments: each (N, B)."""
     left, right = (
-        ((x * side).square().sum((2, 3)) / side.sum((2, 3))).sqrt() for side in ((x < 0).double(), (x > 0).double())
+        ((x * side).square().sum((2, 3)) / side.sum((2, 3))).sqrt() for side in ((x < 0).float(), (x > 0).float())
     )
     ratio = left / right
     r = x.abs().mean((2, 3)) ** 2 / x.square().mean((2, 3))
