@@ -41,7 +41,7 @@ class DistilledFAN(LandmarkNetwork):
     Five convolutions at full resolution and nothing else, 321,412 parameters where FAN-4 has 23,820,176. Parameter
     names are the authors'.
 
-    Source: the official release; the paper's section 3.3 gives the parameters' number. Derived in chapter 7.
+    Source: the official release; the paper's table 1 gives the parameters' number. Derived in chapter 7.
     """
 
     side = 64

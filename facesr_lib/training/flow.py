@@ -1,4 +1,4 @@
-"""Train the flow that Gaussianises a prior's codes (Gheisari and Genovesio 2023, section 3.2).
+"""Train the flow that Gaussianises a prior's codes (Gheisari and Genovesio 2023, sections 2.2 and 4).
 
 The codes are drawn afresh from the mapping network, so there is no training set to exhaust; a fixed set of held-out
 codes says when to stop.
