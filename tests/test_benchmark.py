@@ -2,13 +2,14 @@
 
 import re
 from math import isnan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from facesr_lib.benchmark import networks, photos
+from facesr_lib.benchmark import clock, networks, photos
 from facesr_lib.benchmark import search as benchmark
 from facesr_lib.benchmark import training as throughput
 from facesr_lib.metrics import pretrained
@@ -50,6 +51,13 @@ def test_rows_compare_batches_with_the_plain_loop():
     peaks = [float(row["peak MB"]) for row in rows]
     assert isnan(peaks[0]) or peaks[2] > peaks[1] > 0  # memory grows with the batch, where it can be counted
     assert len(Table.of(rows).rows) == len(rows)
+
+
+@pytest.mark.parametrize("measure", [clock.seconds, clock.peak_megabytes])
+def test_what_was_cut_short_is_not_measured(measure):
+    with pytest.raises(KeyboardInterrupt):
+        measure(lambda: SimpleNamespace(interrupted=True), torch.device("cpu"))  # a search keeps its best so far
+    assert not measure(lambda: SimpleNamespace(interrupted=False), torch.device("cpu")) < 0
 
 
 def test_every_method_is_measured_with_what_its_networks_take(monkeypatch):

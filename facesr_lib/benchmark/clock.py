@@ -15,13 +15,19 @@ Work = Callable[[], Any]
 
 
 def seconds(work: Work, device: torch.device) -> float:
-    """Wall-clock time of a call, the device's work included."""
+    """Wall-clock time of a call, the device's work included; a ``KeyboardInterrupt`` if Ctrl-C has cut it short."""
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     synchronise()
     start = time.perf_counter()
-    work()
+    whole(work)
     synchronise()
     return time.perf_counter() - start
+
+
+def whole(work: Work) -> None:
+    """Do a work; what keeps its best so far after Ctrl-C, as a search does, is no measure of the whole."""
+    if getattr(work(), "interrupted", False):
+        raise KeyboardInterrupt
 
 
 def turns(works: Sequence[Work], device: torch.device, repeat: int) -> list[list[float]]:
@@ -47,13 +53,13 @@ def peak_megabytes(work: Work, device: torch.device) -> float:
     if device.type == "cuda":
         before: float = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        work()
+        whole(work)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what an earlier call left for the next does not count as held
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         before = _resident("VmRSS")
-        work()
+        whole(work)
         return (_resident("VmHWM") - before) / 1e3
     except (OSError, AttributeError):  # no Linux, or no glibc
         return float("nan")
