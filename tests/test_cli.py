@@ -473,6 +473,12 @@ def test_a_package_that_is_missing_is_told_without_a_traceback(error, capsys, mo
     assert capsys.readouterr().err == f"facesr: {error}\n"
 
 
+def test_a_book_says_what_it_is_made_with(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert cli.main(["book", "03-pulse"]) == 1
+    assert capsys.readouterr().err == "facesr: yaml is not installed: pip install 'facesr_lib[book]'.\n"
+
+
 def test_what_was_skipped_is_told_without_our_source(photos, tmp_path):
     (tmp_path / "photos" / "text.jpg").write_text("no picture")
     flags = ["--faces", str(tmp_path / "photos"), "--out", str(tmp_path / "run"), "--hours", "1", "--batch", "99"]

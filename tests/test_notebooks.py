@@ -114,6 +114,15 @@ def test_killed_kernel_is_a_failure(write_chapter, tmp_path) -> None:
     assert "died" in run.error.lower()
 
 
+def test_a_result_that_is_cut_short_is_a_failure(write_chapter, tmp_path) -> None:
+    partial = tmp_path / "out" / "chapter.partial.ipynb"
+    end = f"import os, signal\nopen({str(partial)!r}, 'w').write('{{')\nos.kill(os.getppid(), signal.SIGKILL)"
+    with pytest.raises(publishing.BookError, match="chapter failed") as failure:
+        publishing.execute([write_chapter("profile = 'read'", end)], "smoke", 1, tmp_path / "out")
+    [run] = failure.value.runs
+    assert "papermill ended without a result" in str(run.error)
+
+
 def test_chapter_without_parameters_cell_is_refused(write_chapter, tmp_path) -> None:
     chapter = write_chapter("profile = 'read'", tags=())
     with pytest.raises(ValueError, match=r"chapter\.ipynb has no cell tagged `parameters`"):
@@ -123,8 +132,17 @@ def test_chapter_without_parameters_cell_is_refused(write_chapter, tmp_path) -> 
 def test_unknown_profile_and_chapter_are_named() -> None:
     with pytest.raises(ValueError, match=r"no profile 'full': choose one of smoke, read, paper"):
         publishing.execute([], "full")
-    with pytest.raises(ValueError, match=r"'99'.*01-problem"):
-        publishing.chapters(["99"])
+    for name in ("99", ""):
+        with pytest.raises(ValueError, match=rf"'{name}'.*01-problem"):
+            publishing.chapters([name])
+    with pytest.raises(ValueError, match="seed must be a whole number, at least 0; got -1"):
+        publishing.execute([], "smoke", seed=-1)
+
+
+def test_a_chapter_that_is_named_twice_is_executed_once(write_chapter, tmp_path) -> None:
+    chapter = write_chapter("profile = 'read'", "import time\nprint('slept', time.sleep(1))")
+    [run] = publishing.execute([chapter, chapter], "smoke", 2, tmp_path / "out")
+    assert run.error is None
 
 
 @pytest.mark.parametrize("jobs", [0, -1])

@@ -18,9 +18,12 @@ def add(commands: Any) -> None:
 
 
 def _book(arguments: argparse.Namespace) -> None:
-    from facesr_lib import publishing
+    try:
+        from facesr_lib import publishing
 
-    if arguments.execute_only or arguments.chapters or arguments.seed is not None:
-        publishing.execute(arguments.chapters, arguments.profile, arguments.jobs, seed=arguments.seed or 0)
-    else:
-        print(publishing.build(profile=arguments.profile, jobs=arguments.jobs))
+        if arguments.execute_only or arguments.chapters or arguments.seed is not None:
+            publishing.execute(arguments.chapters, arguments.profile, arguments.jobs, seed=arguments.seed or 0)
+        else:
+            print(publishing.build(profile=arguments.profile, jobs=arguments.jobs))
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'facesr_lib[book]'.") from error

@@ -78,9 +78,9 @@ def chapters(names: Sequence[str] = ()) -> list[Path]:
     pages = [contents["root"], *(page["file"] for part in contents["parts"] for page in part["chapters"])]
     found = [path for page in pages if (path := book / f"{page}.ipynb").exists()]
     for name in names:
-        if not any(path.name.startswith(name) for path in found):
-            raise ValueError(f"no chapter is called {name!r}; there are {', '.join(path.stem for path in found)}")
-    return [path for path in found if not names or any(path.name.startswith(name) for name in names)]
+        if not name or not any(path.name.startswith(name) for path in found):
+            raise ValueError(f"no chapter is called {name!r}: there are {', '.join(path.stem for path in found)}.")
+    return [path for path in found if not names or path.name.startswith(tuple(names))]
 
 
 def machine() -> dict[str, str]:
@@ -125,14 +125,16 @@ def execute(
     Raises
     ------
     ValueError
-        If a name or the profile is unknown, ``jobs`` is below 1, or a notebook has no parameters cell.
+        If a name or the profile is unknown, ``jobs`` is below 1 or ``seed`` below 0, or a notebook has no parameters
+        cell.
     BookError
         If a chapter failed, after the others have ended. Each failure's cell, source and traceback are printed when it
         occurs and stand in the ``error`` of its run.
     """
     jobs = checked(profile, jobs)
+    check("seed", seed, int, at_least=0)
     named = [path for name in notebooks for path in ([name] if isinstance(name, Path) else chapters([name]))]
-    todo = named or chapters()
+    todo = list(dict.fromkeys(named)) or chapters()
     for chapter in todo:
         if not any("parameters" in cell["metadata"].get("tags", ()) for cell in read(chapter)["cells"]):
             raise ValueError(f"{chapter.name} has no cell tagged `parameters`: papermill could not set its profile.")
@@ -249,8 +251,10 @@ def _finish(chapter: Path, out: Path, returncode: int, key: str) -> Run:
 
 def _error(chapter: Path, partial: Path) -> str:
     """Name the cell that failed (numbered as in the chapter's source), its code and its traceback."""
-    number = -1
-    for cell in read(partial)["cells"] if partial.exists() else ():
+    number, cells = -1, []
+    with suppress(OSError, ValueError):  # there is none, or what a full disk has left of it
+        cells = read(partial)["cells"]
+    for cell in cells:
         if {"injected-parameters", "papermill-error-cell-tag"} & set(cell["metadata"].get("tags", ())):
             continue  # papermill's own
         number += 1
