@@ -538,8 +538,11 @@ def test_assets_are_listed_and_verified(capsys):
     assert cli.main(["assets", "verify"]) == 0
     assert "faces-64: ok" in (out := capsys.readouterr().out)
     assert "missing" not in out
-    assert cli.main(["assets", "verify", "faces-46"]) == 1
-    assert "faces-64" in capsys.readouterr().err
+    for command in (["verify", "faces-46"], ["fetch", "faces-64", "faces-46"]):
+        assert cli.main(["assets", *command]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""  # nothing is begun where not all is known
+        assert "did you mean faces-64" in err
 
 
 # Terminals

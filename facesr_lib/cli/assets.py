@@ -28,7 +28,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _fetch(arguments: argparse.Namespace) -> None:
     from facesr_lib import assets
 
-    for name in arguments.names:
+    for name in [assets.entry(name).name for name in arguments.names]:  # all are known, before the first is fetched
         print(f"{name}: {assets.fetch(name)}")
 
 
