@@ -17,12 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facesr_lib import cli, data, devices, images, networks, search
+from facesr_lib import cli, data, devices, images, losses, networks, search
 from facesr_lib.cli import values
 from facesr_lib.degrade import Downsample, halvings
 from facesr_lib.evaluation import ledger, records, run, sweep
 from facesr_lib.evaluation.papers import TABLES
-from facesr_lib.losses import imagenet_features
 from facesr_lib.metrics import MetricUnavailable, pretrained
 from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.stylegan2 import Generator
@@ -284,7 +283,7 @@ def test_both_stages_of_esrgan_are_trained_from_the_shell(tmp_path, capsys):
     assert "the encoder starts from random numbers" in told
     second = ["train", "esrgan", "--start", start, "--out", run, *shared, "--discriminator-width", "4"]
     assert cli.main([*second, "--latent", "--contextual", "--iterations", "2"]) == 0
-    assert "the contextual loss sees by " + imagenet_features(4)[0] in capsys.readouterr().out
+    assert "the contextual loss sees by " + losses.imagenet_features(4)[0] in capsys.readouterr().out
     told = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)["config"]
     assert (told["latent"], told["contextual"]) == (True, True)
     assert cli.main([*second, "--latent", "false", "--contextual", "--iterations", "2", "--resume"]) == 1
@@ -324,19 +323,24 @@ def test_faces_are_made_small_before_esrgan_learns_from_them(tmp_path, capsys):
 
 
 def test_a_training_that_was_cut_short_is_told_by_the_exit_code(tmp_path, capsys, monkeypatch):
-    command = ["train", "progressive", "--faces", str(tmp_path), "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(data, "prepared", lambda *_: None)
+    command = ["train", "progressive", "--faces", str(tmp_path), "--feature", "0", "--out", str(tmp_path / "run")]
     for interrupted, code, said in ((False, 0, "done after 16"), (True, 130, "interrupted after 16")):
         report = loop.Report(16, 1, 2.0, interrupted)
-        monkeypatch.setattr(progressive, "train", lambda *_, report=report, **__: report)
+        monkeypatch.setattr(progressive, "ProgressiveTraining", lambda *_, report=report, **__: report)
         assert cli.main(command) == code
         assert said in capsys.readouterr().out
 
 
 def test_the_trainings_of_table_2_leave_out_what_their_rows_say(tmp_path, capsys, monkeypatch):
+    def tell(pixels, config, **_):
+        told.append(config)
+        return loop.Report(0, 0, 0)
+
     told = []
-    monkeypatch.setattr(
-        progressive, "train", lambda faces, folder, config, **_: told.append(config) or loop.Report(0, 0, 0)
-    )
+    monkeypatch.setattr(data, "prepared", lambda *_: None)
+    monkeypatch.setattr(losses, "block_features", lambda: ("none", None))
+    monkeypatch.setattr(progressive, "ProgressiveTraining", tell)
     described = (*TABLES["progressive-2"].rows, *TABLES["progressive-2"].unaligned)
     rows = list({row.needs: row for row in reversed(described) if row.needs}.values())  # some are measured twice
     for row in rows:
@@ -345,10 +349,10 @@ def test_the_trainings_of_table_2_leave_out_what_their_rows_say(tmp_path, capsys
     for row, config in zip(rows, told, strict=True):
         label, _, seed = row.label.partition(", seed ")
         whole = label.startswith("all")
-        losses = {name for name, weight in config.weights(3).items() if weight}
+        weighed = {name for name, weight in config.weights(3).items() if weight}
         terms = {"pixel": "pixel", "WGAN": "adversarial", "feature": "feature", "heatmap": "heatmap"}
         named = {"attention", *terms.values()} if whole else {terms[word] for word in label.split(" + ")}
-        assert losses == named
+        assert weighed == named
         assert config.progressive == (label != "all, no progressive")
         assert (config.seed, config.unaligned) == (int(seed or 0), "unaligned" in row.needs)
     seeds = [label for row in rows if (label := row.label.partition(", seed")[0]) in ("all", "all, no progressive")]

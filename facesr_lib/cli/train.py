@@ -196,11 +196,17 @@ def _landmarks(arguments: argparse.Namespace, training: Any, config: Any, how: H
 
 
 def _progressive(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
-    from facesr_lib import assets
+    from facesr_lib import assets, data
+    from facesr_lib.losses import block_features
+    from facesr_lib.networks import landmarks as networks
 
-    options = {"fan": arguments.fan} | how["on"] | how["budget"]
-    report = training.train(assets.locate(arguments.faces), arguments.out, config, **options)
-    return report, f"faces; {arguments.out / training.NETWORK} is the network"
+    side = 2 * training.SIDE if config.unaligned else training.SIDE
+    pixels = data.prepared(assets.locate(arguments.faces), side)
+    seen_by, features = block_features() if config.feature else ("", None)
+    fan = networks.load(assets.locate(arguments.fan)) if config.heatmap or config.attention else None
+    given = {"fan": fan, "features": features, "seen_by": seen_by}
+    trainee = training.ProgressiveTraining(pixels, config, **given, **how["on"])
+    return trainee, f"faces; {arguments.out / training.NETWORK} is the network"
 
 
 def _supervised(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:

@@ -17,11 +17,10 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from facesr_lib import assets, data, files, images
+from facesr_lib import files, images
 from facesr_lib.degrade import halvings
 from facesr_lib.losses import (
     attention_loss,
-    block_features,
     feature_loss,
     gradient_penalty,
     heatmap_loss,
@@ -267,31 +266,3 @@ def moved(faces: Tensor, generator: Generator, **most: float) -> Tensor:
     """Faces (N, 3, 2 S, 2 S) → (N, 3, S, S), put as `augment.placements` says."""
     placement, _ = placements(len(faces), generator, **most)
     return F.avg_pool2d(place(faces, placement.to(faces.device)), 2)
-
-
-def train(
-    faces: str | Path,
-    folder: str | Path,
-    config: Config,
-    *,
-    fan: str | Path = "landmarks",
-    watched: Tensor | None = None,
-    device: str = "auto",
-    bf16: bool = False,
-    **budget: Any,
-) -> loop.Report:
-    """Train progressive super-resolution on a folder of aligned faces (`data.prepared`), as `ProgressiveTraining`.
-
-    The run's folder gets ``progressive.safetensors``, for `networks.progressive.load`, and of watched faces
-    ``samples-<images>.png`` and ``moments.safetensors``. ``fan`` is the landmark network, as `networks.landmarks.load`
-    reads it, or its registry name: the shipped one, the official "distilled-fan", or "fan", which that was distilled
-    from. The budget is `loop.fit`'s.
-
-    Errors are those of the functions that are named here, and of `losses.block_features`.
-    """
-    pixels = data.prepared(faces, 2 * SIDE if config.unaligned else SIDE)
-    seen_by, features = block_features() if config.feature else ("", None)
-    network = landmarks.load(assets.locate(fan)) if config.heatmap or config.attention else None
-    given: dict[str, Any] = {"fan": network, "features": features, "seen_by": seen_by, "watched": watched}
-    trainee = ProgressiveTraining(pixels, config, **given, device=device, bf16=bf16)
-    return loop.fit(trainee, folder, **budget)
