@@ -205,6 +205,7 @@ def test_the_table_shows_every_entry(home):
     assert list(rows) == assets.names()
     assert rows["faces-64"][:2] == ["yes", "16.2 MB"]
     assert rows["stylegan2-ffhq-1024"][:2] == ["no", "382 MB"]
+    assert rows["celeba-hq"][1] == "90 GB"
 
 
 def test_unknown_names_get_near_matches():

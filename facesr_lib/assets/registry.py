@@ -145,7 +145,7 @@ def path(name: str) -> Path:
     if found == (item.count or 1):
         return place
     state = f"is incomplete ({found} of {item.count} pictures in {place})" if found else "is not on this machine"
-    remedy = f"run `facesr assets fetch {name}` ({_megabytes(item)}), or " if item.files else ""
+    remedy = f"run `facesr assets fetch {name}` ({_size(item)}), or " if item.files else ""
     thing = "file" if item.count is None else f"{item.count} pictures"
     raise AssetMissing(
         f"registry entry {name!r} {state}; {remedy}put the {thing} at {home() / item.path} "
@@ -215,7 +215,7 @@ def table() -> Table:
     for item in entries().values():
         _, found = _find(item)
         here = "yes" if found == (item.count or 1) else f"{found} of {item.count}" if found else "no"
-        rows.append((item.name, here, _megabytes(item), item.licence, item.purpose))
+        rows.append((item.name, here, _size(item), item.licence, item.purpose))
     return Table(("name", "here", "size", "licence", "purpose"), rows)
 
 
@@ -253,7 +253,7 @@ def _download(item: Entry, file: File, target: Path, progress: bool) -> list[str
                     return []
                 except (OSError, ValueError) as error:
                     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                        return [*failures, f"no space left at {target.parent} ({_megabytes(item)} are needed)"]
+                        return [*failures, f"no space left at {target.parent} ({_size(item)} are needed)"]
                     failures.append(f"{url}: {error}")
     except OSError as error:
         return [f"the folder {target.parent} cannot be written ({error.strerror}): set FACESR_DATA to one that can"]
@@ -277,5 +277,5 @@ def _alike(picture: Path, file: File) -> bool:
     return False
 
 
-def _megabytes(item: Entry) -> str:
-    return f"{item.size / 1e6:.3g} MB"
+def _size(item: Entry) -> str:
+    return f"{item.size / 1e6:.3g} MB" if item.size < 1e9 else f"{item.size / 1e9:.3g} GB"
