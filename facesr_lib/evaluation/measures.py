@@ -81,6 +81,11 @@ Measure = Callable[..., Values]
 """What a table measures: given ``restored``, ``truth``, ``prior``, the row's ``options``, ``seed`` and ``camera``."""
 
 
+def _each(metric: str, column: Tensor) -> Values:
+    """A value for each face."""
+    yield from ((face, metric, value) for face, value in enumerate(column.tolist()))
+
+
 def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
     """Every metric that can run here: face by face, and for the set as a whole with a pseudo-value for each face."""
     found, here = restored(0), metrics.available()
@@ -94,14 +99,14 @@ def quality(restored: Restored, truth: Tensor, **_: Any) -> Values:
         small = image.shape[2] < 192  # fewer than four of its blocks: enlarged first, and named for it
         columns["niqe-256" if small else "niqe"] = metrics.niqe(image, resize_to=256 if small else None)
     for name, column in (columns | {"residual": found["residual"]}).items():
-        yield from ((face, name, value) for face, value in enumerate(column.tolist()))
+        yield from _each(name, column)
     for network, suffix in {"inception": "", "efficientnet-lite0": "-efficientnet-lite0"}.items():
         if here[f"fid{suffix}"] is None and len(image) > 2:  # leaving a face out leaves two, a set's least
             real, fake = (metrics.embed(x, network) for x in (truth, image))
             whole = {"fid": metrics.fid(real, fake), "kid": metrics.kid(real, fake)[0]}
             for name, column in metrics.pseudo_values(real, fake, network).items():
                 yield OF_ALL_FACES, name + suffix, whole[name].item()
-                yield from ((face, name + suffix, value) for face, value in enumerate(column.tolist()))
+                yield from _each(name + suffix, column)
 
 
 def of_pictures(restored: Restored, truth: Sequence[Tensor], **_: Any) -> Values:
@@ -148,7 +153,7 @@ def reported(restored: Restored, truth: Tensor, **_: Any) -> Values:
     yield from quality(restored, truth)
     errors = (restored(0)["image"] - truth).square().mean((1, 2, 3)).split(16)
     batches = torch.cat([(-10 * error.mean().log10()).expand(len(error)) for error in errors])
-    yield from ((face, "psnr-of-batches", value) for face, value in enumerate(batches.tolist()))
+    yield from _each("psnr-of-batches", batches)
 
 
 @torch.no_grad()
@@ -172,7 +177,7 @@ def attention(
         small = torch.nn.functional.avg_pool2d(truth, truth.shape[2] // side).cpu()
         points = torch.cat([landmarks.peaks(network(part)) for part in small.split(10)])
         nme = ((points + 0.5) / side - labels).norm(dim=2).mean(1)
-        yield from ((face, f"nme_{side}", value) for face, value in enumerate(nme.tolist()))
+        yield from _each(f"nme_{side}", nme)
     yield from reported(restored, truth)
 
 
@@ -198,8 +203,7 @@ def hidden(truth: Tensor, options: Mapping[str, Any], **_: Any) -> Values:
     for thing in occlusion.THINGS:
         faces, cover = occlusion.hide(truth, points * truth.shape[2] - 0.5, thing)
         chosen = (at_points(cover) > 0.5) == options["covered"]
-        left = (weights(faces) * chosen).sum(1) / (before * chosen).sum(1)
-        yield from ((face, thing, value) for face, value in enumerate(left.tolist()))
+        yield from _each(thing, (weights(faces) * chosen).sum(1) / (before * chosen).sum(1))
 
 
 @torch.no_grad()
@@ -228,7 +232,7 @@ def parsed(truth: Tensor, options: Mapping[str, Any], seed: int, camera: CameraP
         if column.isfinite().all():
             if metric in whole:
                 yield OF_ALL_FACES, metric, whole[metric].item()
-            yield from ((face, metric, value) for face, value in enumerate(column.tolist()))
+            yield from _each(metric, column)
 
 
 def _overlaps(counts: Tensor) -> dict[str, Tensor]:
@@ -240,19 +244,15 @@ def _overlaps(counts: Tensor) -> dict[str, Tensor]:
 
 def seconds(restored: Restored, **_: Any) -> Values:
     """A face's share in its batch's wall-clock time."""
-    for face, value in enumerate(restored(0)["seconds"].tolist()):
-        yield face, "seconds", value
+    yield from _each("seconds", restored(0)["seconds"])
 
 
 def diversity(restored: Restored, answers: int = 4, **_: Any) -> Values:
     """Root mean squared difference between two of several answers to one picture, and what they leave unexplained."""
     found = [restored(1 + k) for k in range(answers)]
     image = torch.stack([one["image"] for one in found])  # (K, N, 3, R, R)
-    spread = (image.var(0).mean((1, 2, 3)) * 2).sqrt()  # two draws differ by twice the variance
-    residual = torch.stack([one["residual"] for one in found]).mean(0)
-    for face, values in enumerate(zip(spread.tolist(), residual.tolist(), strict=True)):
-        yield face, "diversity", values[0]
-        yield face, "residual", values[1]
+    yield from _each("diversity", (image.var(0).mean((1, 2, 3)) * 2).sqrt())  # two draws differ by twice the variance
+    yield from _each("residual", torch.stack([one["residual"] for one in found]).mean(0))
 
 
 def gaussianity(prior: FacePrior, options: Mapping[str, Any], seed: int, sets: int = 10, **_: Any) -> Values:
