@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from facesr_lib.degrade import Downsample
 from facesr_lib.widgets.figure import Album, rounded, script, squares
 
 LARGEST = 256  # pixels per side that a picture has on the page
-PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face
+PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face, so the truth does not hide among them
 
 
 class Playground(Album):
@@ -26,14 +26,11 @@ class Playground(Album):
     Parameters
     ----------
     faces : dict of dict of (N, 3, R, R)
-        Scale → method → what the method made of the small pictures; in [0, 1]. Each scale has the same methods.
+        Scale → method → what the method made of the small pictures (`Downsample`); in [0, 1]. Each scale has the same
+        methods. Shown beside them is the residual: the root mean squared difference, in grey levels, between a result
+        made small and the small picture.
     truth : (N, 3, R, R)
         The faces themselves.
-    operator : callable
-        Scale → what makes pictures small. It makes the small pictures, and the residuals: the root mean squared
-        difference, in grey levels, between a result made small and the small picture.
-    guess : sequence of str, optional
-        The methods that the truth hides among; by default all but interpolations.
     **words
         ``alt``, ``title`` and ``caption``, as of every `Figure`.
 
@@ -60,24 +57,13 @@ class Playground(Album):
     mode = Enum(("look", "guess"), "look").tag(sync=True)
     score = List(Int(), [0, 0]).tag(sync=True)
 
-    def __init__(
-        self,
-        faces: Mapping[int, Mapping[str, Tensor]],
-        truth: Tensor,
-        *,
-        operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample,
-        guess: Sequence[str] | None = None,
-        **words: Any,
-    ):
+    def __init__(self, faces: Mapping[int, Mapping[str, Tensor]], truth: Tensor, **words: Any):
         truth = squares("truth", truth, None)
         side = truth.shape[-1]
         by_name = isinstance(faces, Mapping) and all(isinstance(results, Mapping) for results in faces.values())
         names = list(next(iter(faces.values()), {})) if by_name else []
         if not names:
             raise ValueError("there is nothing to show: give scale → method → pictures, at least one of each.")
-        guess = [name for name in names if name not in PLAIN] if guess is None else list(guess)
-        if unknown := set(guess) - set(names):
-            raise ValueError(f"the truth cannot hide among {sorted(unknown)}: the methods are {names}")
         tiles: list[Tensor] = []
         psnr, residual = [], []
         for scale, results in faces.items():
@@ -85,7 +71,7 @@ class Playground(Album):
                 raise ValueError(
                     f"scale {scale} has the methods {list(results)}, another has {names}: give each the same"
                 )
-            small = operator(scale)
+            small = Downsample(scale)
             given = small(truth)
             named = {f"{name!r} at scale {scale}": image for name, image in results.items()}
             made = [squares(name, image, len(truth), side=side) for name, image in named.items()]
@@ -98,7 +84,7 @@ class Playground(Album):
             quality=88,
             scales=list(faces),
             methods=names,
-            guess=[names.index(name) for name in guess],
+            guess=[i for i, name in enumerate(names) if name not in PLAIN],
             psnr=psnr,
             residual=residual,
             count=len(truth),
