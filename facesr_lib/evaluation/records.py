@@ -137,20 +137,18 @@ def by_training(records: Iterable[Record], metric: str) -> dict[str, dict[int, f
     return values
 
 
-STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Trainings → how many standard errors from their mean the true one lies in 95 of 100 cases, at most."""
-
-
 def interval(values: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float]:
     """95 % interval of a mean over trainings and faces, (T, N): bootstrap over faces, Student's t over trainings.
 
     The faces are drawn anew 2,000 times. One training tells nothing of how far others would lie from it.
     """
+    from scipy import stats
+
     sample = torch.tensor(values, dtype=torch.float64)
     faces, t = sample.mean(0), len(sample)
     drawn = torch.randint(len(faces), (2000, len(faces)), generator=torch.Generator().manual_seed(seed))
     low, high = faces[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     if t == 1:
         return low, high
-    mean, chance = faces.mean().item(), STUDENT.get(t, 2.776) * sample.mean(1).std().item() / sqrt(t)
+    mean, chance = faces.mean().item(), stats.t.ppf(0.975, t - 1) * sample.mean(1).std().item() / sqrt(t)
     return mean - hypot(mean - low, chance), mean + hypot(high - mean, chance)
