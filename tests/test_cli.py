@@ -438,6 +438,14 @@ def test_a_network_teaches_without_landmarks(labelled, capsys, monkeypatch):
     assert "done after 2 faces" in capsys.readouterr().out
 
 
+def test_a_flow_is_trained_from_the_shell_and_comes_with_its_prior(checkpoint, tmp_path, capsys):
+    size = ["--hidden", "8", "--blocks", "1", "--batch", "8", "--held-out", "100"]
+    command = ["train", "flow", "--prior", checkpoint, "--out", str(tmp_path / "run"), "--device", "cpu", *size]
+    assert cli.main([*command, "--hours", "1e-9"]) == 0
+    assert "done after 8 codes" in capsys.readouterr().out
+    assert len(FacePrior.load(tmp_path / "run" / flow.PRIOR).flow.blocks) == 1
+
+
 def test_a_parsing_network_is_trained_from_the_shell(tmp_path, capsys):
     for folder in ("faces", "maps"):
         (tmp_path / folder).mkdir()

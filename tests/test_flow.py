@@ -100,21 +100,21 @@ def test_training_makes_codes_more_gaussian_and_travels_with_the_prior(prior, tm
     w = prior.generator.mapping(torch.randn(5000, 4, generator=torch.Generator().manual_seed(9)))
     untrained = Flow(4, 32, 3)
     untrained.standardise(w)
-    training.train(prior, tmp_path, SMALL, steps=200, progress=False)
+    loop.fit(training.FlowTraining(prior, SMALL), tmp_path, steps=200, progress=False)
     assert prior.flow.log_prob(w).mean() > untrained.log_prob(w).mean() + 0.3
     dependence, before = (
         (torch.cov(flow.gaussianise(w).T) - torch.eye(4)).abs().max() for flow in (prior.flow, untrained)
     )
     assert dependence < 0.5 * before
 
-    prior.save(tmp_path / "prior.safetensors")
-    loaded = FacePrior.load(str(tmp_path / "prior.safetensors"))
+    loaded = FacePrior.load(tmp_path / training.PRIOR)
     assert_close(loaded.flow.log_prob(w), prior.flow.log_prob(w), atol=0.05, rtol=0.01)  # half precision
 
 
 def test_the_log_holds_numbers_from_the_first_step_on(prior, tmp_path):
     seldom = training.Config(hidden=8, blocks=1, batch=8, validate_every=1000, held_out=100)
-    assert training.train(prior, tmp_path, seldom, steps=21, progress=False).steps == 21  # the log is read at the 20th
+    trainee = training.FlowTraining(prior, seldom)
+    assert loop.fit(trainee, tmp_path, steps=21, progress=False).steps == 21  # the log is read at the 20th
 
 
 def test_resuming_gives_the_flow_of_an_uninterrupted_run(prior, tmp_path):

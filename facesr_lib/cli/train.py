@@ -112,10 +112,9 @@ def add(commands: Any) -> None:
         parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
-How = dict[str, dict[str, Any]]
-"""What every training takes: "on", the device and its numbers, and its "budget"."""
-Train = Callable[[argparse.Namespace, Any, Any, How], tuple[Any, str]]
-"""Arguments, the training's module, its Config, and how → its trainee, or its report, and what to say at the end."""
+Train = Callable[[argparse.Namespace, Any, Any, dict[str, Any]], tuple[Any, str]]
+"""Arguments, the training's module, its Config, and on which device, in which numbers → its trainee, or its report, and
+what to say at the end."""
 
 
 def _train(train: Train, module: str, config: str, arguments: argparse.Namespace) -> int:
@@ -126,43 +125,40 @@ def _train(train: Train, module: str, config: str, arguments: argparse.Namespace
     training = import_module(module)
     kind = getattr(training, config)
     choices = kind(**{field.name: getattr(arguments, field.name) for field in fields(kind)})
-    how: How = {"on": {}, "budget": {"hours": arguments.hours, "resume": arguments.resume}}
-    if "bf16" in arguments:
-        how["on"]["bf16"] = arguments.bf16
-    if "device" in arguments:
-        how["on"]["device"] = devices.pick_device(arguments.device)
-    made, result = train(arguments, training, choices, how)
-    report = loop.fit(made, arguments.out, **how["budget"]) if isinstance(made, loop.Training) else made
+    on = {name: value for name, value in vars(arguments).items() if name in ("bf16", "device")}
+    if "device" in on:
+        on["device"] = devices.pick_device(on["device"])
+    made, result = train(arguments, training, choices, on)
+    budget = {"hours": arguments.hours, "resume": arguments.resume}
+    report = loop.fit(made, arguments.out, **budget) if isinstance(made, loop.Training) else made
     print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} {result}")
     return 130 if report.interrupted else 0  # as after every Ctrl-C: a script can tell, and resume
 
 
-def _prior(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
+def _prior(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
     from facesr_lib.prior import FacePrior
 
     start = FacePrior.load(arguments.start) if arguments.start else None
-    options = {"start": start, "devices": arguments.devices} | how["on"] | how["budget"]
-    report = training.train(arguments.faces, arguments.out, config, **options)
+    options = {"start": start, "devices": arguments.devices, "hours": arguments.hours, "resume": arguments.resume}
+    report = training.train(arguments.faces, arguments.out, config, **options, **on)
     return report, f"images; {arguments.out / training.PRIOR} is the moving average"
 
 
-def _flow(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
+def _flow(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
     from facesr_lib.prior import FacePrior
 
-    prior = FacePrior.load(arguments.prior, how["on"]["device"])
-    report = training.train(prior, arguments.out, config, **how["budget"])
-    prior.save(arguments.out / "prior.safetensors")
-    return report, f"codes; {arguments.out / 'prior.safetensors'} is the prior with its flow"
+    prior = FacePrior.load(arguments.prior, on["device"])
+    return training.FlowTraining(prior, config), f"codes; {arguments.out / training.PRIOR} is the prior with its flow"
 
 
-def _esrgan_start(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
-    trainee = training.Pretraining(_pictures(arguments), config, **how["on"])
+def _esrgan_start(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
+    trainee = training.Pretraining(_pictures(arguments), config, **on)
     print(f"the encoder starts from {trainee.config['encoder']}", flush=True)
     return trainee, f"patches; `facesr train esrgan --start {arguments.out}` goes on from here"
 
 
-def _esrgan(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
-    trainee = training.Refinement(_pictures(arguments), config, arguments.start, **how["on"])
+def _esrgan(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
+    trainee = training.Refinement(_pictures(arguments), config, arguments.start, **on)
     print(f"the {'contextual' if config.contextual else 'perceptual'} loss sees by {trainee.seen_by}", flush=True)
     return trainee, f"patches; {arguments.out / training.GENERATOR} is the moving average"
 
@@ -175,13 +171,13 @@ def _pictures(arguments: argparse.Namespace) -> Any:
     return read_pictures(folder, arguments.patch) if arguments.side is None else data.prepared(folder, arguments.side)
 
 
-def _parsing(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
+def _parsing(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
     pixels, masks = training.faces_and_labels(arguments.faces, arguments.labels, config.size)
-    trainee = training.ParsingTraining(pixels, masks, config, **how["on"])
+    trainee = training.ParsingTraining(pixels, masks, config, **on)
     return trainee, f"faces; {arguments.out / training.NETWORK} is the moving average"
 
 
-def _landmarks(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
+def _landmarks(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
     from facesr_lib import assets, data
     from facesr_lib.networks import landmarks as networks
 
@@ -191,11 +187,11 @@ def _landmarks(arguments: argparse.Namespace, training: Any, config: Any, how: H
     else:
         points = data.landmarks(arguments.faces, data.FACE_SIDE, arguments.landmarks)
     pixels = data.prepared(assets.locate(arguments.faces), data.FACE_SIDE, skip_damaged=False)
-    trainee = training.Distillation(pixels, points, config, teacher, **how["on"])
+    trainee = training.Distillation(pixels, points, config, teacher, **on)
     return trainee, f"faces; {arguments.out / training.NETWORK} is the network"
 
 
-def _progressive(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
+def _progressive(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
     from facesr_lib import assets, data
     from facesr_lib.losses import block_features
     from facesr_lib.networks import landmarks as networks
@@ -205,11 +201,11 @@ def _progressive(arguments: argparse.Namespace, training: Any, config: Any, how:
     seen_by, features = block_features() if config.feature else ("", None)
     fan = networks.load(assets.locate(arguments.fan)) if config.heatmap or config.attention else None
     given = {"fan": fan, "features": features, "seen_by": seen_by}
-    trainee = training.ProgressiveTraining(pixels, config, **given, **how["on"])
+    trainee = training.ProgressiveTraining(pixels, config, **given, **on)
     return trainee, f"faces; {arguments.out / training.NETWORK} is the network"
 
 
-def _supervised(arguments: argparse.Namespace, training: Any, config: Any, how: How) -> tuple[Any, str]:
+def _supervised(arguments: argparse.Namespace, training: Any, config: Any, on: dict[str, Any]) -> tuple[Any, str]:
     from facesr_lib import assets, data
     from facesr_lib.networks import supervised as networks
 
@@ -222,5 +218,5 @@ def _supervised(arguments: argparse.Namespace, training: Any, config: Any, how: 
     if arguments.start:
         given["start"] = networks.load(assets.locate(arguments.start))
     pixels = data.prepared(assets.locate(arguments.faces), side, skip_damaged=not recipe.priors)
-    trainee = training.SupervisedTraining(arguments.network, pixels, config, **given, **how["on"])
+    trainee = training.SupervisedTraining(arguments.network, pixels, config, **given, **on)
     return trainee, f"faces; {arguments.out / arguments.network}.safetensors is the network"

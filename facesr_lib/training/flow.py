@@ -20,6 +20,8 @@ from facesr_lib.training import loop
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes
 
+PRIOR = "prior.safetensors"
+
 
 @dataclass(frozen=True)
 class Config(Checked):
@@ -41,10 +43,10 @@ class Config(Checked):
 
 
 class FlowTraining(loop.Training):
-    """A flow in training on the codes of a prior; ``best`` is the flow of the best validation so far."""
+    """A flow in training on the codes of a prior, which gets the ``best`` so far, by validation, at each checkpoint."""
 
     def __init__(self, prior: FacePrior, config: Config):
-        self._c, self._mapping = config, prior.generator.mapping
+        self._c, self._prior, self._mapping = config, prior, prior.generator.mapping
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
@@ -102,10 +104,7 @@ class FlowTraining(loop.Training):
         super().load_state_dict(state)
         (self._waited, self._plateaus), self._validation = state["counts"], state["validation"]
 
-
-def train(prior: FacePrior, folder: str | Path, config: Config, **budget: Any) -> loop.Report:
-    """Train a flow and give it to the prior (``prior.flow``); save the prior to keep it. Budget, errors: `loop.fit`."""
-    trainee = FlowTraining(prior, config)
-    report = loop.fit(trainee, folder, **budget)
-    prior.flow = trainee.best.freeze()
-    return report
+    def snapshot(self, folder: Path) -> None:
+        """Give the best flow to the prior, and write that: ``prior.safetensors``, for `FacePrior.load`."""
+        self._prior.flow = deepcopy(self.best).freeze()
+        self._prior.save(folder / PRIOR)
