@@ -373,6 +373,17 @@ def test_imports_point_downwards() -> None:
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError between rooms of one floor
 
 
+def test_no_code_knows_one_method_from_another() -> None:
+    """What methods differ in are their properties: nothing is compared with a method's name."""
+    from facesr_lib.restoration import METHODS
+
+    for path in sorted((ROOT / "facesr_lib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Compare, ast.MatchValue)):
+                named = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & METHODS.keys()
+                assert not named, f"{path.name}:{node.lineno} asks for {', '.join(named)}"
+
+
 def test_the_guide_shows_the_floors_that_are_tested() -> None:
     rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
     shown = {room: int(height) for height, rooms in rows for room in re.findall(r"\w+", rooms)}

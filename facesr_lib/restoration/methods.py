@@ -229,9 +229,9 @@ FACE = 128
 """Side of the faces that the networks for faces make, of pictures of an eighth."""
 
 
-def _of_faces(about: str, name: str) -> Method:
-    """Make a method of a network that enlarges faces 8×."""
-    load: Load = progressive.load if name == "progressive" else partial(supervised.load, name=name)
+def _of_faces(about: str, name: str, load: Load | None = None) -> Method:
+    """Make a method of a network that enlarges faces 8×; ``load`` reads it, by default one of the supervised."""
+    load = load or partial(supervised.load, name=name)
 
     @torch.no_grad()
     def enlarge(
@@ -300,7 +300,9 @@ METHODS: dict[str, Method] = {
         looks=64,
     ),
     "progressive": _of_faces(
-        "Enlarge a face, 16² → 128²: a network that grew in three steps, attentive to landmarks.", "progressive"
+        "Enlarge a face, 16² → 128²: a network that grew in three steps, attentive to landmarks.",
+        "progressive",
+        progressive.load,
     ),
     "vdsr": _of_faces("Enlarge a face, 16² → 128²: twenty convolutions sharpen its luminance.", "vdsr"),
     "urdgn": _of_faces("Enlarge a face, 16² → 128²: a small network that learnt against a critic.", "urdgn"),

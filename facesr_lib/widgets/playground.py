@@ -14,7 +14,6 @@ from facesr_lib.degrade import Downsample
 from facesr_lib.widgets.figure import Album, rounded, script, squares
 
 LARGEST = 256  # pixels per side that a picture has on the page
-PLAIN = ("bicubic", "bilinear")  # blurred: nobody takes them for a face, so the truth does not hide among them
 
 
 class Playground(Album):
@@ -84,7 +83,8 @@ class Playground(Album):
             quality=88,
             scales=list(faces),
             methods=names,
-            guess=[i for i, name in enumerate(names) if name not in PLAIN],
+            # what a kernel enlarges is blurred: nobody takes it for a face
+            guess=[i for i, name in enumerate(names) if name not in images.KERNELS],
             psnr=psnr,
             residual=residual,
             count=len(truth),
