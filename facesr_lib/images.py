@@ -36,6 +36,8 @@ SUFFIXES = (*WRITABLE, ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm",
 def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tensor:
     """Read a picture as sRGB: turned as its EXIF says, alpha composited on white, grey spread over RGB.
 
+    Its colours are those of its profile or, without one, of Adobe RGB where its EXIF says so, as cameras' does.
+
     Parameters
     ----------
     path
@@ -174,7 +176,25 @@ def _srgb(picture: Image.Image, path: Path) -> Image.Image:
                 picture = ImageCms.profileToProfile(picture.convert(mode), own, srgb, outputMode="RGB") or picture
         except ImageCms.PyCMSError as error:
             warnings.warn(f"{path}: the colour profile is damaged ({error}); taken for sRGB.", stacklevel=4)
+    elif _says_adobe_rgb(picture.getexif()):
+        pixels = np.array(picture.convert("RGB"))
+        for band in np.split(pixels, range(BAND, len(pixels), BAND)):
+            # linear light, then sRGB's curve; both spaces have their white at D65
+            light = ((band / np.float32(255)) ** np.float32(563 / 256) @ _ADOBE_RGB.T).clip(0, 1)
+            band[:] = np.rint(255 * np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+        return Image.fromarray(pixels)
     return picture.convert("RGB")
+
+
+_ADOBE_RGB = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]], np.float32)  # → sRGB
+
+
+def _says_adobe_rgb(exif: Image.Exif) -> bool:
+    """Whether EXIF says so, as cameras' does: DCF's optional colour space, for which there is no other word."""
+    with suppress(Exception):  # EXIF may be damaged where the picture is not
+        uncalibrated = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 65535
+        return uncalibrated and exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03"
+    return False
 
 
 def write(
@@ -191,8 +211,8 @@ def write(
     overwrite
         Whether an existing file is replaced.
     like
-        A photograph that this came from: its EXIF data go along, but for how it was turned and for its thumbnail, and,
-        if it has one for RGB, so does its colour profile, into which the colours are converted.
+        A photograph that this came from: its EXIF data go along, but for how it was turned, its thumbnail and its being
+        Adobe RGB, and, if it has one for RGB, so does its colour profile, into which the colours are converted.
 
     Raises
     ------
@@ -224,8 +244,9 @@ def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, ob
     """An sRGB picture in a photograph's colours, and what to save with it."""
     with Image.open(photo, formats=_formats()) as original:
         exif, profile = original.getexif(), original.info.get("icc_profile")
+        adobe = _says_adobe_rgb(exif)
     exif.pop(ExifTags.Base.Orientation, None)  # it is upright now; Pillow writes no thumbnail
-    kept: dict[str, object] = {"exif": exif.tobytes()} if len(exif) else {}
+    kept: dict[str, object] = {}
     with suppress(ImageCms.PyCMSError):  # damaged: `read` has warned, and took the picture for sRGB
         own = ImageCms.getOpenProfile(io.BytesIO(profile or b""))
         if own.profile.xcolor_space.strip() == "RGB":
@@ -233,7 +254,10 @@ def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, ob
                 srgb = ImageCms.createProfile("sRGB")
                 picture = ImageCms.profileToProfile(picture, srgb, own, outputMode="RGB") or picture
             kept["icc_profile"] = profile
-    return picture, kept
+    if adobe and not kept:  # it is sRGB now
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 1
+        exif.get_ifd(ExifTags.IFD.Interop)[ExifTags.Interop.InteropIndex] = "R98"
+    return picture, kept | ({"exif": exif.tobytes()} if len(exif) else {})
 
 
 BAND = 256  # rows that are rounded at once

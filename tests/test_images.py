@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, TiffImagePlugin, features
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, features
 from safetensors.torch import load_file
 
 from facesr_lib import images
@@ -254,6 +254,39 @@ def test_what_came_of_a_grey_photograph_is_written_as_srgb(tmp_path):
     with Image.open(tmp_path / "again.png") as written:
         assert "icc_profile" not in written.info
     torch.testing.assert_close(images.read(tmp_path / "again.png"), images.read(original), atol=1 / 255, rtol=0)
+
+
+def adobe(path: Path, pixels: np.ndarray, index: str = "R03", **options: object) -> Path:
+    """Save a picture as a camera does that is set to Adobe RGB: EXIF alone says so."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera's"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 65535
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {ExifTags.Interop.InteropIndex: index}
+    return save(path, pixels, exif=exif, **options)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_adobe_rgb_that_exif_alone_tells_is_converted_and_is_told_no_longer(tmp_path, suffix):
+    options = {"quality": 100} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    flat = np.repeat(np.repeat(COLOURS, 600, 0), 16, 1)  # in several bands
+    x = images.read(adobe(tmp_path / f"a.{suffix}", flat, **options))
+    by_profile = images.read(save(tmp_path / "p.png", COLOURS, icc_profile=profile("RGB ", 563 / 256, ADOBE_RGB)))
+    for row in (8, -8):
+        np.testing.assert_allclose(x[:, row, 8::16], by_profile[:, 0], atol=2.5 / 255)
+    images.write(x, tmp_path / f"again.{suffix}", like=tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / f"again.{suffix}") as written:
+        exif = written.getexif()
+        assert exif[ExifTags.Base.Make] == "a camera's"
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] == 1
+        assert exif.get_ifd(ExifTags.IFD.Interop)[ExifTags.Interop.InteropIndex] == "R98"
+    np.testing.assert_allclose(images.read(tmp_path / f"again.{suffix}")[:, 8, 8::16], x[:, 8, 8::16], atol=2.5 / 255)
+
+
+def test_a_profile_says_more_than_exif_and_other_spaces_are_srgb(tmp_path):
+    icc = profile("RGB ", 2.2, DISPLAY_P3)
+    both = images.read(adobe(tmp_path / "both.png", COLOURS, icc_profile=icc))
+    assert torch.equal(both, images.read(save(tmp_path / "profile.png", COLOURS, icc_profile=icc)))
+    assert torch.equal(images.read(adobe(tmp_path / "other.png", COLOURS, index="R98")), as_tensor(COLOURS))
 
 
 @pytest.mark.parametrize("damage", [lambda icc: b"no profile", lambda icc: icc[:200], lambda icc: icc[:-24]])
