@@ -376,6 +376,7 @@ AS_PEOPLE_HAVE_THEM = {
     "encoder": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].repeat(8, 1)),
     "encoder, batched": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].repeat(1, 8, 1)),
     "encoder, one mean": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"]),
+    "encoder, mean as an array": lambda oracle: _encoder(oracle, oracle["G.mapping.w_avg"].numpy()),
 }
 
 
@@ -392,6 +393,15 @@ def test_checkpoints_as_people_have_them_give_the_same_pictures(oracle, tmp_path
     assert (discriminator is not None) == (kind in ("rosinality, g only", "rosinality, averaged", "official, G_ema"))
     if discriminator:
         assert_close(discriminator(oracle["image_const"]), oracle["logits"], atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_encoders_mean_that_cannot_be_read_is_estimated_and_that_is_told(oracle, tmp_path):
+    torch.save(_encoder(oracle, oracle["G.mapping.w_avg"].to_sparse()), tmp_path / "e4e.pt")
+    with pytest.warns(UserWarning, match=r"e4e\.pt: latent_avg \(not read: .*sparse.*; the mean of W is estimated"):
+        generator, _ = load(tmp_path / "e4e.pt")
+    codes = generator.mapping(torch.randn(10_000, 64, generator=torch.Generator().manual_seed(1)))
+    assert_close(generator.mapping.w_avg, codes.mean(0), atol=0.05 * float(codes.std()), rtol=0)
 
 
 @torch.no_grad()

@@ -76,17 +76,20 @@ def load(path: str | os.PathLike[str]) -> Any:
 def state_dict(contents: object) -> dict[str, Tensor]:
     """Name every tensor in modules and nested dicts by its dotted path, as ``Module.state_dict`` does.
 
-    A tensor that cannot be read (sparse, quantised, ...) stands there empty, under a name that says so. A
-    ``ValueError`` says that this is neither a dict nor a module's `Stub`, or contains itself.
+    Arrays of floating-point numbers become tensors. A tensor that cannot be read (sparse, quantised, ...) stands there
+    empty, under a name that says so. A ``ValueError`` says that this is neither a dict nor a module's `Stub`, or
+    contains itself.
     """
     tensors: dict[str, Tensor] = {}
-    pending, budget = [("", contents)], 20_000
+    pending, letters = [("", contents)], 100_000_000
     while pending:
         prefix, part = pending.pop()
         parts: dict[Any, Any] = {}
         match part:
             case Tensor():
                 tensors[prefix[:-1]] = part
+            case np.ndarray() if part.dtype.kind == "f" and prefix:
+                tensors[prefix[:-1]] = torch.from_numpy(part.astype(np.float32))
             case dict():
                 parts = part
             case Stub(state=dict(module)) if all(isinstance(module.get(kind), dict) for kind in _OF_A_MODULE):
@@ -100,9 +103,9 @@ def state_dict(contents: object) -> dict[str, Tensor]:
                 raise ValueError(f"expected a module at 'the top', got a {what:.80}.")
             case Stub(class_name=name, state=None) if "._rebuild_" in name:
                 tensors[f"{prefix[:-1]} (not read: {name:.80})"] = torch.empty(0)
-        budget -= len(parts)
-        if budget < 0 or len(prefix) > 10_000:
-            raise ValueError("this module has more than 20,000 parts, or endless names: it probably contains itself.")
+        letters -= len(parts) * (len(prefix) + 1)
+        if letters < 0:
+            raise ValueError("the names of this module's parts have no end: it contains itself, or others too often.")
         pending += [(f"{prefix}{k}.", value) for k, value in reversed(parts.items()) if isinstance(k, (str, int))]
     return tensors
 

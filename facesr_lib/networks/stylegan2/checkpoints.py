@@ -30,7 +30,8 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
         release's names or rosinality's, in state dicts or pickled modules, bare or under any prefix (``G_ema``,
         ``g_ema``, ``module.``, an encoder's ``decoder.``); of several generators a moving average is taken. What
         rosinality-style files may lack is made up: noise maps are drawn (N(0, 1), the same in every load), the mean of
-        W is estimated from 10,000 codes. A mean code per layer is averaged.
+        W is estimated from 10,000 codes (with a warning where there is one that cannot be read). A mean code per layer
+        is averaged.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
     """
     state, _ = checkpoints.read(path)
     try:
-        generator = _generator(state).eval()
+        generator = _generator(state, path).eval()
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} holds no StyleGAN2 checkpoint that can be read: {_words(error)}.") from error
     try:
@@ -56,7 +57,7 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
         return generator, None
 
 
-def _generator(tensors: State) -> Generator:
+def _generator(tensors: State, path: str | Path) -> Generator:
     prefixes = _prefixes(tensors, "synthesis.b4.const", "input.input")
     if any(re.search(r"(^|\.)synthesis\.(L\d+_\d+_\d+|input)\.", name) for name in tensors):
         raise ValueError("it is a StyleGAN3 generator, which has no octaves: give one of StyleGAN2")
@@ -74,6 +75,9 @@ def _generator(tensors: State) -> Generator:
     depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", name)) for name in state)
     if "mapping.w_avg" not in state:
         means = [value for name, value in tensors.items() if name.split(".")[-1] == "latent_avg"]
+        unread = [name for name in tensors if re.search(r"(^|\.)latent_avg \(", name)]
+        if unread and not means:
+            warnings.warn(f"{path}: {unread[0]}; the mean of W is estimated from 10,000 codes.", stacklevel=3)
         mean = means[0].double().reshape(-1, w_dim).mean(0) if means else _mean_code(state, z_dim, w_dim, depth)
         state["mapping.w_avg"] = mean
     with torch.device("meta"):  # nothing is reserved before the file has shown that it holds it
