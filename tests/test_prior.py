@@ -155,6 +155,16 @@ def test_statistics_of_which_nobody_knows_whose_they_are_are_not_used(prior, mon
             FacePrior.load(tmp_path / "mine.pkl")
 
 
+@pytest.mark.parametrize("name", ["F.mean", "F.blocks.0.net.final_layer.bias", "pulse.std"])
+def test_statistics_that_are_no_numbers_are_refused(prior, tmp_path, name):
+    prior.save(tmp_path / "prior.safetensors")
+    held = load_file(tmp_path / "prior.safetensors")
+    held[name][0] = torch.nan
+    save_file(held, tmp_path / "prior.safetensors")
+    with pytest.raises(ValueError, match=rf"in .*prior\.safetensors cannot be used: {name} should hold real"):
+        FacePrior.load(tmp_path / "prior.safetensors")
+
+
 def test_a_prior_that_could_not_be_read_again_is_not_written(tmp_path):
     generator = stylegan2.Generator(4, 4, 8, channel_base=64, channel_max=8)
     tiny = FacePrior("tiny", generator, None)
@@ -163,6 +173,10 @@ def test_a_prior_that_could_not_be_read_again_is_not_written(tmp_path):
             tiny.save(tmp_path / name)
     generator.synthesis.b8.conv1.bias[0] = 1e6
     with pytest.raises(ValueError, match=r"G\.synthesis\.b8\.conv1\.bias cannot be kept in half precision"):
+        tiny.save(tmp_path / "prior.safetensors")
+    generator.synthesis.b8.conv1.bias[0] = 0
+    tiny.pulse_gaussian.std[0] = torch.nan
+    with pytest.raises(ValueError, match=r"pulse\.std cannot be kept"):
         tiny.save(tmp_path / "prior.safetensors")
     assert list(tmp_path.iterdir()) == []
 

@@ -80,11 +80,12 @@ class FacePrior:
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 names = file.keys()
-                held = {
-                    name: file.get_tensor(name) for name in names if name.startswith(("F.", "pulse.", "G.mapping."))
-                }
+                kept = [name for name in names if name.startswith(("F.", "pulse.", "G.mapping."))]
+                held = checkpoints.singles({name: file.get_tensor(name) for name in kept})
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read: {error}.") from error
+        except ValueError as error:
+            raise ValueError(f"the statistics in {path} cannot be used: {error}.") from error
         if any(held[name].shape != (self.w_dim,) for name in held if name.startswith("pulse.") or name == "F.mean"):
             raise ValueError(f"the statistics in {path} belong to another prior: this one has {self.w_dim} dimensions.")
         own = {f"G.mapping.{name}": value for name, value in self.generator.mapping.state_dict().items()}
@@ -96,7 +97,7 @@ class FacePrior:
             )
         if "pulse.mean" in held:
             self.pulse_gaussian = PulseGaussian(held["pulse.mean"], held["pulse.std"])
-        if weights := {name[2:]: value.float() for name, value in held.items() if name.startswith("F.")}:
+        if weights := {name[2:]: value for name, value in held.items() if name.startswith("F.")}:
             self.flow = Flow.from_weights(weights).to(self.device).freeze()
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -116,8 +117,8 @@ class FacePrior:
         }
         if self.flow is not None:
             tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
-        checkpoints.check_finite(tensors)
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
+        checkpoints.check_finite(tensors)
         with files.replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
 
