@@ -37,26 +37,26 @@ def cores() -> int:
 def undisturbed() -> Iterator[None]:
     """Give torch the state that it starts with, whatever the caller's, which is put back.
 
-    That is: gradients, no inference mode, no autocast, float32 and the CPU for tensors of which nothing else is said.
-    Threads have a state each, but for the default type, which is the process's: the last to leave puts it back.
+    That is: gradients, no inference mode, and what `in_full` gives.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(in_full())
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        stack.enter_context(_float32())
+    with torch.inference_mode(False), torch.enable_grad(), in_full():
         yield
 
 
 @contextmanager
 def in_full() -> Iterator[None]:
-    """Compute in the precision of what is given, whatever autocast the caller has chosen: for numbers to compare."""
+    """Compute in the precision of what is given, whatever autocast and defaults the caller has chosen.
+
+    Tensors of which nothing else is said are float32 and on the CPU. Threads have a state each, but for the default
+    type, which is the process's: the last to leave puts it back.
+    """
     with ExitStack() as stack:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_float32())
         yield
 
 

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from facesr_lib import files, messages
+from facesr_lib.devices import in_full
 
 # What Pillow decodes by itself (HEIF: with pillow-heif); EPS, for one, would start an external program.
 _READABLE = {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF"}
@@ -342,6 +343,7 @@ def resize_matrix(
         return matrix.to(device=device, dtype=dtype)
 
 
+@in_full()
 def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
     """Resize as MATLAB's ``imresize`` does, antialiased when shrinking; differentiable.
 

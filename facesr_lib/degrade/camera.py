@@ -131,6 +131,7 @@ class CameraPipeline:
         at = stages(faces, choices)
         return at["enlarged"], at["grey"]
 
+    @devices.undisturbed()
     def choose(self, n: int) -> Choices:
         """Draw what befalls ``n`` pictures."""
         require(n > 0, "there is no picture to make poor: give at least one.")
@@ -161,6 +162,8 @@ class CameraPipeline:
         )
 
 
+@devices.undisturbed()
+@torch.no_grad()
 def stages(faces: Tensor, choices: Choices) -> dict[str, Tensor]:
     """Let choices befall pictures, stage by stage.
 

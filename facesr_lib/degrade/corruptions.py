@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facesr_lib import images, messages, randomness
 from facesr_lib.degrade.downsample import require
+from facesr_lib.devices import in_full
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class GaussianNoise:
     def __post_init__(self) -> None:  # noqa: D105
         messages.check("std", self.std, at_least=0)
 
+    @in_full()
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
         images.check_batch(image)
@@ -40,12 +42,13 @@ class SaltAndPepper:
     def __post_init__(self) -> None:  # noqa: D105
         messages.check("amount", self.amount, at_least=0, at_most=1)
 
+    @in_full()
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
         images.check_batch(image)
         draws = randomness.generators(self.seed, len(image))
-        size, dtype = (1, *image.shape[2:]), torch.float32
-        dice = torch.stack([torch.rand(size, generator=g, dtype=dtype) for g in draws]).to(image)  # (N, 1, H, W)
+        dice = torch.stack([torch.rand(1, *image.shape[2:], generator=g) for g in draws])  # (N, 1, H, W)
+        dice = dice.to(image.device)
         image = torch.where(dice < self.amount / 2, 0.0, image)
         return torch.where(dice > 1 - self.amount / 2, 1.0, image)
 
@@ -59,6 +62,7 @@ class GaussianBlur:
     def __post_init__(self) -> None:  # noqa: D105
         messages.check("sigma", self.sigma, at_least=0)
 
+    @in_full()
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
         images.check_batch(image)
@@ -82,6 +86,7 @@ class MotionBlur:
         require(odd, f"size must be odd and at least 3; got {self.size!r}.")
         messages.check("angle", self.angle)
 
+    @in_full()
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, 3, H, W)."""
         height, width = images.check_batch(image).shape[-2:]

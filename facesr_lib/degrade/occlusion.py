@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from facesr_lib.devices import in_full
 from facesr_lib.messages import choose
 
 THINGS = ("sunglasses", "mask", "hand")
@@ -51,6 +52,7 @@ def paint(face: Tensor, shapes: Sequence[Tensor], colour: Tensor | Sequence[floa
     return face + cover * (torch.as_tensor(colour, device=face.device).view(-1, 3, 1, 1) - face)
 
 
+@in_full()
 def hide(face: Tensor, points: Tensor, thing: str) -> tuple[Tensor, Tensor]:
     """Put a thing in front of faces.
 

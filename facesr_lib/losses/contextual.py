@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from facesr_lib.devices import in_full
 
+
+@in_full()
 def contextual_loss(x: Tensor, y: Tensor, *, h: float = 0.5, epsilon: float = 1e-5) -> Tensor:
     r"""Contextual loss on cosine distances, from a picture's features x to the target's y.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import assets
+from facesr_lib.devices import in_full
 from facesr_lib.images import luma
 from facesr_lib.metrics.pretrained import MetricUnavailable
 from facesr_lib.networks import perceptual
@@ -57,6 +58,7 @@ def ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Ten
     return _similarity(x, y)[0]
 
 
+@in_full()
 def ms_ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0, scales: int | None = None) -> Tensor:
     """Multi-scale structural similarity (Wang et al. 2003).
 
@@ -86,6 +88,7 @@ def ms_ssim_scales(side: int) -> int:
     return sum(side >> i >= _WINDOW for i in range(len(MS_SSIM_WEIGHTS)))
 
 
+@in_full()
 def lpips(x: Tensor, y: Tensor) -> Tensor:
     """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al. 2018): 0 for equal images, (N,).
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import images
+from facesr_lib.devices import in_full
 from facesr_lib.metrics import pretrained
 from facesr_lib.metrics.per_image import prepared_pair
 
@@ -31,6 +32,7 @@ SHA256 = {
 }
 
 
+@in_full()
 def identity(x: Tensor, y: Tensor) -> Tensor:
     """Cosine similarity of two faces' embeddings: 1 for equal faces, (N,).
 
@@ -50,6 +52,7 @@ def identity_distance(x: Tensor, y: Tensor) -> Tensor:
     return (a - b).norm(dim=1)
 
 
+@in_full()
 def embed_faces(x: Tensor) -> Tensor:
     """Embeddings of faces, (N, 3, H, H) → (N, 128); parameters and errors as `identity`.
 

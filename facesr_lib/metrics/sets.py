@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from facesr_lib import messages
+from facesr_lib.devices import in_full
 from facesr_lib.metrics import pretrained
 from facesr_lib.metrics.per_image import prepared_pair
 
@@ -78,6 +79,7 @@ def fid(real: Tensor, fake: Tensor, features: Features = "inception") -> Tensor:
     return _frechet(*_two_sets(real, fake, features)).float()
 
 
+@in_full()
 def kid(
     real: Tensor,
     fake: Tensor,

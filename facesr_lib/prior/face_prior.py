@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from facesr_lib import assets, files, messages, randomness
-from facesr_lib.devices import pick_device, undisturbed
+from facesr_lib.devices import in_full, pick_device, undisturbed
 from facesr_lib.networks import checkpoints, stylegan2
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior.pulse_gaussian import PulseGaussian
@@ -168,6 +168,7 @@ class FacePrior:
         """The mean of W, n times: (n, L, d)."""
         return self.generator.mapping.w_avg.expand(n, self.num_ws, -1)
 
+    @in_full()
     def render(self, w: Tensor, noise: list[Tensor] | None = None, theta: dict[str, Tensor] | None = None) -> Tensor:
         """Codes (N, L, d) → images (N, 3, R, R), differentiable and not clamped: what a search sees.
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
+from facesr_lib.devices import in_full
 
 FINE = 4096  # FFHQ's own crops of 1024² are seen four times as fine first, and so are smaller ones
 
 
+@in_full()
 def align(image: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Cut a face out of a photograph as FFHQ's faces were cut, turned upright and framed alike.
 
@@ -144,12 +146,13 @@ def paste(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None = 
     return paste_(image.clone(), crop, transform, mask)
 
 
+@in_full()
 def paste_(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None = None) -> Tensor:
     """As `paste`, into the photograph itself, all at once."""
     _, height, width = images.check_single(image).shape
     size = images.check_single(crop).shape[-1]
     fits = isinstance(transform, Tensor) and transform.shape == (2, 3) and bool(transform.isfinite().all())
-    if not fits or not transform[:, :2].det():
+    if not fits or not transform.double()[:, :2].det():
         raise ValueError(f"a transform is what `align` gives beside a crop, (2, 3) and finite; got {transform!r}.")
     mask = ellipse(size) if mask is None else mask
     if crop.shape[1] != size or mask.shape != (size, size):
