@@ -608,17 +608,24 @@ def test_importing_the_library_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
-    ("lowres", "message"),
+    ("spoil", "message"),
     [
-        (torch.full((1, 3, 8, 8), 128.0), r"ranges from 128\.00 to 128\.00; pixels are in \[0, 1\]"),
-        (torch.full((1, 3, 8, 8), torch.nan), "NaN"),
-        (torch.zeros(0, 3, 8, 8), "at least one"),
+        (lambda x: 255 * x, r"ranges from 0\.00 to 255\.00; pixels are in \[0, 1\]"),
+        (lambda x: 2 * x - 1, r"ranges from -1\.00 to 1\.00; pixels are in \[0, 1\]"),
+        (lambda x: x / x, "NaN"),
+        (lambda x: x[:0], "at least one"),
+        (lambda x: x[0], r"\(3, 8, 8\)"),
+        (lambda x: (255 * x).byte(), "uint8"),
+        (torch.Tensor.numpy, "ndarray"),
+        (torch.Tensor.tolist, "list"),
     ],
 )
-def test_interpolation_refuses_what_a_search_refuses(lowres, message):
-    with pytest.raises(ValueError, match=message):
-        METHODS["bicubic"](lowres, Downsample(8))
+def test_every_method_refuses_what_is_no_batch_of_pictures(name, spoil, message):
+    lowres = torch.linspace(0, 1, 192).view(1, 3, 8, 8)
+    with pytest.raises((TypeError, ValueError), match=rf"{message}.*\.$"):
+        METHODS[name](spoil(lowres), Downsample(8))
 
 
 def test_interpolation_gives_float32_as_a_search_does():

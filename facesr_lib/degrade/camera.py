@@ -127,7 +127,7 @@ class CameraPipeline:
 
     def __call__(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, S, S) in [0, 1] → poor photographs, and the faces, grey where these are; multiples of 1/255."""
-        self.choices = choices = self.choose(len(check_pixels(faces)))  # another thread may draw its own meanwhile
+        self.choices = choices = self.choose(len(images.check_batch(faces)))  # another thread may draw its own
         at = stages(faces, choices)
         return at["enlarged"], at["grey"]
 
@@ -169,10 +169,10 @@ def stages(faces: Tensor, choices: Choices) -> dict[str, Tensor]:
 
     Faces (N, 3, S, S) in [0, 1] and N choices, drawn by `CameraPipeline.choose` or made by hand → "grey", "blurred",
     "small", "noisy", "compressed", "enlarged": pictures in [0, 1], whole multiples of 1/255. The small ones, of
-    different sides, lie in the top left corner of equal squares: see `Choices.sides`. A ``ValueError`` says that the
-    pictures are not square, or not as many as choices.
+    different sides, lie in the top left corner of equal squares: see `Choices.sides`. A ``ValueError`` says that these
+    are no pictures, not square, or not as many as choices.
     """
-    n, _, size, width = images.check_batch(faces).shape
+    n, _, size, width = check_pixels(faces).shape
     require(
         size == width and n == len(choices), f"{len(choices)} choices need as many squares; got {n} {width}×{size}."
     )

@@ -1,4 +1,4 @@
-"""The corruptions that test how robust a method is."""
+"""The corruptions that test how robust a method is: noise, of pictures in [0, 1], and blurs, of any numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from facesr_lib import images, messages, randomness
-from facesr_lib.degrade.downsample import require
+from facesr_lib.degrade.downsample import check_pixels, require
 from facesr_lib.devices import in_full
+
+
+def _check(image: Tensor) -> None:
+    """Make sure of pictures in [0, 1], but for those on their way through a search, which may lie anywhere."""
+    if not images.check_batch(image).requires_grad:
+        check_pixels(image)
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,8 @@ class GaussianNoise:
 
     @in_full()
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H, W), clamped to [0, 1]."""
-        images.check_batch(image)
+        """(N, 3, H, W) in [0, 1] → (N, 3, H, W), clamped to [0, 1]; a ``ValueError`` if a picture is none."""
+        _check(image)
         noise = randomness.normal(randomness.generators(self.seed, len(image)), *image.shape[1:])
         return (image + self.std * noise.to(image)).clamp(0, 1)
 
@@ -44,8 +50,8 @@ class SaltAndPepper:
 
     @in_full()
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 3, H, W)."""
-        images.check_batch(image)
+        """(N, 3, H, W) in [0, 1] → (N, 3, H, W); a ``ValueError`` if a picture is none."""
+        _check(image)
         draws = randomness.generators(self.seed, len(image))
         dice = torch.stack([torch.rand(1, *image.shape[2:], generator=g) for g in draws])  # (N, 1, H, W)
         dice = dice.to(image.device)

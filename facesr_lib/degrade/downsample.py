@@ -20,7 +20,7 @@ class Downsample(nn.Module):
     """Make an image ``scale`` times smaller, as MATLAB's ``imresize`` does: linear and differentiable.
 
     The kernel, "bicubic", "bilinear" or "box", is widened by the scale, a whole number that divides the sides of the
-    image; else a ``ValueError``.
+    image; else a ``ValueError``. Numbers of any range will do, as to every operator: gradients, or what a search tries.
     """
 
     def __init__(self, scale: int, kernel: str = "bicubic"):

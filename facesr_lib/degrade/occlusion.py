@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from facesr_lib.degrade.downsample import check_pixels
 from facesr_lib.devices import in_full
 from facesr_lib.messages import choose
 
@@ -72,7 +73,7 @@ def hide(face: Tensor, points: Tensor, thing: str) -> tuple[Tensor, Tensor]:
         How far each pixel is hidden, in [0, 1].
     """
     choose(thing, THINGS, "thing to hide a face")
-    head = Head(points, face.shape[3])
+    head = Head(points, check_pixels(face).shape[3])
     if thing == "sunglasses":
         shapes = [head.blob(head.move(eye, 0, 0.05), 0.42, 0.31) for eye in head.eyes]
         shapes += [head.blob(head.move((head.eyes[0] + head.eyes[1]) / 2, 0, -0.1), 1.0, 0.06, power=6)]

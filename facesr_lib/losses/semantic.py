@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from facesr_lib.degrade import check_pixels
 from facesr_lib.networks.stylegan2 import Discriminator
 
 
@@ -63,7 +64,8 @@ class Entrance:
     """
 
     def __init__(self, discriminator: Discriminator, faces: Tensor, lowres: Tensor):
-        self.resolution = lowres.shape[-1]
+        check_pixels(faces)
+        self.resolution = check_pixels(lowres).shape[-1]
         if self.resolution not in discriminator.resolutions[1:] or lowres.shape[2] != self.resolution:
             sides = ", ".join(f"{r}²" for r in discriminator.resolutions[1:])
             raise ValueError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
+from facesr_lib.degrade import check_pixels
 from facesr_lib.devices import in_full
 
 FINE = 4096  # FFHQ's own crops of 1024² are seen four times as fine first, and so are smaller ones
@@ -100,12 +101,12 @@ def view(image: Tensor, transform: Tensor, size: int) -> Tensor:
     left, top, right, bottom = (max(box[0], 0), max(box[1], 0), min(box[2], new[1]), min(box[3], new[0]))
     if left >= right or top >= bottom:
         raise ValueError("this face lies outside of the photograph: check its landmarks.")
-    part = image.detach().float().cpu()
+    rows, columns = slice(top, bottom), slice(left, right)
     if shrink > 1:
         (rows, weight), (columns, across) = _lanczos(height, new[0], top, bottom), _lanczos(width, new[1], left, right)
-        part = weight @ part[:, rows, columns] @ across.T
-    else:
-        part = part[:, top:bottom, left:right]
+    part = check_pixels(image.detach()[None, :, rows, columns])[0].float().cpu()
+    if shrink > 1:
+        part = weight @ part @ across.T
     corners = corners - torch.tensor([left, top], dtype=torch.float64)
     low, high = corners.min(0).values, corners.max(0).values
     pad = [ceil(-low[0]) + border, ceil(-low[1]) + border]
@@ -143,6 +144,7 @@ def paste(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None = 
     (3, H, W)
         In [0, 1]; outside of the crop ``image`` itself.
     """
+    check_pixels(images.check_single(crop)[None])
     return paste_(image.clone(), crop, transform, mask)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib import assets, images
+from facesr_lib.degrade import check_pixels
 from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
 from facesr_lib.metrics import MetricUnavailable, recognition
@@ -86,7 +87,7 @@ def find(
     list of Found
         From left to right.
     """
-    height, width = images.check_single(image).shape[1:]
+    height, width = check_pixels(images.check_single(image)[None]).shape[2:]
     if boxes is not None:
         found = by_hand(boxes, height, width)
     else:
