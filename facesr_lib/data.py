@@ -202,7 +202,7 @@ def _at_most(count: int | None, there: int, source: str) -> int:
 
 def square(image: Tensor, resolution: int) -> Tensor:
     """Crop (3, H, W) to its central square and resize: (1, 3, R, R), by exact means where R divides its side."""
-    _, height, width = image.shape
+    _, height, width = images.check_single(image).shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[None, :, top : top + side, left : left + side]

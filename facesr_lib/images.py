@@ -361,7 +361,7 @@ def resize(x: Tensor, size: tuple[int, int], kernel: str = "bicubic") -> Tensor:
 
 def luma(x: Tensor) -> Tensor:
     """Luminance of ITU-R BT.601 in studio range, as MATLAB's ``rgb2ycbcr``: (N, 3, H, W) → (N, 1, H, W)."""
-    red, green, blue = x.split(1, 1)
+    red, green, blue = check_batch(x).split(1, 1)
     return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
 
 
@@ -370,7 +370,7 @@ def fingerprint(image: Tensor) -> int:
 
     Of the same picture at another size or by another JPEG encoder few bits differ, of another picture a quarter.
     """
-    grid = luma(resize(image[None], (16, 17), "box"))[0, 0]
+    grid = luma(resize(check_single(image)[None], (16, 17), "box"))[0, 0]
     rises = (grid[:, 1:] > grid[:, :-1]).flatten().tolist()
     return int("".join("01"[bit] for bit in rises), 2)
 
@@ -385,10 +385,5 @@ def check_single(x: Tensor) -> Tensor:
 
 def check_batch(x: Tensor) -> Tensor:
     """Return ``x`` if it is a float tensor (N, 3, H, W); else a ``TypeError`` or ``ValueError`` says what to do."""
-    if not isinstance(x, Tensor):
-        kind = type(x).__name__
-        raise TypeError(f"expected pictures as a float tensor (N, 3, H, W), got {kind}: torch.as_tensor makes one.")
-    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
-        came = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
-        raise ValueError(f"expected float pictures (N, 3, H, W), got {came}; bytes are to be divided by 255.")
+    messages.check_tensors("pictures", "(N, 3, H, W)", x)
     return x

@@ -1,4 +1,4 @@
-"""Sentences for people: what was meant by a name that nobody knows, what a number has to be."""
+"""Sentences for people: what was meant by a name that nobody knows, what a number or a tensor has to be."""
 
 from __future__ import annotations
 
@@ -55,3 +55,28 @@ def is_number(value: object, kind: type = float) -> bool:
     if kind is bool:
         return isinstance(value, bool)
     return isinstance(value, Integral) or (kind is not int and isinstance(value, Real) and isfinite(value))
+
+
+def check_tensors(what: str, wanted: str, *tensors: Any) -> None:
+    """Make sure of float tensors, all of one shape; a ``TypeError`` or ``ValueError`` says what came and what is right.
+
+    ``wanted`` is the shape as people write it, such as "(N, 3, H, W)": a letter stands for any length, "..." for any
+    number of sides before the others. ``what`` they are is said in the plural.
+    """
+    from torch import Tensor  # which some commands do without
+
+    sides = wanted.strip("(,)").removeprefix("..., ").split(", ")
+    for x in tensors:
+        if not isinstance(x, Tensor):
+            kind = type(x).__name__
+            raise TypeError(f"expected {what} as a float tensor {wanted}, got {kind}: torch.as_tensor makes one.")
+        shape = x.shape[-len(sides) :] if "..." in wanted else x.shape
+        fits = len(shape) == len(sides)
+        fits = fits and all(side.isalpha() or int(side) == n for side, n in zip(sides, shape, strict=True))
+        if not fits or not x.is_floating_point():
+            came = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
+            hint = "; bytes are to be divided by 255" if came.startswith("uint8") else ""
+            raise ValueError(f"expected {what} as a float tensor {wanted}, got {came}{hint}.")
+    if len({x.shape for x in tensors}) > 1:
+        came = " and ".join(str(tuple(x.shape)) for x in tensors)
+        raise ValueError(f"expected {what} of one shape, {wanted}, got {came}.")

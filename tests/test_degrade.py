@@ -251,17 +251,6 @@ def test_what_is_no_tensor_is_told_how_to_become_one(operator, given):
         operator(given)
 
 
-@pytest.mark.parametrize("corruption", [SaltAndPepper(0.2), GaussianBlur(1.5), MotionBlur(5, 30), Downsample(4)])
-def test_the_default_precision_changes_nothing(corruption):
-    x = image(2, 16)
-    plain = corruption(x)
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert torch.equal(corruption(x), plain)
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_a_good_batch_passes_through():
     lowres = image(2, 8)
     assert check_lowres(Downsample(8), lowres, 64) is lowres

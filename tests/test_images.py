@@ -574,7 +574,7 @@ def test_resize_refuses():
             images.resize(torch.zeros(1, 3, 4, 4), size)
     with pytest.raises(ValueError, match=r"'lanczos'.*bicubic"):
         images.resize(torch.zeros(1, 3, 4, 4), (2, 2), "lanczos")
-    with pytest.raises(ValueError, match=r"expected float pictures.*\(3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"expected pictures as a float tensor.*\(3, 4, 4\)"):
         images.resize(torch.zeros(3, 4, 4), (2, 2))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facesr_lib.degrade.downsample import check_pixels
 from facesr_lib.devices import in_full
-from facesr_lib.messages import choose
+from facesr_lib.messages import check_tensors, choose
 
 THINGS = ("sunglasses", "mask", "hand")
 
@@ -73,7 +73,8 @@ def hide(face: Tensor, points: Tensor, thing: str) -> tuple[Tensor, Tensor]:
         How far each pixel is hidden, in [0, 1].
     """
     choose(thing, THINGS, "thing to hide a face")
-    head = Head(points, check_pixels(face).shape[3])
+    check_tensors("landmarks", f"({len(check_pixels(face))}, 68, 2)", points)
+    head = Head(points, face.shape[3])
     if thing == "sunglasses":
         shapes = [head.blob(head.move(eye, 0, 0.05), 0.42, 0.31) for eye in head.eyes]
         shapes += [head.blob(head.move((head.eyes[0] + head.eyes[1]) / 2, 0, -0.1), 1.0, 0.06, power=6)]

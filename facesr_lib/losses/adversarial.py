@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from facesr_lib.messages import check_tensors
+
 # Wasserstein with a gradient penalty (WGAN-GP; progressive super-resolution)
 
 
@@ -21,6 +23,7 @@ def wasserstein_critic_loss(real: Tensor, fake: Tensor, *, drift: float = 1e-3) 
 
     Source: Gulrajani et al. 2017; the drift Karras et al. 2018. Equation 4 of Kim et al. 2019 has the opposite sign.
     """
+    check_tensors("answers", "(N,)", real, fake)
     return fake - real + drift * real.square()
 
 
@@ -37,6 +40,8 @@ def gradient_penalty(
 
     Source: Gulrajani et al. 2017; the last term of Kim et al. 2019, equation 4.
     """
+    check_tensors("pictures", "(N, 3, H, W)", real, fake)
+    check_tensors("numbers from 0 to 1", f"({len(real)},)", epsilon)
     between = torch.lerp(fake.detach(), real.detach(), epsilon.view(-1, 1, 1, 1)).requires_grad_(True)
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return weight * (slope.flatten(1).norm(dim=1) - 1).square()
@@ -57,6 +62,7 @@ def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     Source: Jolicoeur-Martineau 2018, with the ½ of ESRGAN's official code, which that paper does not have. Derived in
     chapter 9.
     """
+    check_tensors("logits", "(N, 1)", real, fake)
     real, fake = real.flatten(), fake.flatten()
     return (softplus(fake.mean().detach() - real) + softplus(fake - real.mean().detach())) / 2
 
@@ -70,5 +76,6 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     Parameters as `relativistic_discriminator_loss`'s → (N,). Nothing is learnt through the real ones; the fakes'
     average passes gradients here.
     """
+    check_tensors("logits", "(N, 1)", real, fake)
     real, fake = real.flatten().detach(), fake.flatten()
     return (softplus(real - fake.mean()) + softplus(real.mean() - fake)) / 2

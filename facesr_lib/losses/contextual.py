@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from facesr_lib.devices import in_full
+from facesr_lib.messages import check_tensors
 
 
 @in_full()
@@ -36,6 +37,8 @@ def contextual_loss(x: Tensor, y: Tensor, *, h: float = 0.5, epsilon: float = 1e
     the loss of a picture with itself is not 0; its h is not stated. Its exponent 1 − d'/h differs from (1 − d')/h by a
     factor that A's denominator cancels. Derived in chapter 9.
     """
+    check_tensors("features", "(N, C, H, W)", x)
+    check_tensors("features of the target", f"({x.shape[0]}, {x.shape[1]}, H, W)", y)
     x, y = (features.to(torch.promote_types(features.dtype, torch.float32)) for features in (x, y))
     reference = y.mean((0, 2, 3), keepdim=True)  # r
     x, y = (normalize((features - reference).flatten(2), dim=1) for features in (x, y))  # (N, C, P)

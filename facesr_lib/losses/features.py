@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import assets
+from facesr_lib import assets, images
+from facesr_lib.messages import check_tensors
 from facesr_lib.metrics import pretrained
 from facesr_lib.networks import perceptual
 
@@ -32,6 +33,7 @@ def feature_loss(maps: Maps, x: Tensor, y: Tensor) -> Tensor:
 
     Source: Kim et al. 2019, equation 3; averaged over the channels too, as released. Derived in chapter 8.
     """
+    check_tensors("restored and target pictures", "(N, 3, H, W)", x, y)
     with torch.no_grad():
         target = maps(y)
     pairs = zip(maps(x), target, strict=True)
@@ -71,11 +73,12 @@ def imagenet_features(stride: Literal[4, 16]) -> tuple[str, Callable[[Tensor], T
 
 def feature_l1(x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute difference of features, ESRGAN's perceptual loss: (N, C, H, W) twice → (N,)."""
+    check_tensors("features", "(N, C, H, W)", x, y)
     return (x - y).abs().mean((1, 2, 3))
 
 
 def _block_maps(image: Tensor) -> list[Tensor]:
-    twice = F.interpolate(image, scale_factor=2.0, mode="bilinear")
+    twice = F.interpolate(images.check_batch(image), scale_factor=2.0, mode="bilinear")
     return [maps / 7 for maps in pretrained.efficientnet_maps(twice, (0, 2, 4, 10))]  # 16, 24, 40 and 112 channels
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from facesr_lib.messages import check_tensors
 
 
 def normalise_heatmaps(heatmaps: Tensor) -> Tensor:
@@ -12,8 +15,7 @@ def normalise_heatmaps(heatmaps: Tensor) -> Tensor:
 
     Source: Kim et al. 2019, section 3.2. The release takes the minimum of the *target's* heatmaps for both, by a typo.
     """
-    if heatmaps.ndim != 4:
-        raise ValueError(f"heatmaps are (N, P, H, W), one for each point; got {tuple(heatmaps.shape)}.")
+    check_tensors("heatmaps, one for each point,", "(N, P, H, W)", heatmaps)
     low, high = heatmaps.amin((1, 2, 3), keepdim=True), heatmaps.amax((1, 2, 3), keepdim=True)
     return (heatmaps - low) / (high - low).clamp_min(1e-12)
 
@@ -29,11 +31,13 @@ def attention_loss(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     Source: Kim et al. 2019, equation 1; averaged over the colours too, as released. Derived in chapter 8.
     """
-    attention = normalise_heatmaps(heatmaps.detach()).amax(1, keepdim=True)  # M* (N, 1, H, W)
-    if attention.shape != x[:, :1].shape or x.shape != y.shape:
+    check_tensors("restored and target pictures", "(N, 3, H, W)", x, y)
+    with torch.no_grad():
+        attention = normalise_heatmaps(heatmaps).amax(1, keepdim=True)  # M* (N, 1, H, W)
+    if attention.shape != x[:, :1].shape:
         raise ValueError(
-            f"heatmaps {tuple(heatmaps.shape)} do not fit images {tuple(x.shape)} and {tuple(y.shape)}: resize them to "
-            f"{x.shape[3]}×{x.shape[2]}, or make the images as large as the landmark network's."
+            f"heatmaps {tuple(heatmaps.shape)} do not fit pictures {tuple(x.shape)}: resize them to "
+            f"{x.shape[3]}×{x.shape[2]}, or make the pictures as large as the landmark network's."
         )
     return (attention * (y - x).abs()).mean((1, 2, 3))
 
@@ -47,9 +51,5 @@ def heatmap_loss(x: Tensor, y: Tensor) -> Tensor:
 
     Source: Kim et al. 2019, equation 5. Derived in chapter 8.
     """
-    if x.shape != y.shape:
-        raise ValueError(
-            f"heatmaps {tuple(x.shape)} and {tuple(y.shape)} cannot be compared: give the landmark network images of "
-            "one size."
-        )
+    check_tensors("heatmaps", "(N, P, H, W)", x, y)
     return (normalise_heatmaps(x) - normalise_heatmaps(y)).square().mean((1, 2, 3))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from facesr_lib.messages import check_tensors
+
 
 def geocross(w: Tensor) -> Tensor:
     r"""Geodesic cross term: how far the layers' codes stray from one another on the sphere.
@@ -18,8 +20,7 @@ def geocross(w: Tensor) -> Tensor:
 
     Source: the official PULSE; the text of Menon et al. 2020 does not name it. Derived in chapter 3.
     """
-    if w.ndim != 3:
-        raise ValueError(f"geocross takes one code per layer, (N, L, d); got {tuple(w.shape)}.")
+    check_tensors("codes, one per layer,", "(N, L, d)", w)
     layers, d = w.shape[1:]
     i, j = torch.triu_indices(layers, layers, 1, device=w.device)  # every pair once; the sum holds it twice
     a, b = w.index_select(1, i), w.index_select(1, j)  # (N, P, d)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from facesr_lib.messages import check_tensors
+
 
 @dataclass(frozen=True)
 class Gaussianity:
@@ -25,10 +27,9 @@ class Gaussianity:
         """Measure codes (n, d); a ``ValueError`` if one is NaN or infinite, or there are none."""
         from scipy import stats
 
-        if v.ndim != 2 or not v.numel() or not v.isfinite().all():
-            raise ValueError(
-                f"{space}: codes are finite, (n, d); these are {tuple(v.shape)}, or one is NaN or infinite."
-            )
+        check_tensors(f"codes of {space}", "(n, d)", v)
+        if not v.numel() or not v.isfinite().all():
+            raise ValueError(f"{space}: codes are finite; these are {tuple(v.shape)}, or one is NaN or infinite.")
         norms = v.double().square().sum(1).cpu()
         expected = stats.chi2(v.shape[1])
         # between a sample and a distribution, as the mean difference of their quantiles

@@ -66,7 +66,8 @@ def niqe(x: Tensor, *, crop: int = 0, resize_to: int | None = None) -> Tensor:
     for i, textured in enumerate(statistics.isfinite().all(2).sum(1).tolist()):
         if textured < 2:
             raise ValueError(f"NIQE needs two blocks that are not flat; image {i} has {textured}: leave it out.")
-    return torch.stack([_mahalanobis(f, mean, covariance) for f in statistics]).float()
+    distances = [_mahalanobis(f, mean, covariance) for f in statistics]
+    return torch.stack(distances).float() if distances else x.new_zeros(0)
 
 
 @cache

@@ -118,8 +118,8 @@ def efficientnet_features(x: Tensor) -> Tensor:
 
 def efficientnet_maps(x: Tensor, blocks: Sequence[int]) -> list[Tensor]:
     """(n, 3, H, W) in [0, 1], at their own size → answers (n, C, h, w) of these blocks; gradients pass."""
-    network: Any = efficientnet(str(x.device))
-    x = ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
+    network: Any = efficientnet(str(images.check_batch(x).device))
+    x = ((x.float() * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
     x, answers = network._swish(network._bn0(network._conv_stem(x))), []
     for i, block in enumerate(network._blocks[: blocks[-1] + 1]):
         x = block(x)

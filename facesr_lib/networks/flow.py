@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib.messages import check_tensors
+
 Bounds = tuple[float, float]
 
 _FIXED = re.compile(r"\.(mask|degrees)$")
@@ -87,7 +89,8 @@ class Flow(nn.Module):
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Codes w (..., d) → Gaussian vectors v (..., d) and the log density of w (...); differentiable."""
-        v = ((w - self.mean) / self.std).reshape(-1, w.shape[-1])
+        check_tensors("codes", f"(..., {len(self.mean)})", w)
+        v = ((w.to(self.mean.dtype) - self.mean) / self.std).reshape(-1, w.shape[-1])
         log_determinant = v.new_zeros(len(v))
         for block in self.blocks:
             v, more = block(v.flip(-1))
@@ -106,7 +109,8 @@ class Flow(nn.Module):
 
     def inverse(self, v: Tensor) -> Tensor:
         """Gaussian vectors v → codes w, (..., d) → (..., d); up to d passes through every block, slow for large d."""
-        w = v.reshape(-1, v.shape[-1])
+        check_tensors("Gaussian vectors", f"(..., {len(self.mean)})", v)
+        w = v.to(self.mean.dtype).reshape(-1, v.shape[-1])
         for block in reversed(self.blocks):
             w = block.inverse(w).flip(-1)
         return w.view_as(v) * self.std + self.mean

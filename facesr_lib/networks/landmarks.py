@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib import images, messages
 from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
@@ -31,7 +32,7 @@ class LandmarkNetwork(nn.Module):
         Larger ones are made small by means of blocks; smaller ones are enlarged bilinearly, as for FAN in the authors'
         release.
         """
-        mode = "bilinear" if faces.shape[3] < self.side else "area"
+        mode = "bilinear" if images.check_batch(faces).shape[3] < self.side else "area"
         return self(F.interpolate(faces, (self.side, self.side), mode=mode))
 
 
@@ -56,7 +57,7 @@ class DistilledFAN(LandmarkNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Faces (N, 3, 64, 64) in [0, 1] → heatmaps (N, 68, 64, 64), peaks near 1, about 0 elsewhere."""
-        return self.layers(self.conv(image))
+        return self.layers(self.conv(images.check_batch(image)))
 
 
 class FAN(LandmarkNetwork):
@@ -87,7 +88,7 @@ class FAN(LandmarkNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """Faces (N, 3, 256, 256) in [0, 1] → the last hourglass's heatmaps (N, 68, 64, 64); or multiples of 64."""
-        x = F.relu(self.bn1(self.conv1(image)))
+        x = F.relu(self.bn1(self.conv1(images.check_batch(image))))
         x = self.conv4(self.conv3(F.avg_pool2d(self.conv2(x), 2)))  # (N, 256, 64, 64)
         for i in range(self.stacks):
             names = ("m{}", "top_m_{}", "conv_last{}", "bn_end{}", "l{}")
@@ -160,6 +161,7 @@ def peaks(heatmaps: Tensor) -> Tensor:
     The top of the parabola through the logarithms of the maximum and its two neighbours, which is exact for a Gaussian;
     (0, 0) is the centre of the top-left pixel.
     """
+    messages.check_tensors("heatmaps, one for each point,", "(N, P, H, W)", heatmaps)
     width = heatmaps.shape[3]
     top = heatmaps.flatten(2).argmax(2)  # (N, P)
     y, x = top // width, top % width
@@ -177,6 +179,7 @@ def peaks(heatmaps: Tensor) -> Tensor:
 
 def draw(points: Tensor, size: int, sigma: float = 2.0) -> Tensor:
     """Points as heatmaps: a Gaussian of height 1 at each, (N, P, 2) in pixels → (N, P, size, size)."""
+    messages.check_tensors("points", "(..., 2)", points)
     at = torch.arange(size, device=points.device)
     x, y = (torch.exp(-((at - points[..., i, None]) ** 2) / (2 * sigma**2)) for i in (0, 1))  # (N, P, size)
     return y[..., :, None] * x[..., None, :]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from facesr_lib import images
 from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
@@ -116,7 +117,7 @@ class ParsingNetwork(nn.Module):
 
         → logits (N, classes, H, W), and faces (N, 3, H, W), not clamped, so that a loss sees what lies outside.
         """
-        height, width = image.shape[2:]
+        height, width = images.check_batch(image).shape[2:]
         if height % self.factor or width % self.factor or min(height, width) < 2 * self.factor:
             raise ValueError(
                 f"this network takes pictures whose sides are multiples of {self.factor}, from {2 * self.factor} on; "

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from facesr_lib import assets
+from facesr_lib import assets, images
 from facesr_lib.assets import unpickling
 from facesr_lib.devices import undisturbed
 
@@ -76,7 +76,7 @@ def vgg19(convolutions: int) -> nn.Sequential:
 
 def imagenet_input(image: Tensor) -> Tensor:
     """(N, 3, H, W) in [0, 1] → what torchvision's networks see: less ImageNet's mean, over its deviation."""
-    mean, deviation = _imagenet(image.device)
+    mean, deviation = _imagenet(images.check_batch(image).device)
     return (image - mean) / deviation
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib import images, messages
 from facesr_lib.devices import undisturbed
-from facesr_lib.messages import is_number
 from facesr_lib.networks import checkpoints
 
 CHANNELS = (512, 256, 128, 64)
@@ -45,7 +45,7 @@ class ProgressiveGenerator(nn.Module):
         () is taken as it is.
         """
         faded = _check(step, alpha)
-        before, h = x, self.step1(x)  # (N, c1, 2h, 2w)
+        before, h = x, self.step1(images.check_batch(x))  # (N, c1, 2h, 2w)
         for block in (self.step2, self.step3)[: step - 1]:
             before, h = h, block(h)
         image = self.to_rgb[step - 1](h)
@@ -57,7 +57,7 @@ class ProgressiveGenerator(nn.Module):
 
     def enlarge(self, lowres: Tensor) -> Tensor:
         """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
-        return (self(2 * lowres - 1) + 1) / 2
+        return (self(2 * images.check_batch(lowres) - 1) + 1) / 2
 
 
 class ProgressiveDiscriminator(nn.Module):
@@ -84,8 +84,7 @@ class ProgressiveDiscriminator(nn.Module):
         of the step's size.
         """
         faded, side = _check(step, alpha), 16 * 2**step
-        if x.shape[1:] != (3, side, side):
-            raise ValueError(f"at step {step} the critic judges faces (N, 3, {side}, {side}); got {tuple(x.shape)}.")
+        messages.check_tensors(f"faces of step {step}", f"(N, 3, {side}, {side})", x)
         blocks = (self.step1, self.step2, self.step3)
         h = blocks[step - 1](self.from_rgb[step - 1](x))
         if faded is not None:
@@ -179,7 +178,7 @@ def _check(step: int, alpha: float | Tensor) -> float | Tensor | None:
     if step not in (1, 2, 3) or not isinstance(step, int):
         raise ValueError(f"step must be 1 (32²), 2 (64²) or 3 (128²); got {step!r}.")
     if not isinstance(alpha, Tensor):
-        if not is_number(alpha) or not alpha <= 1:
+        if not messages.is_number(alpha) or not alpha <= 1:
             raise ValueError(f"alpha must be at most 1, where the step is faded in; got {alpha!r}.")
         if alpha < 0 or alpha == 1:
             return None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib import assets
+from facesr_lib import assets, images
 from facesr_lib.assets import unpickling
 from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
@@ -46,7 +46,7 @@ class RRDBNet(nn.Module):
 
     def forward(self, lowres: Tensor) -> Tensor:
         """(N, 3, h, w) in [0, 1] → (N, 3, scale · h, scale · w), about [0, 1], not clamped."""
-        return self.draw(self.features(lowres))
+        return self.draw(self.features(images.check_batch(lowres)))
 
     def features(self, lowres: Tensor) -> Tensor:
         """(N, 3, h, w) → (N, C, h, w): nearly all of the work, at the small picture's size; each place looks far."""
@@ -119,7 +119,7 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Patches (N, 3, size, size) in [0, 1] → logits (N, 1), higher for real ones."""
-        if image.shape[2:] != (self.size, self.size):
+        if images.check_batch(image).shape[2:] != (self.size, self.size):
             came = f"{image.shape[3]}×{image.shape[2]}"
             raise ValueError(f"this discriminator judges patches of {self.size}×{self.size}; got {came}: crop them.")
         x = image
@@ -157,7 +157,7 @@ class CompanionEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], sides multiples of 8 → (N, 3, H / 4, W / 4), not clamped."""
-        if image.shape[2] % 8 or image.shape[3] % 8:
+        if images.check_batch(image).shape[2] % 8 or image.shape[3] % 8:
             came = f"{image.shape[3]}×{image.shape[2]}"
             raise ValueError(f"the encoder takes pictures whose sides are multiples of 8; got {came}: crop them.")
         x = self.features(imagenet_input(image))  # (N, 4w, H / 8, W / 8)

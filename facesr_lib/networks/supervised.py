@@ -33,7 +33,8 @@ class Enlarger(nn.Module, ABC):
 
 def upsample(lowres: Tensor) -> Tensor:
     """Enlarge by bicubic interpolation, (N, 3, h, w) → (N, 3, 8h, 8w): what VDSR and FSRNet begin with."""
-    return images.resize(lowres, (SCALE * lowres.shape[2], SCALE * lowres.shape[3]))
+    height, width = images.check_batch(lowres).shape[2:]
+    return images.resize(lowres, (SCALE * height, SCALE * width))
 
 
 def _channels(n: int, width: float) -> int:
@@ -94,7 +95,7 @@ class URDGN(Enlarger):
 
     def enlarge(self, lowres: Tensor) -> Tensor:
         """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
-        return (self(2 * lowres - 1) + 1) / 2
+        return (self(2 * images.check_batch(lowres) - 1) + 1) / 2
 
 
 class URDGNDiscriminator(nn.Module):

@@ -194,7 +194,9 @@ class FacePrior:
     @undisturbed()
     @torch.no_grad()
     def synthesise(self, w: Tensor, noise: list[Tensor] | None = None) -> Tensor:
-        """Codes (N, L, d) → images (N, 3, R, R) in [0, 1]: what a reader sees."""
+        """Codes (N, L, d), of any floating-point type, → images (N, 3, R, R) in [0, 1]: what a reader sees."""
+        messages.check_tensors("codes, one per layer,", f"(N, {self.num_ws}, {self.w_dim})", w)
+        w = w.to(self.device, torch.float32)
         if noise is not None:
             return self.render(w, noise).clamp(0, 1)
         return torch.cat([self.render(part).clamp(0, 1) for part in w.split(32)])

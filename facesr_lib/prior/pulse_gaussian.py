@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facesr_lib.devices import undisturbed
+from facesr_lib.messages import check_tensors
 from facesr_lib.networks import stylegan2
 
 
@@ -44,10 +45,12 @@ class PulseGaussian:
 
     def forward(self, w: Tensor) -> Tensor:
         """W → Gaussianised codes, (..., d) → (..., d)."""
+        check_tensors("codes", f"(..., {len(self.mean)})", w)
         return (_before_activation(w) - self.mean) / self.std
 
     def inverse(self, v: Tensor) -> Tensor:
         """Gaussianised codes → w, (..., d) → (..., d)."""
+        check_tensors("Gaussianised codes", f"(..., {len(self.mean)})", v)
         return stylegan2.leaky_relu(v * self.std + self.mean)
 
 

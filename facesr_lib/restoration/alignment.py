@@ -145,7 +145,7 @@ def paste(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None = 
         In [0, 1]; outside of the crop ``image`` itself.
     """
     check_pixels(images.check_single(crop)[None])
-    return paste_(image.clone(), crop, transform, mask)
+    return paste_(images.check_single(image).clone(), crop, transform, mask)
 
 
 @in_full()
@@ -157,8 +157,9 @@ def paste_(image: Tensor, crop: Tensor, transform: Tensor, mask: Tensor | None =
     if not fits or not transform.double()[:, :2].det():
         raise ValueError(f"a transform is what `align` gives beside a crop, (2, 3) and finite; got {transform!r}.")
     mask = ellipse(size) if mask is None else mask
-    if crop.shape[1] != size or mask.shape != (size, size):
-        raise ValueError(f"a crop is square and its mask as large; got {tuple(crop.shape)} and {tuple(mask.shape)}.")
+    messages.check_tensors("a mask's weights", f"({size}, {size})", mask)
+    if crop.shape[1] != size:
+        raise ValueError(f"a crop is square and its mask as large; got {tuple(crop.shape)}.")
     change = mask.to(crop) * (crop - view(image, transform.double(), size).to(crop))  # (3, S, S)
     added, rows, columns = spread(change, transform.double(), height, width)
     region = image[:, rows, columns]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from facesr_lib import messages
+
 Adam = partial(torch.optim.Adam, fused=True)
 """Adam that reads and writes every variable once a step."""
 
@@ -69,8 +71,7 @@ def project_l1_ball(x: Tensor, center: Tensor, radius: float) -> Tensor:
     that the radius is not positive or that the shapes differ.
     """
     check_radius(radius)
-    if x.shape != center.shape:
-        raise ValueError(f"x is {tuple(x.shape)}, its centre {tuple(center.shape)}: they must agree.")
+    messages.check_tensors("x and its centre", "(..., D)", x, center)
     offset = (x - center).flatten(1)  # (N, D)
     size = offset.abs()
     descending = size.sort(1, descending=True).values

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facesr_lib.messages import check_tensors
 from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, ignore_filters, leaky_relu
 
 
@@ -74,6 +75,8 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
     The only place where an image's score depends on its batch-mates; with groups of one it is the constant 1e-4.
     Groups hold ``group_size`` images, or the largest smaller number that divides the batch.
     """
+    if not len(x):
+        return x[:, :1]
     group = next(g for g in range(min(group_size, len(x)), 0, -1) if len(x) % g == 0)
     y = x.unflatten(0, (group, -1))  # (group, N / group, C, H, W)
     std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # (N / group,)
@@ -105,9 +108,8 @@ class Discriminator(nn.Module):
 
         ``x`` is an image; with ``at``, the feature map (N, C, at, at) that enters the block of that resolution.
         """
-        if at is None and x.shape[1:] != (3, self.img_resolution, self.img_resolution):
-            expected = f"(N, 3, {self.img_resolution}, {self.img_resolution})"
-            raise ValueError(f"the discriminator takes images {expected}; got {tuple(x.shape)}.")
+        if at is None:
+            check_tensors("images", f"(N, 3, {self.img_resolution}, {self.img_resolution})", x)
         x, features = x.to(self.precision or x.dtype), []
         for r in self.resolutions[self.resolutions.index(at or self.img_resolution) :]:
             x = self.get_submodule(f"b{r}")(x)

@@ -5,14 +5,14 @@ What weights that nobody learns allow besides is in `fast`: the same pictures in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib.messages import choose
+from facesr_lib.messages import check_tensors, choose
 from facesr_lib.networks.stylegan2.layers import FullyConnected, blur, channels_at, ignore_filters, leaky_relu, upsample
 
 NOISE_MODES = ("const", "random", "none")
@@ -32,6 +32,7 @@ class MappingNetwork(nn.Module):
 
     def forward(self, z: Tensor, truncation_psi: float = 1.0) -> Tensor:
         """(N, z_dim) → (N, w_dim). ``truncation_psi`` < 1 pulls w towards the mean face, w̄ + ψ(w − w̄)."""
+        check_tensors("draws of z", f"(N, {self.z_dim})", z)
         x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         for i in range(self.num_layers):
             x = self.get_submodule(f"fc{i}")(x)
@@ -176,25 +177,25 @@ class SynthesisNetwork(nn.Module):
         ``noise_mode`` takes the maps stored with the network ("const"), fresh ones ("random"), or "none"; ``noise``, a
         map (1 or N, 1, R_i, R_i) per layer, coarse to fine, overrides it.
         """
+        octaves = self.octaves(ws, noise_mode, noise)
         x, image = self.b4.const.to(self.precision or ws.dtype).expand(len(ws), -1, -1, -1), None
-        for block, codes, maps in self.octaves(ws, noise_mode, noise):
+        for block, codes, maps in octaves:
             x, image = block(x, image, codes, maps)
         assert image is not None
         return image
 
     def octaves(
         self, ws: Tensor, noise_mode: str, noise: Sequence[Tensor] | None
-    ) -> Iterator[tuple[SynthesisBlock, Sequence[Tensor], Sequence[Tensor]]]:
+    ) -> Sequence[tuple[SynthesisBlock, Sequence[Tensor], Sequence[Tensor]]]:
         """Each block with its codes and noise; a block's colours share the code of the next one's first layer."""
-        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            expected = f"(N, {self.num_ws}, {self.w_dim})"
-            raise ValueError(f"synthesis takes one code per layer, {expected}; got {tuple(ws.shape)}.")
+        check_tensors("codes, one per layer,", f"(N, {self.num_ws}, {self.w_dim})", ws)
         noise = self.noise_maps(noise_mode, len(ws)) if noise is None else noise
-        codes, first = ws.unbind(1), 0
+        codes, first, octaves = ws.unbind(1), 0, []
         for block in self.blocks:
             last = first + len(block.layers)
-            yield block, codes[first : last + 1], noise[first:last]
+            octaves.append((block, codes[first : last + 1], noise[first:last]))
             first = last
+        return octaves
 
     def noise_maps(self, mode: str, n: int) -> list[Tensor]:
         """One map for each layer, (1 or n, 1, R_i, R_i)."""
