@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -68,6 +69,45 @@ def test_a_lost_process_is_told_and_what_was_done_is_kept(fresh, alone):
     assert kept  # the rows before it
     assert measured(map=lossy) == alone
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_sweep
+test_sweep.two_rows()
+"""
+
+
+def two_rows():
+    todo = run.units("dse-1", FacePrior.load("faces-64"), faces=1, progress=False)[:2]
+    list(sweep.on_processes(2)(one_quick_one_slow, todo))
+
+
+def one_quick_one_slow(unit):
+    here = Path(os.environ["XDG_CACHE_HOME"])
+    if unit.row.label == "bilinear":
+        (here / "quick").touch()
+        return []
+    while not (here / "quick").exists():
+        time.sleep(0.1)
+    time.sleep(1)  # the other has nothing left to do
+    (here / "slow").touch()
+    time.sleep(60)
+    return []
+
+
+def test_ctrl_c_ends_processes_at_once_and_quietly(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    program = PROGRAM.format(tests=str(Path(__file__).parent))
+    rows = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "slow").exists():
+        assert rows.poll() is None
+        time.sleep(0.1)
+    os.killpg(rows.pid, signal.SIGINT)  # as a terminal does, to every process
+    _, errors = rows.communicate(timeout=30)
+    assert errors.count("Traceback") == 1  # this process's own, at its end
+    assert errors.endswith("KeyboardInterrupt\n")
 
 
 @pytest.mark.parametrize("jobs", [0, -2])

@@ -7,13 +7,14 @@ Rows that are finished are kept (`run.measure`), so a sweep that ends early goes
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import torch
@@ -42,7 +43,9 @@ def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Ite
 
     def spread(measure: Measure, units: list[Unit]) -> Iterator[list[Record]]:
         alone = any(unit.measure is measures.seconds or unit.device != "cpu" for unit in units)
-        pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"))
+        deaf: Any = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C reaches all
+        others = set(active_children())
+        pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"), **deaf)
         try:
             yield from _told(units, pool.map(partial(_measured, measure), units))
         except BrokenProcessPool as error:
@@ -50,6 +53,10 @@ def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Ite
                 "a process was killed, perhaps for want of memory; what it had finished is kept: run the same command "
                 "again, with a smaller --batch or fewer --jobs."
             ) from error
+        except KeyboardInterrupt:
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
