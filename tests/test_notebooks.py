@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,6 +125,22 @@ def test_a_result_that_is_cut_short_is_a_failure(write_chapter, tmp_path) -> Non
         publishing.execute([write_chapter("profile = 'read'", end)], "smoke", 1, tmp_path / "out")
     [run] = failure.value.runs
     assert "papermill ended without a result" in str(run.error)
+
+
+def test_ctrl_c_is_no_failure_of_a_chapter(write_chapter, tmp_path) -> None:
+    begun = tmp_path / "begun"
+    chapter = write_chapter("profile = 'read'", f"import time\nopen({str(begun)!r}, 'w')\ntime.sleep(60)")
+    program = f"import pathlib as p, facesr_lib.publishing as b; b.execute([p.Path({str(chapter)!r})], 'smoke', 1, "
+    command = [sys.executable, "-c", f"{program}p.Path({str(tmp_path / 'out')!r}))"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    execution = subprocess.Popen(command, **pipes, start_new_session=True)
+    while not begun.exists():
+        assert execution.poll() is None
+        time.sleep(0.1)
+    os.killpg(execution.pid, signal.SIGINT)  # as a terminal does, to every process
+    out, errors = execution.communicate(timeout=60)
+    assert out.splitlines() == ["chapter (1 of 1): running with profile=smoke"]
+    assert errors.strip().endswith("KeyboardInterrupt")
 
 
 def test_chapter_without_parameters_cell_is_refused(write_chapter, tmp_path) -> None:

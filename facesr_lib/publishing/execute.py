@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,7 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
     if os.environ.get("FACESR_DATA"):
         environment["FACESR_DATA"] = str(assets.home())  # a chapter runs in another folder
     running: list[subprocess.Popen[bytes]] = []
+    ended = threading.Event()
 
     def one(chapter: Path) -> Run:
         place = f"{chapter.stem} ({todo.index(chapter) + 1} of {len(todo)})"
@@ -176,6 +178,8 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
         process = _start(chapter, out, parameters, environment)
         running.append(process)
         run = _finish(chapter, out, process.wait(), keys[chapter])
+        if ended.is_set():  # by Ctrl-C: no failure of its own
+            return run
         print(f"{place}: {'FAILED' if run.error else 'done'} after {time.monotonic() - start:.0f} s", flush=True)
         for said in run.left_out:
             print(f"{place}: left out, for it does not hold here: {said}", flush=True)
@@ -187,6 +191,7 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
         try:
             runs = list(pool.map(one, todo))
         except BaseException:  # Ctrl-C, or a fault of our own: no kernel stays behind, nothing more begins
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()
