@@ -1,6 +1,7 @@
 """The benchmark measures what it says: its plain loop is the same search, its table holds every number."""
 
 import re
+from functools import partial
 from math import isnan
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from facesr_lib.tables import Table
 from facesr_lib.training import esrgan
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
+from facesr_lib.training.supervised import RECIPES
 
 
 @pytest.mark.parametrize("up", [False, True])
@@ -89,31 +91,31 @@ def test_photographs_have_a_row_for_each_part():
 TINY = Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=2, channel_base=64, channel_max=8, batch=4)
 
 
-def test_training_speed_has_a_row_per_configuration():
-    patches = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, patch=32, batch=2)
-    stages = {"first": patches, "second": esrgan.Config(latent=True, discriminator_width=4, patch=32, batch=2)}
-    rows = throughput.run("cpu", quick=True, configurations={"tiny": TINY, **stages}, precision=torch.float32)
+def test_training_speed_has_a_row_for_each_training():
+    first = esrgan.Start(blocks=1, channels=8, growth=4, encoder_width=8, patch=32, batch=2)
+    second = esrgan.Config(latent=True, discriminator_width=4, patch=32, batch=2)
+    small = {"width": 1 / 16, "batch": 2}
+    trainings = {
+        "tiny": partial(throughput.prior, TINY, bf16=False),
+        "first": partial(throughput.patches, first, bf16=False),
+        "vdsr": partial(throughput.supervised, "vdsr", **small),
+        "fsrnet": partial(throughput.supervised, "fsrnet", **small),
+        "growing": partial(throughput.progressive, DistilledFAN, **small),
+        "second": partial(throughput.patches, second),
+    }
+    rows = throughput.run("cpu", quick=True, trainings=trainings)
     there = pretrained.reason(pretrained.efficientnet_file) is None
-    assert [(row["training"], row["batch"]) for row in rows] == [("tiny", 4), ("first", 2), ("second", 2)][: 2 + there]
-    assert all(numbers(row) for row in rows)
+    assert [row["training"].partition(", features of ")[0] for row in rows] == [*trainings][: 5 + there]
+    assert [row["batch"] for row in rows] == [4, 2, 2, 2, 2, 2][: 5 + there]
+    assert [row["precision"] for row in rows[:5]] == ["float32"] * 5
+    for row in rows:
+        assert float(row["images per second"]) > 0
+        assert 0 <= float(row["loading images"].rstrip(" %")) < 100
+    assert re.search(r"features of \w+", rows[4]["training"])
 
 
-def numbers(row):
-    """Whether a row of a training's says what can be."""
-    return float(row["images per second"]) > 0 and 0 <= float(row["loading images"].rstrip(" %")) < 100
-
-
-def test_networks_that_learn_from_examples_are_timed():
-    rows = throughput.supervised("cpu", quick=True, names=["vdsr", "fsrnet"], width=1 / 16, batch=2)
-    assert [row["training"] for row in rows] == ["vdsr, width 0.0625", "fsrnet, width 0.0625"]
-    assert all(numbers(row) for row in rows)
-
-
-def test_progressive_training_is_timed_with_landmark_networks():
-    assert [make().side for make in throughput.FANS.values()] == [64, 256]
-    (row,) = throughput.progressive("cpu", quick=True, fans={"a small one": DistilledFAN}, width=1 / 64, batch=2)
-    assert re.search(r"by a small one, features of \w+", row["training"])
-    assert numbers(row)
+def test_every_training_is_timed():
+    assert {"64×64", "ESRGAN's first stage", *(f"{name}, width 0.5" for name in RECIPES)} < throughput.TRAININGS.keys()
 
 
 def test_networks_for_faces_are_timed_against_their_own_convolutions():

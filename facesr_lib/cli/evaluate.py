@@ -67,7 +67,6 @@ def _bench(arguments: argparse.Namespace) -> None:
     from facesr_lib.benchmark import networks, photos, search, training
     from facesr_lib.tables import Table
 
-    trainings = training.run, training.progressive, training.supervised
-    for measure in (search.run, search.methods, *trainings, networks.run, photos.run):
+    for measure in (search.run, search.methods, training.run, networks.run, photos.run):
         print(Table.of(measure(device=arguments.device, quick=arguments.quick)), flush=True)
         print()
