@@ -7,13 +7,20 @@ import hashlib
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 @contextmanager
@@ -99,6 +106,11 @@ def shown(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     found = closed + [path for path in found if path.suffix.lower() in suffixes or not os.path.exists(path)]
     named = {path: os.path.splitext(path.relative_to(folder))[0] for path in found}
     return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", named[path])], path))
+
+
+def read_toml(path: Path, **options: Any) -> dict[str, Any]:
+    """Read a TOML file; ``options`` are `tomllib`'s."""
+    return tomllib.loads(path.read_text(encoding="utf-8"), **options)
 
 
 def check_free(path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,11 +23,6 @@ from tqdm.auto import tqdm
 from facesr_lib import files, images
 from facesr_lib.messages import choose
 from facesr_lib.tables import Table
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Status = Literal["ok", "unchecked", "missing", "incomplete", "wrong checksum", "other pictures"]
 
@@ -76,7 +70,7 @@ class Entry:
 def load(registry: Path) -> dict[str, Entry]:
     """Read a registry; the head of ``data/registry.toml`` explains its fields."""
     found = {}
-    for name, fields in tomllib.loads(registry.read_text(encoding="utf-8")).items():
+    for name, fields in files.read_toml(registry).items():
         fields["path"] = os.path.expanduser(fields["path"])
         parts = [file for part in fields.pop("files", ()) for file in _files(fields["path"], **part)]
         found[name] = Entry(name, **fields, files=tuple(parts))

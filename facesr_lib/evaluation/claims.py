@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from facesr_lib import assets
+from facesr_lib import assets, files
 from facesr_lib.evaluation.measures import METRICS
 from facesr_lib.evaluation.papers import TABLES
 from facesr_lib.messages import choose
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 Cell = tuple[str, str, str, str]
 """Where a printed number stands: table, the paper's setting, row, metric."""
@@ -79,7 +72,7 @@ def load(path: Path) -> Paper:
     refers to a number that is not there, or a table, row, metric or setting does not exist.
     """
     with _named(path.name):
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)  # it keeps the digits of 0.50
+        content = files.read_toml(path, parse_float=Decimal)  # it keeps the digits of 0.50
         _check(content, ("title", "protocol", "differs"), ("table", "claim", "conflict"))
         printed: dict[Cell, Decimal] = {}
         for name, entry in content.get("table", {}).items():
