@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from math import inf
+from typing import Any
 
 from facesr_lib.degrade import GaussianBlur, GaussianNoise, MotionBlur, SaltAndPepper
 from facesr_lib.evaluation import measures
@@ -16,6 +17,12 @@ RLS_PLUS = Row("RLS+", "rls_plus", start=RLS)
 def _sweep(name: str, values: Iterable[float]) -> Iterator[Row]:
     for value in values:
         yield Row(f"{name}={value:g}", "rls", ALONE | {name: value})
+
+
+def _parts(rate: str = "", **more: Any) -> Iterator[Row]:
+    parts: dict[str, dict[str, Any]] = {"w/o P_cross": {"lambda_c": 0.0}, "w/o W+": {"space": "w"}, "RLS": {}}
+    for name, options in {"w/o Regu.": ALONE, **parts}.items():
+        yield Row(name + rate, "rls", options | more)
 
 
 TABLES = {
@@ -50,12 +57,7 @@ TABLES = {
         "what RLS is made of",
         (16,),
         (64,),
-        (
-            Row("w/o Regu.", "rls", ALONE),
-            Row("w/o P_cross", "rls", {"lambda_c": 0.0}),
-            Row("w/o W+", "rls", {"space": "w"}),
-            RLS,
-        ),
+        (*_parts(), *_parts(", rate 0.1", lr=0.1)),  # a fifth of the paper's: see chapter 6
     ),
     "rls-fig2": PaperTable(
         "realism against fidelity",
