@@ -77,7 +77,7 @@ def calls(monkeypatch):
 
 
 def table(monkeypatch, *rows, measure=measures.quality, scales=(8,)):
-    monkeypatch.setitem(TABLES, "dse-1", PaperTable("a small one", scales, scales, rows, measure))
+    monkeypatch.setitem(TABLES, "dse-1", PaperTable("a small one", {scale: scale for scale in scales}, rows, measure))
 
 
 def measured(prior, **options):
@@ -206,9 +206,12 @@ def test_every_table_names_methods_and_options_that_exist(name, prior):
         units = run.units(name, prior, faces=1)
     except assets.AssetMissing as missing:
         pytest.skip(str(missing))
-    settings = TABLES[name].settings(64) * max(1, len(TABLES[name].pictures), len(TABLES[name].cameras))
     there, moved = (here(rows)[0] for rows in (TABLES[name].rows, TABLES[name].unaligned))
-    assert [(unit.scale, unit.paper) for unit in units[: len(units) - len(moved)]][:: len(there)] == settings
+    named = [(setting, setting) for setting in TABLES[name].pictures or TABLES[name].cameras]
+    scaled = [(f"{ours}x", f"{paper}x") for ours, paper in TABLES[name].settings(64)]
+    still = units[: len(units) - len(moved)]
+    assert [(unit.setting, unit.paper) for unit in still][:: len(there)] == (named or scaled)
+    assert {unit.scale for unit in still} == set(TABLES[name].scales)
     assert [unit.setting for unit in units[len(units) - len(moved) :]] == ["unaligned"] * len(moved)
     for unit in units:
         assert prior.resolution % unit.scale == 0
@@ -221,9 +224,7 @@ def test_a_table_on_pictures_measures_each_of_a_set(prior, cache, monkeypatch):
     sets = {"set5": [originals[0], originals[1, :, :26]], "set14": list(originals)}
     monkeypatch.setattr(data, "picture_set", sets.get)
     rows, sets = (Row("bicubic", "bicubic"), Row("ESR", "esrgan")), ("set5", "set14")
-    monkeypatch.setitem(
-        TABLES, "tiny", PaperTable("tiny", (4,), (4,), rows, measures.of_pictures, sets, ("elsewhere",))
-    )
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("tiny", {4: 4}, rows, measures.of_pictures, sets, ("elsewhere",)))
     found = run.run("tiny", prior, faces=1, progress=False)
     assert found.origin.prior == "none"
     assert found.origin.faces == 4
@@ -300,7 +301,7 @@ def held_out():
 def test_a_table_of_networks_has_faces_of_its_own_and_needs_no_prior(prior, held_out, monkeypatch):
     rows = Row("bicubic", "bicubic"), Row("a network", "vdsr")
     shared = {"resolution": 128, "operator": halved}
-    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", (8,), (8,), rows, measures.reported, **shared))
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", {8: 8}, rows, measures.reported, **shared))
     found = run.run("tiny", prior, faces=3, batch=2, progress=False)
     lowres = halvings(3)(held_out)
     for row, method in (("bicubic", "bicubic"), ("a network", "vdsr")):
@@ -320,7 +321,7 @@ def test_a_table_of_networks_has_faces_of_its_own_and_needs_no_prior(prior, held
 def test_networks_are_measured_on_faces_moved_at_random_too(prior, held_out, monkeypatch):
     rows = (Row("a network", "vdsr"),)
     shared = {"resolution": 128, "operator": halved, "unaligned": rows}
-    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", (8,), (8,), rows, measures.reported, **shared))
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", {8: 8}, rows, measures.reported, **shared))
     assert TABLES["tiny"].paper_settings == ["8x", "unaligned"]
     found = run.run("tiny", prior, faces=3, batch=2, seed=5, progress=False)
     for setting, truth in (("8x", held_out), ("unaligned", unaligned.faces(128, 3, 5))):
@@ -368,7 +369,7 @@ def test_a_row_whose_network_is_not_here_is_left_out_and_it_is_said_how_to_make_
     prior, held_out, runs, monkeypatch, capsys
 ):
     rows = Row("bicubic", "bicubic"), Row("mine", "progressive", needs="some/run", flags="--heatmap 0")
-    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", (8,), (8,), rows, resolution=128, operator=halved))
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("small", {8: 8}, rows, resolution=128, operator=halved))
     found = run.run("tiny", prior, faces=2, progress=True)
     assert {r.row for r in found.records} == {"bicubic"}
     said = capsys.readouterr().out
@@ -447,8 +448,8 @@ def test_parsing_is_measured_by_the_sets_overlap_on_faces_that_a_camera_made_poo
     names, camera = ("parsing-128", "parsing-128-alone"), CameraPipeline(grey_p=1, noise_p=1)
     alone = Row("alone", options={"network": names[1], "classes": True, "pictures": False})
     rows = Row("poor"), Row("both", options={"network": names[0], "classes": True}), alone
-    shared = {"resolution": 128, "networks": names, "cameras": {"clean": None, "bad": camera}}
-    monkeypatch.setitem(TABLES, "tiny", PaperTable("t", (1,), (1,), rows, measures.parsed, **shared))
+    shared = {"resolution": 128, "cameras": {"clean": None, "bad": camera}}
+    monkeypatch.setitem(TABLES, "tiny", PaperTable("t", {1: 1}, rows, measures.parsed, **shared))
     found = run.run("tiny", prior, faces=3, progress=False)
     assert run.run("tiny", prior, faces=3, progress=False) == found
     assert {(r.setting, r.paper) for r in found.records} == {("clean", "clean"), ("bad", "bad")}
@@ -493,9 +494,9 @@ def test_a_prior_without_what_a_row_needs_is_told_before_anything_runs(prior, ca
     assert calls == []
 
 
-@pytest.mark.parametrize("before", [False, True])
-def test_what_befalls_a_face_does_not_depend_on_the_batches(prior, monkeypatch, calls, before):
-    table(monkeypatch, Row("noise", "bicubic", corrupt=GaussianNoise(0.1, 0), before=before))
+@pytest.mark.parametrize("stage", ["before", "corrupt"])
+def test_what_befalls_a_face_does_not_depend_on_the_batches(prior, monkeypatch, calls, stage):
+    table(monkeypatch, Row("noise", "bicubic", **{stage: GaussianNoise(0.1, 0)}))
     pictures = []
     for batch in (2, 5):
         calls.clear()

@@ -117,7 +117,7 @@ def test_no_processes_are_refused(jobs):
 
 
 def test_timed_rows_never_run_side_by_side(fresh, monkeypatch):
-    timed = replace(TABLES["dse-1"], measure=measures.seconds, rows=(ROWS[0], ROWS[2]), scales=(8,), paper_scales=(8,))
+    timed = replace(TABLES["dse-1"], measure=measures.seconds, rows=(ROWS[0], ROWS[2]), scales={8: 8})
     monkeypatch.setitem(TABLES, "dse-1", timed)
     process = []
 

@@ -163,7 +163,7 @@ def attention(
     """As `reported`, and of the landmark network its parameters and its distance from labels, as a share of the side.
 
     ``options["network"]``: "landmarks", whose network sees faces of 128² as they are, as in the authors' release; or
-    "fan", of which nothing is known but its layers.
+    none, for FAN, of which nothing is known but its layers.
     """
     ours = options.get("network", "landmarks") == "landmarks"
     network = landmarks.load(assets.path("landmarks")) if ours else landmarks.FAN()

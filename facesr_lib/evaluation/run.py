@@ -49,19 +49,13 @@ class Unit:
     table: str
     row: Row
     scale: int
-    paper: int  # its scale there
+    setting: str  # what records call it: the scale, a set of pictures, or what befalls the faces;
+    paper: str  # and what the paper does
     measure: measures.Measure
     prior: str  # what a process that has not got it open loads,
     device: str  # where to,
     origin: Origin  # and what it must find
     progress: bool
-    pictures: str = ""  # a set of them, where it is not about faces; or faces that are "unaligned"
-    camera: str = ""  # what befalls the faces, in its table's ``cameras``
-
-    @property
-    def setting(self) -> str:
-        """What records call it."""
-        return self.pictures or self.camera or f"{self.scale}x"
 
 
 def run(
@@ -120,11 +114,12 @@ def units(
     settings, device = table.settings(prior.resolution), str(prior.device)
     networks = set(table.networks).union(*map(asked, rows + moved))
     origin = _open(table, networks, prior, faces, float(effort), seed, batch)
-    sets = [(*setting, pictures, rows) for pictures in table.pictures or [""] for setting in settings]
+    named = [(settings[0][0], one, one, rows) for one in table.pictures or table.cameras]
+    scaled = [(ours, f"{ours}x", f"{paper}x", rows) for ours, paper in settings]
+    placed = [(settings[0][0], unaligned.NAME, unaligned.NAME, moved)]
     return [
-        Unit(name, row, scale, paper, table.measure, prior.name, device, origin, progress, pictures, camera)
-        for scale, paper, pictures, measured in [*sets, (*settings[0], unaligned.NAME, moved)]
-        for camera in table.cameras or [""]
+        Unit(name, row, scale, setting, paper, table.measure, prior.name, device, origin, progress)
+        for scale, setting, paper, measured in [*(named or scaled), *placed]
         for row in measured
     ]
 
@@ -139,20 +134,19 @@ def measure(unit: Unit) -> list[Record]:
     KeyboardInterrupt
         After Ctrl-C, which leaves nothing of the row but its finished stages.
     """
-    setting, paper = unit.setting, unit.pictures or unit.camera or f"{unit.paper}x"
     prior, truth = _opened(unit)
     restored: Callable[..., Any] = partial(_enlarged if TABLES[unit.table].pictures else _restored, unit, unit.row)
     path = _place(unit, unit.row, unit.measure.__name__, unit.origin.code, unit.origin.metrics).with_suffix(".csv")
     with suppress(OSError, ValueError):  # not there, or damaged
         kept = _whole_row(read(path).records, unit, len(truth))  # perhaps another table's, which has the same row
-        return [replace(r, table=unit.table, setting=setting, paper=paper, row=unit.row.label) for r in kept]
+        return [replace(r, table=unit.table, setting=unit.setting, paper=unit.paper, row=unit.row.label) for r in kept]
     if unit.progress:
-        print(f"{unit.table} · {setting} · {unit.row.label}", flush=True)
-    given = {"restored": restored, "truth": truth, "prior": prior, "setting": setting, "seed": unit.origin.seed}
-    given["camera"] = TABLES[unit.table].cameras.get(unit.camera)
+        print(f"{unit.table} · {unit.setting} · {unit.row.label}", flush=True)
+    given = {"restored": restored, "truth": truth, "prior": prior, "setting": unit.setting, "seed": unit.origin.seed}
+    camera = TABLES[unit.table].cameras.get(unit.setting)
     found = [
-        Record(unit.table, setting, paper, unit.row.label, face, metric, float(written(value)))
-        for face, metric, value in unit.measure(**given, options=unit.row.options)
+        Record(unit.table, unit.setting, unit.paper, unit.row.label, face, metric, float(written(value)))
+        for face, metric, value in unit.measure(**given, options=unit.row.options, camera=camera)
     ]
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         write(path, Results(unit.origin, tuple(found)), overwrite=True)
@@ -185,7 +179,7 @@ def asked(row: Row) -> set[str]:
     """Name the networks that a row asks: letters of a prior's own, registry entries (files, runs) of others."""
     if row.needs:
         return {row.needs}
-    found: set[str] = set()
+    found = {network} if (network := row.options.get("network")) else set()
     for stage in (row, row.start):
         if stage and stage.method:
             method = restoration.METHODS[stage.method]
@@ -221,7 +215,7 @@ def _open(
     global _here
     truth: dict[str, Any] = {}
     if table.pictures:
-        scale = table.scales[0]
+        (scale,) = table.scales
         for name in table.pictures:
             truth[name] = [
                 image[None, :, : image.shape[1] // scale * scale, : image.shape[2] // scale * scale].to(prior.device)
@@ -285,30 +279,17 @@ def _opened(unit: Unit) -> tuple[FacePrior, Any]:
             )
     assert _here is not None
     _, prior, truth = _here
-    return prior, truth[unit.pictures]
+    return prior, truth.get(unit.setting, truth.get(""))
 
 
 def _place(unit: Unit, row: Row, *more: object) -> Path:
     """Say where something of a row is kept: keyed by all that can change it."""
-    of = unit.origin
-    batch = of.batch if unit.measure is measures.seconds else None
-    networks = asked(row).union(TABLES[unit.table].networks)
-    key = (
-        row,
-        unit.scale,
-        unit.pictures,
-        TABLES[unit.table].cameras.get(unit.camera),
-        TABLES[unit.table].operator.__name__,
-        sorted((name, of.weights[name]) for name in networks),
-        of.faces_digest,
-        of.device,
-        of.effort,
-        of.seed,
-        batch,
-        CODE_OF_PICTURES,
-        [files.sha256(assets.path(name)) for name in LABELS],
-        *more,
-    )
+    of, table = unit.origin, TABLES[unit.table]
+    budget = of.effort, of.seed, of.batch if unit.measure is measures.seconds else None
+    setting = unit.scale, unit.setting, table.cameras.get(unit.setting), table.operator.__name__
+    networks = sorted((name, of.weights[name]) for name in asked(row).union(table.networks))
+    labels = [files.sha256(assets.path(name)) for name in LABELS]
+    key = row, setting, networks, of.faces_digest, of.device, budget, CODE_OF_PICTURES, labels, *more
     return assets.cache() / "results" / files.digest(repr(key))[:32]
 
 
@@ -318,17 +299,16 @@ def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) ->
     prior, truth = _opened(unit)
     with suppress(OSError, SafetensorError, ValueError):  # not there, or damaged
         return _whole_pictures(load_file(path, device=str(prior.device)), truth, needed)
-    stage = row.start and replace(row.start, corrupt=row.corrupt, before=row.before)
+    stage = row.start and replace(row.start, before=row.before, corrupt=row.corrupt)
     start = stage and _restored(unit, stage, attempt, ["latent"])
     operator = TABLES[unit.table].operator(unit.scale)
-    stages: list[Callable[[Tensor], Tensor]] = [operator]
-    if row.corrupt is not None:
-        stages.insert(0 if row.before else 1, row.corrupt)
-    lowres = Chain(*stages)(truth)  # all at once: what befalls a face does not depend on the batches
+    lowres = Chain(*filter(None, [row.before, operator, row.corrupt]))(
+        truth
+    )  # all at once: what befalls a face does not depend on the batches
     method, options = restoration.METHODS[row.method], dict(row.options)
     if "steps" in method.options and unit.origin.effort != 1:
         options["steps"] = max(1, round(unit.origin.effort * options.get("steps", method.options["steps"])))
-    parts: dict[str, list[Tensor]] = {}
+    parts: list[dict[str, Tensor]] = []
     for first in range(0, len(truth), unit.origin.batch):
         batch = slice(first, first + unit.origin.batch)
         if start:
@@ -340,10 +320,9 @@ def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) ->
         if result.interrupted:  # a search keeps its best so far; a table must not take it for the end's
             raise KeyboardInterrupt
         found = {name: getattr(result, name, None) for name in ("image", "residual", "latent")}
-        for name, value in (found | {"seconds": torch.full_like(result.residual, seconds)}).items():
-            if value is not None:
-                parts.setdefault(name, []).append(value)
-    whole = {name: torch.cat(values).contiguous() for name, values in parts.items()}
+        found["seconds"] = torch.full_like(result.residual, seconds)
+        parts.append({name: value for name, value in found.items() if value is not None})
+    whole = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
     if start:
         whole["seconds"] += start["seconds"]
     with suppress(OSError, SafetensorError):  # a cache that cannot be written costs time, nothing else

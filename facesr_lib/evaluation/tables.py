@@ -25,8 +25,8 @@ class Row:
     method: str = ""  # in `restoration.METHODS`; "" where codes are measured, not pictures
     options: Mapping[str, Any] = field(default_factory=dict)  # for the method, or for what measures codes
     start: Row | None = None  # a first stage, whose codes the method gets as ``anchor``
-    corrupt: Callable[[Tensor], Tensor] | None = None  # what befalls the small picture, in both stages,
-    before: bool = False  # or befalls the face, before it is made small
+    before: Callable[[Tensor], Tensor] | None = None  # what befalls the face before it is made small, in both stages,
+    corrupt: Callable[[Tensor], Tensor] | None = None  # and what befalls the small picture
     needs: str = field(default="", repr=False)  # what is not shipped: a registry entry, or the run of a training with
     flags: str = field(default="", repr=False)  # these flags of `facesr train progressive` (see `here`)
 
@@ -36,8 +36,7 @@ class PaperTable:
     """A table of a paper."""
 
     about: str
-    scales: tuple[int, ...]  # of a small prior: 16 stands for the papers' 64 at 64²; codes stand at 1
-    paper_scales: tuple[int, ...]  # at its faces' size
+    scales: Mapping[int, int]  # of a small prior → the paper's that it stands for: 16 → 64 at 64²; codes stand at 1
     rows: tuple[Row, ...]
     measure: measures.Measure = measures.quality  # seconds: on a machine that does nothing else
     pictures: tuple[str, ...] = ()  # sets of `data.picture_set`, if it is not about faces: its settings,
@@ -45,21 +44,20 @@ class PaperTable:
     read: Callable[[str], list[Tensor]] | None = None  # what gives the pictures of a setting, if no set does
     unaligned: tuple[Row, ...] = ()  # rows that are measured on faces moved at random, too
     resolution: int = 0  # of the faces, where networks that need no prior restore them; 0: the prior's
-    networks: tuple[str, ...] = ()  # that its measure asks besides its rows', as `run.asked` names them
+    networks: tuple[str, ...] = ()  # that its measure asks besides its rows, as `run.asked` names them
     operator: Callable[[int], Callable[[Tensor], Tensor]] = Downsample  # of a scale: how faces are made small
     cameras: Mapping[str, CameraPipeline | None] = field(default_factory=dict)  # its settings: what befalls the faces
 
     @property
     def paper_settings(self) -> list[str]:
         """What the paper's columns or blocks are called: scales, sets of pictures, or what befalls the faces."""
-        ours = self.pictures or self.cameras or [f"{scale}x" for scale in self.paper_scales]
+        ours = self.pictures or self.cameras or [f"{scale}x" for scale in self.scales.values()]
         moved = [unaligned.NAME] if self.unaligned else []
         return [*ours, *moved, *self.elsewhere]
 
     def settings(self, resolution: int) -> list[tuple[int, int]]:
         """Pairs of our scale and the paper's; they are the same for a prior of the papers' size."""
-        ours = self.paper_scales if resolution >= PAPER_RESOLUTION else self.scales
-        return list(zip(ours, self.paper_scales, strict=True))
+        return [(paper if resolution >= PAPER_RESOLUTION else ours, paper) for ours, paper in self.scales.items()]
 
 
 def located(network: str) -> Path:

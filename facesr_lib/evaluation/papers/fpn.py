@@ -29,21 +29,18 @@ STAGES = {
 TABLES = {
     "fpn-fig10": PaperTable(
         "parsing beside restoring against parsing alone",
-        (1,),
-        (1,),
+        {1: 1},
         tuple(
             Row(label, options={"network": name, "classes": True, "pictures": "alone" not in name})
             for label, name in TRAININGS.items()
         ),
         measures.parsed,
         resolution=64,
-        networks=tuple(TRAININGS.values()),
         cameras={"clean": None, "poor": CameraPipeline()},
     ),
     "fpn-degradation": PaperTable(
         "what each stage of the degradation takes away",
-        (1,),
-        (1,),
+        {1: 1},
         (
             Row("poor face"),
             Row("multi-task", options={"network": "parsing-128"}),
@@ -51,7 +48,6 @@ TABLES = {
         ),
         measures.parsed,
         resolution=128,
-        networks=("parsing-128", "parsing-128-alone"),
         cameras=STAGES,
     ),
 }

@@ -28,7 +28,7 @@ def _row(label: str, method: str, weights: str) -> Row:
 
 
 def _table(about: str, *rows: Row) -> PaperTable:
-    return PaperTable(about, (4,), (4,), rows, measures.of_pictures, SETS, ELSEWHERE)
+    return PaperTable(about, {4: 4}, rows, measures.of_pictures, SETS, ELSEWHERE)
 
 
 def _patch(name: str) -> list[Tensor]:
@@ -50,13 +50,8 @@ TABLES = {
     "lsrgan-3": _table("what μ does", *_trainings("mu = 0", "esrgan"), *OTHER_MU, *_trainings("mu = 1e-3", "lsrgan")),
     "lsrgan-fig3": PaperTable(
         "patches like those of figure 3",
-        (4,),
-        (4,),
-        (
-            Row("bicubic", "bicubic"),
-            *(Row(label, method) for label, method in NAMES.items()),
-            FULL_SIZE,
-        ),
+        {4: 4},
+        (Row("bicubic", "bicubic"), *(Row(label, method) for label, method in NAMES.items()), FULL_SIZE),
         measures.of_patches,
         tuple(PATCHES),
         read=_patch,

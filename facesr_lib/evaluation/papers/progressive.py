@@ -58,13 +58,13 @@ def _hidden(label: str, network: str, needs: str = "") -> Iterator[Row]:
 
 
 def _table(about: str, rows: tuple[Row, ...], measure: Callable, *networks: str, **more: Any) -> PaperTable:
-    return PaperTable(about, (8,), (8,), rows, measure, resolution=128, networks=networks, operator=halved, **more)
+    return PaperTable(about, {8: 8}, rows, measure, resolution=128, networks=networks, operator=halved, **more)
 
 
 TABLES = {
     "progressive-1": _table(
         "the landmark network",
-        (Row("FAN", options={"network": "fan"}), DISTILLED),
+        (Row("FAN", options={"network": ""}), DISTILLED),
         measures.attention,
         "landmarks",
         unaligned=(DISTILLED,),
@@ -83,8 +83,7 @@ TABLES = {
     ),
     "progressive-fig3": PaperTable(
         "weights where landmarks are hidden",
-        (1,),
-        (1,),
+        {1: 1},
         (
             *_hidden("FAN", "fan", "fan"),
             *_hidden("official", "distilled-fan", "distilled-fan"),
@@ -92,7 +91,6 @@ TABLES = {
         ),
         measures.hidden,
         resolution=128,
-        networks=("landmarks",),
     ),
     "progressive-fig4": _table(
         "attention to FAN's heatmaps and to the distilled network's",
