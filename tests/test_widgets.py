@@ -93,7 +93,7 @@ def test_nan_pixels_are_refused() -> None:
 
 def test_bytes_are_refused() -> None:
     given = 255 * torch.rand(2, 3, 16, 16)
-    with pytest.raises(ValueError, match=r"a picture ranges from .* pixels are in \[0, 1\]: divide bytes by 255"):
+    with pytest.raises(ValueError, match=r"before ranges from .* pixels are in \[0, 1\]: divide bytes by 255"):
         BeforeAfter(given[0], torch.rand(3, 8, 8), alt="a pair")
     with pytest.raises(ValueError, match="truth ranges from"):
         Playground({4: {"own": given}}, given, alt="two faces")
@@ -247,7 +247,7 @@ def broken(**changes: object) -> Run:
         ({}, "one to 6 runs, got 0"),
         ({str(i): run() for i in range(7)}, "one to 6 runs, got 7"),
         ({"a": run(size=16), "b": run(size=24)}, "different resolutions"),
-        ({"a": broken(path=torch.rand(3, 2))}, r"4 steps but a path of shape \(3, 2\)"),
+        ({"a": broken(path=torch.rand(3, 2))}, r"'path' of 'a' has shape \(3, 2\); give a point .* steps, \(4, 2\)"),
         ({"a": broken(faces=torch.rand(4, 3, 8, 9))}, r"'faces' of 'a' has shape \(4, 3, 8, 9\); .* \(4, 3, R, R\)"),
         ({"a": broken(steps=[0, 20, 10, 30])}, "must increase"),
         ({"a": broken(losses={"pixel": torch.rand(9, 2)})}, r"'pixel' of 'a' has shape \(9, 2\)"),
@@ -392,7 +392,7 @@ def test_a_spread_that_is_wrong_shows_in_every_number() -> None:
         ({"z": codes(9)}, 128, "'z' has codes of 16 dimensions where dof is 128"),
         ({"z": codes(1)}, None, r"'z' has shape \(1, 16\)"),
         ({"z": torch.rand(9, 2, 16)}, None, r"'z' has shape \(9, 2, 16\)"),
-        ({"z": torch.tensor([[1.0, 2.0], [3.0, torch.nan]])}, None, "'z' is NaN or infinite at row 1"),
+        ({"z": torch.tensor([[1.0, 2.0], [3.0, torch.nan]])}, None, "'z' is NaN or infinite at entry 1"),
     ],
 )
 def test_codes_that_do_not_fit_are_refused(sets: dict[str, Tensor], dof: int | None, message: str) -> None:
@@ -441,13 +441,13 @@ def test_explorer_takes_one_face_and_plain_lists() -> None:
     ("sweeps", "message"),
     [
         ({}, "one to 6 sweeps, got 0"),
-        ({"a": sweep(values=[])}, "'a' has no values"),
+        ({"a": sweep(values=[])}, r"'values' of 'a' has shape \(0,\); give one or more"),
         ({"a": sweep(values=[1, 2])}, r"'faces' of 'a' has shape \(3, 2, 3, 32, 32\); give .* \(2, N, 3, R, R\)"),
         ({"a": sweep(values=[1, 3, 2])}, r"must increase, got \[1.0, 3.0, 2.0\]"),
-        ({"a": sweep(fidelity=[1, 2])}, r"3 values but 'fidelity' of shape \(2,\)"),
-        ({"a": sweep(realism=torch.zeros(3, 2))}, r"'realism' of shape \(3, 2\)"),
-        ({"a": sweep(realism=[1, float("nan"), 2])}, "'realism' of 'a' is NaN or infinite at value 1"),
-        ({"a": sweep(faces=torch.full((3, 3, 8, 8), torch.nan))}, "'faces' of 'a' is NaN or infinite at picture 0"),
+        ({"a": sweep(fidelity=[1, 2])}, r"'fidelity' of 'a' has shape \(2,\); give one for each of the values, \(3,\)"),
+        ({"a": sweep(realism=torch.zeros(3, 2))}, r"'realism' of 'a' has shape \(3, 2\)"),
+        ({"a": sweep(realism=[1, float("nan"), 2])}, "'realism' of 'a' is NaN or infinite at entry 1"),
+        ({"a": sweep(faces=torch.full((3, 3, 8, 8), torch.nan))}, "'faces' of 'a' is NaN or infinite at entry 0"),
         ({"a": sweep(), "b": sweep(n=3)}, "different faces"),
     ],
 )
@@ -533,7 +533,7 @@ def test_a_hundred_photographs_stay_under_600_kb() -> None:
 @pytest.mark.parametrize(
     ("face", "options", "message"),
     [
-        (torch.rand(3, 8, 9), {}, r"shape \(1, 3, 8, 9\); give square pictures, \(1, 3, R, R\)"),
+        (torch.rand(3, 8, 9), {}, r"shape \(1, 3, 8, 9\); give square pictures, \(1, 3, S, S\)"),
         (torch.rand(2, 3, 8, 8), {}, r"shape \(2, 3, 8, 8\)"),
         (torch.full((3, 8, 8), torch.nan), {}, "NaN"),
         (255 * torch.rand(3, 8, 8), {}, "the face ranges from"),

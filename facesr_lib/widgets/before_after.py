@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from traitlets import Bytes, Float, Int, List, Unicode
 
-from facesr_lib.widgets.figure import Figure, numbers, script, webp
+from facesr_lib.widgets.figure import Figure, numbers, pictures, script, webp
 
 
 class BeforeAfter(Figure):
@@ -80,11 +80,8 @@ class BeforeAfter(Figure):
 
 def _single(image: Tensor, name: str) -> Tensor:
     """(3, H, W) or (1, 3, H, W) -> (3, H, W)."""
-    image = numbers(name, image).float()
-    single = image[0] if image.ndim == 4 and len(image) == 1 else image
-    if single.ndim != 3 or single.shape[0] != 3 or 0 in single.shape:
-        raise ValueError(f"{name} has shape {tuple(image.shape)}; give one picture, (3, H, W) or (1, 3, H, W)")
-    return single
+    image = numbers(name, image)
+    return pictures(name, image[0] if image.shape[:-3] == (1,) else image, 3, "H", "W", give="one picture")
 
 
 def _encode(image: Tensor) -> bytes:

@@ -12,7 +12,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import camera, opencv
-from facesr_lib.widgets.figure import Album, numbers, rounded, script, squares
+from facesr_lib.widgets.figure import Album, numbers, pictures, rounded, script
 
 LARGEST = 128  # pixels per side that a picture of the sheet has
 MOST = 256  # pictures
@@ -70,7 +70,7 @@ class CameraStages(Album):
         **words: Any,
     ):
         face = numbers("the face", face)
-        single = squares("the face", face[None] if face.ndim == 3 else face, 1)
+        single = pictures("the face", face[None] if face.ndim == 3 else face, 1, 3, "S", "S")
         every = list(product((False, True), blurs, sides, noises, compressions))
         if not 1 <= len(every) <= MOST:
             raise ValueError(f"the sliders make {len(every)} combinations; give each 1 value or more, {MOST} in all.")

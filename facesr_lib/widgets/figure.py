@@ -53,12 +53,6 @@ class Figure(anywidget.AnyWidget):
         """Say what the figure shows: all that a program without widgets can show of it."""
         return f"{type(self).__name__}: {self.alt}"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is not None:
-            bundle[0]["text/plain"] = repr(self)  # anywidget < 0.11 cuts it after 110 characters
-        return bundle
-
 
 class Album(Figure):
     """A figure whose faces are made before and travel with it: square tiles of one picture, the sheet.
@@ -83,34 +77,38 @@ class Album(Figure):
 
 def webp(image: Tensor, **options: Any) -> bytes:
     """Encode one picture (3, H, W) in [0, 1] as WebP; ``options`` are Pillow's."""
-    check_range("a picture", image)
     file = io.BytesIO()
     Image.fromarray(images.to_uint8(image[None])[0]).save(file, "WEBP", method=6, **options)
     return file.getvalue()
 
 
-def numbers(name: str, values: Any) -> Tensor:
-    """Take a tensor, an array or a list as a tensor on the CPU; a ``ValueError`` says which of them is none."""
-    try:
-        return torch.as_tensor(values).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = type(values).__name__
-        raise ValueError(f"{name} is a {kind} that makes no tensor ({error}): give a tensor of numbers.") from error
+def numbers(name: str, given: Any, *sides: int | str, give: str = "numbers") -> Tensor:
+    """Take a tensor, an array or a list as a tensor on the CPU; a ``ValueError`` says which is none, unfit, or NaN.
 
-
-def squares(name: str, given: Any, *leading: int | None, side: int | None = None) -> Tensor:
-    """Take square pictures, (*leading, 3, R, R) in [0, 1]; a ``ValueError`` names those that are none.
-
-    R is ``side``; ``None``, as the default of it, is any number.
+    ``sides`` are its shape, in which a letter stands for any length, and the same letter for the same; by default it
+    has any. ``give`` says of what, in the plural.
     """
-    pictures, wanted = numbers(name, given).float(), (*leading, 3, side, side)
-    fits = pictures.ndim == len(wanted) and pictures.shape[-2] == pictures.shape[-1] and pictures.numel()
-    if not fits or any(n not in (None, there) for n, there in zip(wanted, pictures.shape, strict=True)):
-        shape = ", ".join([*(str(n or "N") for n in leading), "3", *[str(side or "R")] * 2])
-        raise ValueError(f"{name} has shape {tuple(pictures.shape)}; give square pictures, ({shape}).")
-    check_finite(name, pictures, "picture")
-    check_range(name, pictures)
-    return pictures.clamp(0, 1)
+    try:
+        values = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(given).__name__
+        raise ValueError(f"{name} is a {kind} that makes no tensor ({error}): give a tensor of numbers.") from error
+    lengths = {side: n for side, n in zip(sides, values.shape, strict=False) if isinstance(side, str)}
+    if sides and (not values.numel() or tuple(lengths.get(str(side), side) for side in sides) != values.shape):
+        wanted = str(sides).replace("'", "")
+        raise ValueError(f"{name} has shape {tuple(values.shape)}; give {give}, {wanted}.")
+    if len(bad := (~torch.atleast_1d(values).isfinite()).nonzero()):
+        raise ValueError(f"{name} is NaN or infinite at entry {int(bad[0, 0])}.")
+    return values
+
+
+def pictures(name: str, given: Any, *sides: int | str, give: str = "square pictures") -> Tensor:
+    """Take pictures in [0, 1], as `numbers`; a ``ValueError`` if some are far outside: bytes would all be white."""
+    taken = numbers(name, given, *sides, give=give).float()
+    low, high = (float(bound) for bound in taken.aminmax())
+    if low < -0.25 or high > 1.25:
+        raise ValueError(f"{name} ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]: divide bytes by 255.")
+    return taken.clamp(0, 1)
 
 
 def check_named(what: str, given: Any) -> None:
@@ -120,22 +118,6 @@ def check_named(what: str, given: Any) -> None:
         raise ValueError(
             f"expected one to {COLOURS} {what}, got {came}: give them by name, and show others in another figure."
         )
-
-
-def check_range(name: str, pictures: Tensor) -> None:
-    """Raise a ``ValueError`` if there is no pixel, or some are far outside [0, 1]: bytes would all be white."""
-    if not pictures.numel():
-        raise ValueError(f"{name} has no pixel, shape {tuple(pictures.shape)}: give at least one picture.")
-    low, high = (float(bound) for bound in pictures.aminmax())
-    if low < -0.25 or high > 1.25:
-        raise ValueError(f"{name} ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]: divide bytes by 255.")
-
-
-def check_finite(name: str, values: Tensor, what: str) -> None:
-    """Raise a ``ValueError`` that names the first of these (K, …), each called ``what``, that is NaN or infinite."""
-    finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
-    if not finite.all():
-        raise ValueError(f"{name} is NaN or infinite at {what} {int((~finite).int().argmax())}.")
 
 
 def rounded(values: Tensor) -> Any:

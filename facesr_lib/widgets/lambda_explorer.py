@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from traitlets import Dict, Int, List, Unicode
 
-from facesr_lib.widgets import figure
-from facesr_lib.widgets.figure import Album, check_finite, rounded, script
+from facesr_lib.widgets.figure import Album, check_named, numbers, pictures, rounded, script
 
 
 @dataclass(frozen=True)
@@ -78,50 +77,42 @@ class LambdaExplorer(Album):
         realism: str,
         **words: Any,
     ):
-        figure.check_named("sweeps", sweeps)
-        batches = {name: _faces(name, sweep) for name, sweep in sweeps.items()}  # (K, N, 3, R, R) each
-        shapes = {tuple(faces.shape[1:]) for faces in batches.values()}
+        check_named("sweeps", sweeps)
+        sweeps = {name: _checked(name, sweep) for name, sweep in sweeps.items()}
+        shapes = {tuple(sweep.faces.shape[1:]) for sweep in sweeps.values()}
         if len(shapes) > 1:
             raise ValueError(f"the sweeps show different faces, {sorted(shapes)}: give each the same N and R")
         n, _, side, _ = shapes.pop()
-        measured = {name: _numbers(name, sweep, len(batches[name])) for name, sweep in sweeps.items()}
-        still = {name: _beside(name, pictures, n, side) for name, pictures in (beside or {}).items()}
-        tiles = [*(faces.flatten(0, 1) for faces in batches.values()), *still.values()]
+        still = [pictures(repr(name), given, n, 3, "R", "R") for name, given in (beside or {}).items()]
+        tiles = [sweep.faces.flatten(0, 1) for sweep in sweeps.values()]
+        tiles += [torch.nn.functional.interpolate(x, (side, side), mode="nearest-exact") for x in still]
         first = accumulate(map(len, tiles), initial=0)
         super().__init__(
             torch.cat(tiles),
-            sweeps=[{"name": name, "first": next(first)} | numbers for name, numbers in measured.items()],
-            beside=[{"name": name, "first": next(first)} for name in still],
+            sweeps=[
+                {"name": name, "first": next(first)} | {what: rounded(getattr(sweep, what)) for what in MEASURED}
+                for name, sweep in sweeps.items()
+            ],
+            beside=[{"name": name, "first": next(first)} for name in beside or ()],
             axes=[fidelity, realism],
             count=n,
             **words,
         )
 
 
-def _faces(name: str, sweep: Sweep) -> Tensor:
-    """-> (K, N, 3, R, R), checked."""
-    k = figure.numbers(f"'values' of {name!r}", sweep.values).numel()
-    if not k:
-        raise ValueError(f"{name!r} has no values: give at least one")
-    faces = figure.numbers(named := f"'faces' of {name!r}", sweep.faces)
-    return figure.squares(named, faces[:, None] if faces.ndim == 4 else faces, k, None)
+MEASURED = ("values", "fidelity", "realism")
 
 
-def _numbers(name: str, sweep: Sweep, k: int) -> dict[str, list[float]]:
-    """The weights, and what was measured at each."""
-    found = {}
-    for what in ("values", "fidelity", "realism"):
-        numbers = figure.numbers(f"{what!r} of {name!r}", getattr(sweep, what)).double()
-        if numbers.shape != (k,):
-            came = tuple(numbers.shape)
-            raise ValueError(f"{name!r} has {k} values but {what!r} of shape {came}; give one each, ({k},)")
-        check_finite(f"{what!r} of {name!r}", numbers, "value")
-        found[what] = rounded(numbers)
-        if what == "values" and (numbers.diff() <= 0).any():
-            raise ValueError(f"the values of {name!r} must increase, got {found[what]}")
-    return found
-
-
-def _beside(name: str, pictures: Tensor, n: int, side: int) -> Tensor:
-    pictures = figure.squares(repr(name), pictures, n)
-    return torch.nn.functional.interpolate(pictures, (side, side), mode="nearest-exact")
+def _checked(name: str, sweep: Sweep) -> Sweep:
+    """All as tensors that fit together; the faces (K, N, 3, R, R)."""
+    whose = {what: f"{what!r} of {name!r}" for what in (*MEASURED, "faces")}
+    values = numbers(whose["values"], sweep.values, "K", give="one or more")
+    faces = numbers(whose["faces"], sweep.faces)
+    faces = pictures(whose["faces"], faces[:, None] if faces.ndim == 4 else faces, len(values), "N", 3, "R", "R")
+    if (values.diff() <= 0).any():
+        raise ValueError(f"the values of {name!r} must increase, got {rounded(values)}")
+    given = {
+        what: numbers(whose[what], getattr(sweep, what), len(values), give="one for each of the values")
+        for what in MEASURED[1:]
+    }
+    return Sweep(values, **given, faces=faces)

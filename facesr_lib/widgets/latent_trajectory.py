@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from traitlets import Dict, Int, List
 
-from facesr_lib.widgets.figure import Album, check_finite, check_named, numbers, rounded, script, squares
+from facesr_lib.widgets.figure import Album, check_named, numbers, pictures, rounded, script
 
 if TYPE_CHECKING:
     from facesr_lib.prior import FacePrior
@@ -73,9 +73,7 @@ class LatentTrajectory(Album):
         sizes = {run.faces.shape[-1] for run in runs.values()}
         if len(sizes) > 1:
             raise ValueError(f"the runs' faces have different resolutions, {sorted(sizes)}: resize them to one")
-        background = torch.empty(0, 2) if background is None else numbers("background", background)
-        if background.ndim != 2 or background.shape[1] != 2 or not background.isfinite().all():
-            raise ValueError(f"background must be finite points (M, 2), got shape {tuple(background.shape)}")
+        cloud = [] if background is None else rounded(numbers("background", background, "M", 2, give="points"))
         first = accumulate((len(run.steps) for run in runs.values()), initial=0)
         super().__init__(
             torch.cat([run.faces for run in runs.values()]),
@@ -90,7 +88,7 @@ class LatentTrajectory(Album):
                 }
                 for start, (name, run) in zip(first, runs.items(), strict=False)
             ],
-            background=rounded(background),
+            background=cloud,
             step=max(int(run.steps[-1]) for run in runs.values()),
             **words,
         )
@@ -166,27 +164,18 @@ def _principal_plane(points: Tensor) -> tuple[Callable[[Tensor], Tensor], float]
 
 def _cloud(background: Tensor, codes: Tensor) -> Tensor:
     """(M, d) or (M, L, d) -> (M, L, d), like the codes."""
-    cloud = background = numbers("background", background).float()
-    if cloud.ndim == 2:
-        cloud = cloud[:, None].expand(-1, codes.shape[1], -1)
-    if cloud.ndim != 3 or cloud.shape[1:] != codes.shape[1:]:
-        raise ValueError(
-            f"background has shape {tuple(background.shape)}; the codes are {tuple(codes.shape[1:])}, so give "
-            f"(M, {codes.shape[1]}, {codes.shape[2]}) or (M, {codes.shape[2]})"
-        )
-    return cloud
+    cloud = numbers("background", background).float()
+    wide = cloud.ndim == 3
+    numbers("background", cloud, "M", *codes.shape[1 if wide else 2 :], give="codes like the search's, or of one layer")
+    return cloud if wide else cloud[:, None].expand(-1, codes.shape[1], -1)
 
 
 def _checked(name: str, run: Run) -> Run:
-    losses = {term: numbers(f"{term!r} of {name!r}", values) for term, values in run.losses.items()}
-    k, path = len(run.steps), numbers(f"'path' of {name!r}", run.path)
+    k = len(run.steps)
     if not k or list(run.steps) != sorted(set(run.steps)):
         raise ValueError(f"the steps of {name!r} must increase, got {list(run.steps)}")
-    if tuple(path.shape) != (k, 2):
-        raise ValueError(f"{name!r} has {k} steps but a path of shape {tuple(path.shape)}; give ({k}, 2)")
-    for what, values in {"path": path, **losses}.items():
-        check_finite(f"{what!r} of {name!r}", values, "entry")
-    for term, values in losses.items():
-        if values.ndim != 1 or not len(values):
-            raise ValueError(f"loss {term!r} of {name!r} has shape {tuple(values.shape)}; give a value per step, (S,)")
-    return Run(run.steps, path, squares(f"'faces' of {name!r}", run.faces, k), losses)
+    path = numbers(f"'path' of {name!r}", run.path, k, 2, give="a point for each of the steps")
+    faces = pictures(f"'faces' of {name!r}", run.faces, k, 3, "R", "R")
+    terms = run.losses.items()
+    losses = {term: numbers(f"{term!r} of {name!r}", x, "S", give="a value per step") for term, x in terms}
+    return Run(run.steps, path, faces, losses)

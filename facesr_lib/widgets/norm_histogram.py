@@ -11,7 +11,7 @@ from torch import Tensor
 from traitlets import Dict, Float, Int, List, Unicode
 
 from facesr_lib.plots import chi2_pdf
-from facesr_lib.widgets.figure import Figure, check_finite, check_named, numbers, rounded, script
+from facesr_lib.widgets.figure import Figure, check_named, numbers, rounded, script
 
 FINEST = 512  # bins at most; they travel, the codes do not
 COARSEST = 16  # finest bins in a bar
@@ -106,7 +106,6 @@ def _checked(name: str, codes: Any, d: int | None) -> Tensor:
         raise ValueError(f"{name!r} has shape {tuple(v.shape)}; give codes (n, d), at least two.")
     if d not in (None, v.shape[1]):
         raise ValueError(f"{name!r} has codes of {v.shape[1]} dimensions where dof is {d}: they follow different χ²")
-    check_finite(repr(name), v, "row")
     return v
 
 

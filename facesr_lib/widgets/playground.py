@@ -11,7 +11,7 @@ from traitlets import Enum, Int, List, Unicode
 
 from facesr_lib import images, metrics
 from facesr_lib.degrade import Downsample
-from facesr_lib.widgets.figure import Album, rounded, script, squares
+from facesr_lib.widgets.figure import Album, pictures, rounded, script
 
 LARGEST = 256  # pixels per side that a picture has on the page
 
@@ -57,7 +57,7 @@ class Playground(Album):
     score = List(Int(), [0, 0]).tag(sync=True)
 
     def __init__(self, faces: Mapping[int, Mapping[str, Tensor]], truth: Tensor, **words: Any):
-        truth = squares("truth", truth, None)
+        truth = pictures("truth", truth, "N", 3, "R", "R")
         side = truth.shape[-1]
         by_name = isinstance(faces, Mapping) and all(isinstance(results, Mapping) for results in faces.values())
         names = list(next(iter(faces.values()), {})) if by_name else []
@@ -73,7 +73,7 @@ class Playground(Album):
             small = Downsample(scale)
             given = small(truth)
             named = {f"{name!r} at scale {scale}": image for name, image in results.items()}
-            made = [squares(name, image, len(truth), side=side) for name, image in named.items()]
+            made = [pictures(name, image, *truth.shape) for name, image in named.items()]
             tiles += [_tile(part) for part in (images.resize(given, (side, side), "box").clamp(0, 1), *made)]
             psnr.append([rounded(metrics.psnr(image, truth).clamp(max=99)) for image in made])
             errors = [(small(image) - given).square().mean((1, 2, 3)).sqrt() for image in made]
