@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 from facesr_lib import assets, images
@@ -90,15 +90,13 @@ def machine() -> dict[str, str]:
 
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    description = {
+    return {
         "Processor": model[1] if model else platform.processor() or platform.machine(),
         "Cores": str(cores()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "Python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
     }
-    for package in PACKAGES:
-        description[package] = importlib.metadata.version(package)
-    return description
 
 
 def execute(
@@ -164,7 +162,7 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": threads, **os.environ, "OMP_NUM_THREADS": threads}
     if os.environ.get("FACESR_DATA"):
         environment["FACESR_DATA"] = str(assets.home())  # a chapter runs in another folder
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Popen] = []
     ended = threading.Event()
 
     def one(chapter: Path) -> Run:
@@ -175,9 +173,7 @@ def _execute(todo: list[Path], parameters: dict[str, str], jobs: int, out: Path,
             return Run(chapter, out / chapter.name, left_out=tuple(kept["left_out"]))
         print(f"{place}: running with profile={parameters['profile']}", flush=True)
         start = time.monotonic()
-        process = _start(chapter, out, parameters, environment)
-        running.append(process)
-        run = _finish(chapter, out, process.wait(), keys[chapter])
+        run = _run(chapter, out, parameters, environment, keys[chapter], running)
         if ended.is_set():  # by Ctrl-C: no failure of its own
             return run
         print(f"{place}: {'FAILED' if run.error else 'done'} after {time.monotonic() - start:.0f} s", flush=True)
@@ -225,33 +221,28 @@ def surroundings(parameters: dict[str, str]) -> str:
     return digest(*parts)
 
 
-def _start(
-    chapter: Path, out: Path, parameters: dict[str, str], environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    output = out / f"{chapter.stem}.partial.ipynb"
-    command = [sys.executable, "-m", "papermill", str(chapter), str(output)]
-    command += [word for name, value in parameters.items() for word in ("-p", name, value)]
-    command += ["--kernel", "python3", "--cwd", str(chapter.parent), "--no-progress-bar"]
-    left_out = output.with_suffix(".left-out")
-    left_out.write_text("")
-    with output.with_suffix(".log").open("wb") as log:
-        environment = environment | {LEFT_OUT: str(left_out)}
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def _finish(chapter: Path, out: Path, returncode: int, key: str) -> Run:
+def _run(
+    chapter: Path, out: Path, parameters: dict[str, str], environment: dict[str, str], key: str, running: list[Popen]
+) -> Run:
     """Move a success into its place, key and all, in one step; leave a failure where it is and read its error."""
     partial, target = out / f"{chapter.stem}.partial.ipynb", out / chapter.name
-    if returncode:
+    log, left_out = partial.with_suffix(".log"), partial.with_suffix(".left-out")
+    command = [sys.executable, "-m", "papermill", str(chapter), str(partial)]
+    command += [word for name, value in parameters.items() for word in ("-p", name, value)]
+    command += ["--kernel", "python3", "--cwd", str(chapter.parent), "--no-progress-bar"]
+    left_out.write_text("")
+    with log.open("wb") as file:
+        process = Popen(command, env=environment | {LEFT_OUT: str(left_out)}, stdin=DEVNULL, stdout=file, stderr=file)
+    running.append(process)
+    if process.wait():
         return Run(chapter, partial, _error(chapter, partial))
-    notebook = read(partial)
-    left_out = partial.with_suffix(".left-out").read_text(encoding="utf-8").splitlines()
-    notebook["metadata"]["facesr"] = {"key": key, "left_out": left_out}
+    notebook, said = read(partial), left_out.read_text(encoding="utf-8").splitlines()
+    notebook["metadata"]["facesr"] = {"key": key, "left_out": said}
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
-    for file in (partial, partial.with_suffix(".log"), partial.with_suffix(".left-out")):
-        file.unlink()
-    return Run(chapter, target, left_out=tuple(left_out))
+    for path in (partial, log, left_out):
+        path.unlink()
+    return Run(chapter, target, left_out=tuple(said))
 
 
 def _error(chapter: Path, partial: Path) -> str:
