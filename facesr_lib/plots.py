@@ -41,9 +41,8 @@ def drawing(
     ``options`` are those of ``pyplot.subplots``.
     """
     import matplotlib.pyplot as plt
-    from cycler import cycler
 
-    lines = cycler(color=COLOURS) + cycler(linestyle=DASHES)
+    lines = plt.cycler(color=COLOURS, linestyle=DASHES)
     with plt.style.context([STYLE, {"axes.prop_cycle": lines}]):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
         plt.close(figure)  # pyplot would show it a second time at the end of the cell
@@ -90,12 +89,14 @@ def faces(
         raise ValueError("there is no picture to show")
 
     side = min(WIDTH / most, 1.8)
-    heights = []  # inches, with the titles
+    height = 0.0  # inches, with the titles
     for _, pixels, words in table:
         lines = max((1 + word.count("\n") for word in words if word), default=0)
-        heights.append(side * pixels.shape[1] / pixels.shape[2] + 0.18 * lines)
-    height = sum(heights) + 0.35 * bool(suptitle)
-    with drawing(len(table), most, height, side * most, suptitle, squeeze=False) as (figure, axes):
+        height += side * pixels.shape[1] / pixels.shape[2] + 0.18 * lines
+    with drawing(len(table), most, height + 0.35 * bool(suptitle), side * most, suptitle, squeeze=False) as (
+        figure,
+        axes,
+    ):
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
         for line, (name, pixels, words) in zip(axes, table, strict=True):
             for ax in line:
@@ -122,15 +123,12 @@ def curves(
     """
     if not series:
         raise ValueError("there is no series to draw")
-    lines = {}
-    for name, values in series.items():
-        y = _array(values)
-        at = np.arange(y.size) if x is None else _array(x)
-        if y.ndim != 1 or at.shape != y.shape:
-            raise ValueError(f"{name!r} has shape {y.shape} over an x of shape {at.shape}; give (S,) for both")
-        lines[name] = at, y
     with drawing() as (figure, ax):
-        for name, (at, y) in lines.items():
+        for name, values in series.items():
+            y = _array(values)
+            at = np.arange(y.size) if x is None else _array(x)
+            if y.ndim != 1 or at.shape != y.shape:
+                raise ValueError(f"{name!r} has shape {y.shape} over an x of shape {at.shape}; give (S,) for both")
             ax.plot(at, y, label=name, linewidth=1.8)
         ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if logy:
