@@ -168,8 +168,6 @@ def _comparisons(paper: str, entry: Mapping[str, Any], printed: Mapping[Cell, De
 
 
 def _number(printed: Mapping[Cell, Decimal], cell: Cell) -> Decimal:
-    if cell not in printed:
-        raise ValueError(
-            f"no number is printed at {' | '.join(cell)}: add it to the file's tables, or do not refer to it."
-        )
-    return printed[cell]
+    if cell in printed:
+        return printed[cell]
+    raise ValueError(f"no number is printed at {' | '.join(cell)}: add it to the file's tables, or do not refer to it.")

@@ -80,13 +80,10 @@ def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdic
     if claim.table in TABLES and claim.at in TABLES[claim.table].elsewhere:
         return Verdict("not measured", f"the pictures of {claim.at} are not to be had here")
     table = [record for record in records if record.table == claim.table]
-    if not table:
-        return Verdict("not measured", f"no results of {claim.table}")
     here = [record for record in table if record.paper == claim.at]
     rows = {label: [record for record in here if model(record.row) == label] for label in (claim.better, claim.worse)}
-    for label, found in rows.items():
-        if not found:
-            return Verdict("not measured", f"no results of {label!r} at {claim.at}")
+    if missing := [f"{label!r} at {claim.at}" for label, found in rows.items() if not found]:
+        return Verdict("not measured", f"no results of {missing[0] if table else claim.table}")
     name, how, setting = claim.metric, "", here[0].setting
     if name in STAND_INS and not any(record.metric == name for record in here):
         name, how = STAND_INS[name]
@@ -102,8 +99,8 @@ def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdic
     means = set_values if all(set_values) else [[fmean(values.values()) for values in pair] for pair in pairs]
     ours = fmean(mean[0] for mean in means), fmean(mean[1] for mean in means)
     differences = [[one[face] - other[face] for face in sorted(one)] for one, other in pairs]
-    faces, judged = len(differences[0]), Verdict("undecided", ours=ours, measured=how, setting=setting)
-    judged = replace(judged, faces=faces, trainings=len(pairs))
+    faces, trained = len(differences[0]), len(pairs)
+    judged = Verdict("undecided", ours=ours, faces=faces, trainings=trained, measured=how, setting=setting)
     if faces < FEWEST:
         few = f"fewer than {FEWEST} pictures" if faces else "one value for all pictures"
         return replace(judged, reason=f"{few}: no interval")

@@ -40,8 +40,7 @@ class Fidelity:
     codes: Tensor  # (n, L, d), of the samples at the first truncation: ``prior.synthesise`` draws them again
     nearest: Tensor  # (n,), each of these samples' nearest training face, as an index into ``data.faces("train")``,
     distance: Tensor  # (n,), and how far it is
-    held_out_nearest: Tensor  # (M,), the same of the held-out faces, which cannot be copies:
-    held_out_distance: Tensor  # (M,), what a generator that learnt by heart would fall below
+    held_out_distance: Tensor  # (M,), the same of the held-out faces: what learning by heart would fall below
 
     @property
     def closer(self) -> float:
@@ -90,21 +89,19 @@ def fidelity(
         codes[psi] = prior.sample_w(samples, seed, psi)
         fake = torch.cat([metrics.embed(prior.synthesise(part), features) for part in codes[psi].split(32)])
         for name, code in real.items():
-            distance, error = metrics.kid(code, fake, subsets=None)
-            precision, recall = metrics.precision_recall(code, fake, k)
-            values = (distance, error, metrics.fid(code, fake), precision, recall)
+            kid, manifolds = metrics.kid(code, fake, subsets=None), metrics.precision_recall(code, fake, k)
+            values = (*kid, metrics.fid(code, fake), *manifolds)
             scores.append(Score(psi, name, *(value.item() for value in values)))
         if psi == psis[0]:
             unseen, seen = real.values()
-            nearest, held_out_nearest = (metrics.distances(code, seen).min(1) for code in (fake, unseen))
+            nearest, of_held_out = (metrics.distances(code, seen).cpu().min(1) for code in (fake, unseen))
     return Fidelity(
         features if isinstance(features, str) else getattr(features, "__name__", type(features).__name__),
         scores,
         codes[psis[0]].cpu(),
-        nearest.indices.cpu(),
-        nearest.values.float().cpu(),
-        held_out_nearest.indices.cpu(),
-        held_out_nearest.values.float().cpu(),
+        nearest.indices,
+        nearest.values.float(),
+        of_held_out.values.float(),
     )
 
 

@@ -113,7 +113,7 @@ def units(
         restoration.check(stage.method, stage.options, prior)
     settings, device = table.settings(prior.resolution), str(prior.device)
     networks = set(table.networks).union(*map(asked, rows + moved))
-    origin = _open(table, networks, prior, faces, float(effort), seed, batch)
+    origin = _open(table, networks, prior, faces, effort=float(effort), seed=seed, batch=batch)
     named = [(settings[0][0], one, one, rows) for one in table.pictures or table.cameras]
     scaled = [(ours, f"{ours}x", f"{paper}x", rows) for ours, paper in settings]
     placed = [(settings[0][0], unaligned.NAME, unaligned.NAME, moved)]
@@ -155,12 +155,9 @@ def measure(unit: Unit) -> list[Record]:
 
 def _whole_row(records: tuple[Record, ...], unit: Unit, pictures: int) -> tuple[Record, ...]:
     """Return a row's records; a ``ValueError`` unless there are some, and every metric has a value for each face."""
-    faces: dict[str, set[int]] = {r.metric: set() for r in records}
-    for r in records:
-        faces[r.metric].add(r.face)
-    count = 1 + max((r.face for r in records), default=OF_ALL_FACES)
-    expected = count if unit.measure is measures.gaussianity else pictures  # that one counts draws
-    if not faces or count != expected or any(found - {OF_ALL_FACES} != set(range(count)) for found in faces.values()):
+    faces = {metric: {r.face for r in records if r.metric == metric} for metric in {r.metric for r in records}}
+    expected = set(range(measures.DRAWS if unit.measure is measures.gaussianity else pictures))
+    if not faces or any(found - {OF_ALL_FACES} != expected for found in faces.values()):
         raise ValueError("values are missing")
     return records
 
@@ -208,9 +205,7 @@ _here: tuple[Origin, FacePrior, dict[str, Any]] | None = None
 """The prior and the faces, ``{"": (N, 3, R, R)}``, that this process has open, or set → its pictures."""
 
 
-def _open(
-    table: PaperTable, networks: Iterable[str], prior: FacePrior, faces: int, effort: float, seed: int, batch: int
-) -> Origin:
+def _open(table: PaperTable, networks: Iterable[str], prior: FacePrior, faces: int, **budget: Any) -> Origin:
     """Open a table's faces, or its sets of pictures, each cropped to whole multiples of the scale."""
     global _here
     truth: dict[str, Any] = {}
@@ -222,14 +217,15 @@ def _open(
                 for image in (table.read or data.picture_set)(name)
             ]
         every = [image for pictures in truth.values() for image in pictures]
-        faces, faces_from, effort, batch = len(every), f"pictures of {', '.join(truth)}", 1.0, 1
+        faces, faces_from = len(every), f"pictures of {', '.join(truth)}"
+        budget |= {"effort": 1.0, "batch": 1}
     else:
         resolution = table.resolution
         found, faces_from = data.held_out(resolution, faces) if resolution else chapter.faces(prior, faces)
         every = [found.to(prior.device)]  # as they were: machines move faces by other last digits
         truth[""] = every[0]
         if table.unaligned:
-            truth[unaligned.NAME] = unaligned.faces(resolution, faces, seed).to(prior.device)
+            truth[unaligned.NAME] = unaligned.faces(resolution, faces, budget["seed"]).to(prior.device)
     alone = bool(table.pictures or table.resolution)  # networks that need no prior
     origin = Origin(
         prior="none" if alone else Path(prior.name).name,
@@ -240,10 +236,8 @@ def _open(
         code=CODE,
         device=f"{prior.device.type}, {str(torch.float32 if alone else prior.precision).removeprefix('torch.')}",
         metrics=" ".join(name for name, missing in metrics.available().items() if missing is None),
-        effort=effort,
-        seed=seed,
-        batch=batch,
         networks="; ".join(map(_trained, sorted(networks))) if table.resolution else "",
+        **budget,
     )
     _here = origin, prior, truth
     return origin
@@ -270,8 +264,8 @@ def _opened(unit: Unit) -> tuple[FacePrior, Any]:
     origin = unit.origin
     if _here is None or _here[0] != origin:
         prior = FacePrior.load(unit.prior, unit.device)
-        budget = origin.faces, origin.effort, origin.seed, origin.batch
-        opened = _open(TABLES[unit.table], origin.weights, prior, *budget)
+        budget = {name: getattr(origin, name) for name in ("faces", "effort", "seed", "batch")}
+        opened = _open(TABLES[unit.table], origin.weights, prior, **budget)
         if differ := [name for name, value in vars(opened).items() if value != getattr(origin, name)]:
             raise ValueError(
                 f"this process would not measure what it was asked for: {', '.join(differ)} differ. Give every process "
@@ -334,9 +328,7 @@ def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) ->
 
 def _whole_pictures(found: dict[str, Tensor], truth: Tensor, needed: Sequence[str]) -> dict[str, Tensor]:
     """Return what is kept of a row; a ``ValueError`` unless it is there for each face, and finite."""
-    missing = {"image", "residual", "seconds", *needed} - found.keys()
-    if missing or any(len(value) != len(truth) or not value.isfinite().all() for value in found.values()):
-        raise ValueError("pictures are missing")
-    if found["image"].shape != truth.shape:
-        raise ValueError("pictures of another size")
+    there = all(len(value) == len(truth) and value.isfinite().all() for value in found.values())
+    if not there or {"image", "residual", "seconds", *needed} - found.keys() or found["image"].shape != truth.shape:
+        raise ValueError("pictures are missing, or of another size")
     return found

@@ -4,7 +4,7 @@
 table 2 from faces like the ones that they are measured on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from facesr_lib.evaluation import measures
 from facesr_lib.evaluation.records import SEED, model
 from facesr_lib.evaluation.tables import BASELINES, PaperTable, Row
 
-SUPERVISED = (
+COMPARED = (
+    *BASELINES,
     *(Row(name, name.lower()) for name in ("URDGN", "FSRNet", "FSRGAN", "VDSR")),
     Row("progressive", "progressive"),
 )
@@ -57,30 +58,25 @@ def _hidden(label: str, network: str, needs: str = "") -> Iterator[Row]:
         yield Row(f"{label}, {points}", options={"network": network, "covered": covered}, needs=needs)
 
 
-def _table(about: str, rows: tuple[Row, ...], measure: Callable, *networks: str, **more: Any) -> PaperTable:
-    return PaperTable(about, {8: 8}, rows, measure, resolution=128, networks=networks, operator=halved, **more)
+def _table(about: str, rows: Iterable[Row], unaligned: Iterable[Row], **more: Any) -> PaperTable:
+    given: dict[str, Any] = {"measure": measures.reported, "resolution": 128, "operator": halved} | more
+    return PaperTable(about, {8: 8}, tuple(rows), unaligned=tuple(unaligned), **given)
 
 
 TABLES = {
     "progressive-1": _table(
         "the landmark network",
         (Row("FAN", options={"network": ""}), DISTILLED),
-        measures.attention,
-        "landmarks",
-        unaligned=(DISTILLED,),
+        (DISTILLED,),
+        measure=measures.attention,
+        networks=("landmarks",),
     ),
     "progressive-2": _table(
         "what the losses and the growing add",
         (SHIPPED, *_ablations(False)),
-        measures.reported,
-        unaligned=(SHIPPED, *_ablations(True), *_taught_aligned()),
+        (SHIPPED, *_ablations(True), *_taught_aligned()),
     ),
-    "progressive-3": _table(
-        "progressive against the others",
-        (*BASELINES, *SUPERVISED),
-        measures.reported,
-        unaligned=(*BASELINES, *SUPERVISED),
-    ),
+    "progressive-3": _table("progressive against the others", COMPARED, COMPARED),
     "progressive-fig3": PaperTable(
         "weights where landmarks are hidden",
         {1: 1},
@@ -93,9 +89,6 @@ TABLES = {
         resolution=128,
     ),
     "progressive-fig4": _table(
-        "attention to FAN's heatmaps and to the distilled network's",
-        tuple(_heatmaps(False)),
-        measures.reported,
-        unaligned=tuple(_heatmaps(True)),
+        "attention to FAN's heatmaps and to the distilled network's", _heatmaps(False), _heatmaps(True)
     ),
 }
