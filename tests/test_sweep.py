@@ -63,7 +63,7 @@ def test_a_lost_process_is_told_and_what_was_done_is_kept(fresh, alone):
     def lossy(_, units):
         return sweep.on_processes(1)(partial(lost_once, marker=fresh / "killed"), units)
 
-    with pytest.raises(sweep.WorkerLost, match=r"a process was killed.*run the same command again"):
+    with pytest.raises(ChildProcessError, match=r"a process was killed.*run the same command again"):
         measured(map=lossy)
     kept = {path: path.stat().st_mtime_ns for path in fresh.rglob("*.csv")}
     assert kept  # the rows before it

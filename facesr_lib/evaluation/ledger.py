@@ -52,7 +52,7 @@ def results(folder: Path | None = None) -> dict[str, Results]:
     return {name: read(path) for name in TABLES if (path := folder / f"{name}.csv").is_file()}
 
 
-def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
+def verdict(claim: Claim, records: Iterable[Record]) -> Verdict:
     """Judge a claim by the differences between its two rows on the same faces, at the paper's setting.
 
     *Reproduced*: the whole 95 % interval of the mean difference (`records.interval`) lies on the claimed side. *Not
@@ -60,10 +60,9 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     faces; or the claim's ``undecided`` says why one training cannot decide, and there is one.
     *Contradictory*: the paper's own numbers deny its words, so neither can be reproduced alone.
 
-    Records of other tables are passed over; ``seed`` is the resampling's. A ``ValueError`` says that a row holds a face
-    twice.
+    Records of other tables are passed over. A ``ValueError`` says that a row holds a face twice.
     """
-    judged = _of_the_words(claim, records, seed)
+    judged = _of_the_words(claim, records)
     if claim.undecided and judged.interval and judged.trainings == 1:
         judged = replace(judged, word="undecided", reason=claim.undecided)
     if not claim.contradicted or judged.ours is None:
@@ -72,7 +71,7 @@ def verdict(claim: Claim, records: Iterable[Record], seed: int = 0) -> Verdict:
     return replace(judged, word="contradictory", reason=sides.get(judged.word, judged.reason))
 
 
-def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdict:
+def _of_the_words(claim: Claim, records: Iterable[Record]) -> Verdict:
     if claim.untested:
         return Verdict("not measured", claim.untested)
     if not claim.table:
@@ -104,7 +103,7 @@ def _of_the_words(claim: Claim, records: Iterable[Record], draws: int) -> Verdic
     if faces < FEWEST:
         few = f"fewer than {FEWEST} pictures" if faces else "one value for all pictures"
         return replace(judged, reason=f"{few}: no interval")
-    low, high = interval(differences, draws)
+    low, high = interval(differences)
     difference = fmean(map(fmean, differences))
     claimed, other = (low > 0, high < 0) if METRICS[claim.metric].more_is_better else (high < 0, low > 0)
     word: Word = "reproduced" if claimed else "not reproduced" if other else "undecided"

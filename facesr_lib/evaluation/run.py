@@ -201,8 +201,8 @@ def _digest(named: Iterable[tuple[str, str | Tensor]]) -> str:
 
 CODE, CODE_OF_PICTURES = code(), code(PICTURES)
 """Read when this is imported: what is changed on disk while it runs has no part in what it measures."""
-_here: tuple[Origin, FacePrior, dict[str, Any]] | None = None
-"""The prior and the faces, ``{"": (N, 3, R, R)}``, that this process has open, or set → its pictures."""
+_here: tuple[Any, Any, dict[str, Any]] = None, None, {}
+"""What this process has open: an origin, its prior, and the faces, ``{"": (N, 3, R, R)}``, or set → its pictures."""
 
 
 def _open(table: PaperTable, networks: Iterable[str], prior: FacePrior, faces: int, **budget: Any) -> Origin:
@@ -262,7 +262,7 @@ def _enlarged(unit: Unit, row: Row, attempt: int) -> dict[str, list[Tensor]]:
 def _opened(unit: Unit) -> tuple[FacePrior, Any]:
     """Return the prior and the faces, or the set's pictures, that a unit was made with."""
     origin = unit.origin
-    if _here is None or _here[0] != origin:
+    if _here[0] != origin:
         prior = FacePrior.load(unit.prior, unit.device)
         budget = {name: getattr(origin, name) for name in ("faces", "effort", "seed", "batch")}
         opened = _open(TABLES[unit.table], origin.weights, prior, **budget)
@@ -271,7 +271,6 @@ def _opened(unit: Unit) -> tuple[FacePrior, Any]:
                 f"this process would not measure what it was asked for: {', '.join(differ)} differ. Give every process "
                 "the same checkpoint, faces, packages and version of the library."
             )
-    assert _here is not None
     _, prior, truth = _here
     return prior, truth.get(unit.setting, truth.get(""))
 

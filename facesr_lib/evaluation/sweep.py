@@ -28,15 +28,11 @@ from facesr_lib.messages import check
 Measure = Callable[[Unit], list[Record]]
 
 
-class WorkerLost(ChildProcessError):
-    """A process that measured rows ended before it was done, and nothing can do its work again."""
-
-
 def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Iterator[list[Record]]]:
     """Return a map for `run.run` over processes of this machine, ``jobs`` at once; default: one for each core.
 
-    Rows that are timed, or on a GPU, run one after the other. The map raises `WorkerLost` if a process was killed, such
-    as by a machine that ran out of memory.
+    Rows that are timed, or on a GPU, run one after the other. The map raises a ``ChildProcessError`` if a process
+    was killed, such as by a machine that ran out of memory.
     """
     jobs = devices.cores() if jobs is None else jobs
     check("jobs", jobs, int, at_least=1)
@@ -49,7 +45,7 @@ def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Ite
         try:
             yield from _told(units, pool.map(partial(_measured, measure), units))
         except BrokenProcessPool as error:
-            raise WorkerLost(
+            raise ChildProcessError(
                 "a process was killed, perhaps for want of memory; what it had finished is kept: run the same command "
                 "again, with a smaller --batch or fewer --jobs."
             ) from error
@@ -68,8 +64,8 @@ def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterat
 
     ``address`` is "host:port" of a cluster, each of whose machines has this version of the library, the checkpoint and
     the faces; default: a cluster of this machine alone, made for the purpose. A ``ModuleNotFoundError`` says that Ray
-    is not installed; from the map a ``ConnectionError`` that no cluster answers, `WorkerLost` that a row was lost
-    several times.
+    is not installed; from the map a ``ConnectionError`` that no cluster answers, a ``ChildProcessError`` that a
+    row was lost several times.
     """
     try:
         import ray
@@ -85,7 +81,7 @@ def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterat
             waiting = [remote.remote(measure, unit) for unit in units]
             yield from _told(units, (ray.get(one) for one in waiting))
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-            raise WorkerLost(f"a row was lost with its worker, four times: {error}") from error
+            raise ChildProcessError(f"a row was lost with its worker, four times: {error}") from error
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         finally:

@@ -121,8 +121,7 @@ class LatentTrajectory(Album):
             As of every `Figure`. Default caption: what the plane is, and how much of the movement lies in it.
         """
         results = result if isinstance(result, Mapping) else {"search": result}
-        if not results:
-            raise ValueError("there is nothing to show: give at least one search's result.")
+        check_named("searches", results)
         codes: dict[str, Tensor] = {}  # (K, L, d) each
         for name, one in results.items():
             if not 0 <= image < len(one.loss):
