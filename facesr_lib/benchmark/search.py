@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
 from types import MethodType
@@ -39,7 +39,7 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
     target = _lowres(plain, 1)
     baseline = clock.medians([partial(plain_steps, plain, target, steps)], plain.device, repeat)[0] / steps
     memory = clock.peak_megabytes(partial(plain_steps, plain, target, 3), plain.device)
-    rows = [_row("plain loop", 1, baseline, baseline, [], memory)]
+    measured: list[tuple[str, int, float, str, float]] = [("plain loop", 1, baseline, "", memory)]
 
     variants: dict[str, dict[str, Any]] = {"facesr_lib": {}}
     if not quick:
@@ -54,10 +54,21 @@ def run(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> l
             pulse = partial(search.pulse, ours, target, Downsample(8), progress=False)
             works = partial(pulse, steps=steps), _convolutions(ours, batch, steps)
             turns = [(s / (steps - HALF), alone / steps) for s, alone in clock.turns(works, ours.device, repeat)]
-            rates = [alone / step for step, alone in turns]
+            rate = clock.share([alone / step for step, alone in turns])
             memory = clock.peak_megabytes(partial(pulse, steps=3), ours.device)
-            rows.append(_row(name, batch, median(step for step, _ in turns), baseline, rates, memory))
-    return rows
+            measured.append((name, batch, median(step for step, _ in turns), rate, memory))
+    return [
+        {
+            "PULSE step": name,
+            "batch": batch,
+            "ms per step": f"{1e3 * seconds:.1f}",
+            "ms per step and image": f"{1e3 * seconds / batch:.1f}",
+            "times faster than the plain loop": f"{baseline * batch / seconds:.2f}",
+            "of the convolution rate": rate,
+            "peak MB": f"{memory:.0f}",
+        }
+        for name, batch, seconds, rate, memory in measured
+    ]
 
 
 def methods(device: str = "auto", quick: bool = False, prior: str = "faces-64") -> list[dict[str, Any]]:
@@ -178,17 +189,3 @@ def _convolutions(prior: FacePrior, batch: int, steps: int) -> Callable[[], None
             torch.autograd.grad(function(x), x, gradient)
 
     return passes
-
-
-def _row(
-    name: str, batch: int, seconds: float, baseline: float, rates: Sequence[float], memory: float
-) -> dict[str, Any]:
-    return {
-        "PULSE step": name,
-        "batch": batch,
-        "ms per step": f"{1e3 * seconds:.1f}",
-        "ms per step and image": f"{1e3 * seconds / batch:.1f}",
-        "times faster than the plain loop": f"{baseline * batch / seconds:.2f}",
-        "of the convolution rate": clock.share(rates) if rates else "",
-        "peak MB": f"{memory:.0f}",
-    }

@@ -105,14 +105,14 @@ MEASURED = ("values", "fidelity", "realism")
 
 def _checked(name: str, sweep: Sweep) -> Sweep:
     """All as tensors that fit together; the faces (K, N, 3, R, R)."""
-    whose = {what: f"{what!r} of {name!r}" for what in (*MEASURED, "faces")}
-    values = numbers(whose["values"], sweep.values, "K", give="one or more")
-    faces = numbers(whose["faces"], sweep.faces)
-    faces = pictures(whose["faces"], faces[:, None] if faces.ndim == 4 else faces, len(values), "N", 3, "R", "R")
+
+    def taken(what: str, *sides: int | str, give: str = "numbers") -> Tensor:
+        return numbers(f"{what!r} of {name!r}", getattr(sweep, what), *sides, give=give)
+
+    values, faces = taken("values", "K", give="one or more"), taken("faces")
+    faces = faces[:, None] if faces.ndim == 4 else faces
+    faces = pictures(f"'faces' of {name!r}", faces, len(values), "N", 3, "R", "R")
     if (values.diff() <= 0).any():
         raise ValueError(f"the values of {name!r} must increase, got {rounded(values)}")
-    given = {
-        what: numbers(whose[what], getattr(sweep, what), len(values), give="one for each of the values")
-        for what in MEASURED[1:]
-    }
-    return Sweep(values, **given, faces=faces)
+    each = {"give": "one for each of the values"}
+    return Sweep(values, taken("fidelity", len(values), **each), taken("realism", len(values), **each), faces)
