@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from facesr_lib import assets
 from facesr_lib.degrade import CameraPipeline, Downsample
 from facesr_lib.evaluation import measures, unaligned
+from facesr_lib.metrics import pretrained
 from facesr_lib.training.progressive import NETWORK
 
 PAPER_RESOLUTION = 1024
@@ -84,7 +86,8 @@ def here(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
         if run and file.is_file():
             found.append(replace(row, options={**row.options, "weights": str(file)}))
             continue
-        lacking = _lacking({row.needs, *row.flags.split()})
+        entries = sorted({row.needs, *row.flags.split()} & {*assets.names()})
+        lacking = [why for name in entries if (why := pretrained.reason(partial(assets.path, name)))]
         if run:
             command = " ".join(["facesr train progressive", *row.flags.split(), "--out", str(file.parent)])
             same = "with the --width, --batch and --iterations of the other rows"
@@ -92,17 +95,6 @@ def here(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
         left_out += [f"{row.label}: {what}" for what in lacking]
         found += [] if lacking else [row]
     return found, left_out
-
-
-def _lacking(words: Iterable[str]) -> list[str]:
-    """Say of each registry entry among ``words`` that is not on this machine how to come by it."""
-    found = []
-    for name in sorted({*words} & {*assets.names()}):
-        try:
-            assets.path(name)
-        except assets.AssetMissing as error:
-            found.append(str(error))
-    return found
 
 
 BASELINES = (Row("bilinear", "bilinear"), Row("bicubic", "bicubic"))
