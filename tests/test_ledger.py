@@ -422,7 +422,10 @@ def test_a_prior_of_the_papers_size_is_measured_at_the_papers_scales():
     shape = {"channel_base": 1024, "channel_max": 4}
     networks = Generator(4, 4, 1024, num_mapping_layers=1, **shape), Discriminator(1024, **shape)
     small, large = FacePrior.load("faces-64"), FacePrior("large", *networks)
-    for prior, scales in ((small, {(4, 16), (8, 32), (16, 64)}), (large, {(16, 16), (32, 32), (64, 64)})):
+    for prior, scales in (
+        (small, {(4, "16x"), (8, "32x"), (16, "64x")}),
+        (large, {(16, "16x"), (32, "32x"), (64, "64x")}),
+    ):
         units = run.units("dse-2", prior, faces=1)
         assert {(unit.scale, unit.paper) for unit in units} == scales
         assert len(units) == 2 * len(scales)
