@@ -69,8 +69,12 @@ def run(
 
     ``map`` applies `measure` to the units and keeps their order; default: one after the other, in this process.
     """
-    todo = units(name, prior, **budget)
-    return Results(todo[0].origin, tuple(record for found in map(measure, todo) for record in found))
+    todo, records = units(name, prior, **budget), list[Record]()
+    for number, (unit, found) in enumerate(zip(todo, map(measure, todo), strict=True), start=1):
+        if unit.progress:
+            print(f"{name} · {unit.setting} · {unit.row.label} ({number} of {len(todo)})", flush=True)
+        records += found
+    return Results(todo[0].origin, tuple(records))
 
 
 def units(
@@ -92,7 +96,7 @@ def units(
     effort : float
         Multiplies every method's number of steps.
     progress : bool
-        Say which row is being measured, and show the search's progress.
+        Show the searches' progress, and say which rows are done.
 
     A ``ValueError`` says that there is no such table, a budget is not positive, or the prior lacks what a row needs; an
     ``AssetMissing`` that no row's network is on this machine.
@@ -140,8 +144,6 @@ def measure(unit: Unit) -> list[Record]:
     with suppress(OSError, ValueError):  # not there, or damaged
         kept = _whole_row(read(path).records, unit, len(truth))  # perhaps another table's, which has the same row
         return [replace(r, table=unit.table, setting=unit.setting, paper=unit.paper, row=unit.row.label) for r in kept]
-    if unit.progress:
-        print(f"{unit.table} · {unit.setting} · {unit.row.label}", flush=True)
     given = {"restored": restored, "truth": truth, "prior": prior, "setting": unit.setting, "seed": unit.origin.seed}
     camera = TABLES[unit.table].cameras.get(unit.setting)
     found = [

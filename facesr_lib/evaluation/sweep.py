@@ -43,7 +43,7 @@ def on_processes(jobs: int | None = None) -> Callable[[Measure, list[Unit]], Ite
         others = set(active_children())
         pool = ProcessPoolExecutor(1 if alone else jobs, get_context("spawn"), **deaf)
         try:
-            yield from _told(units, pool.map(partial(_measured, measure), units))
+            yield from pool.map(partial(_measured, measure), units)
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "a process was killed, perhaps for want of memory; what it had finished is kept: run the same command "
@@ -79,7 +79,7 @@ def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterat
         try:
             remote: Any = ray.remote(num_cpus=1, max_retries=3)(_measured)
             waiting = [remote.remote(measure, unit) for unit in units]
-            yield from _told(units, (ray.get(one) for one in waiting))
+            yield from map(ray.get, waiting)
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
             raise ChildProcessError(f"a row was lost with its worker, four times: {error}") from error
         except ray.exceptions.RayTaskError as error:
@@ -88,14 +88,6 @@ def on_ray(address: str | None = None) -> Callable[[Measure, list[Unit]], Iterat
             ray.shutdown()
 
     return spread
-
-
-def _told(units: list[Unit], found: Iterator[list[Record]]) -> Iterator[list[Record]]:
-    """Say which row is done, for those who want to know."""
-    for number, (unit, records) in enumerate(zip(units, found, strict=True), start=1):
-        if unit.progress:
-            print(f"{unit.table} · {unit.setting} · {unit.row.label} ({number} of {len(units)})", flush=True)
-        yield records
 
 
 def _measured(measure: Measure, unit: Unit) -> list[Record]:
