@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from facesr_lib import files
 from facesr_lib.assets import unpickling
+from facesr_lib.devices import undisturbed
 
 Network = TypeVar("Network", bound=nn.Module)
+State = dict[str, Tensor]
+About = dict[str, str]
 
 
 def save(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None:
@@ -50,7 +53,7 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
 
 
 @torch.inference_mode(False)
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: str | Path) -> tuple[State, About]:
     """Read safetensors or a checkpoint of torch's, whatever its name: tensors on the CPU, and what is said of them.
 
     Raises
@@ -121,7 +124,21 @@ _HEADS = {  # how a file begins
 }
 
 
-def singles(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def part(tensors: State, *markers: str) -> State:
+    """A network's tensors, bare or under any prefix, by a name that it has; of several networks a moving average's."""
+    prefixes = [name.removesuffix(end) for name in tensors for end in markers if f".{name}".endswith(f".{end}")]
+    if not prefixes:
+        names = ", ".join(list(tensors)[:3]) or "nothing"
+        raise ValueError(f"no tensor is named {' or '.join(markers)} (there is {names})")
+    return below(tensors, max(prefixes, key=lambda prefix: "ema" in prefix.lower()))
+
+
+def below(tensors: State, prefix: str) -> State:
+    """What bears a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def singles(state: Mapping[str, Tensor]) -> State:
     """Weights that are read, in single precision; a ``ValueError`` names those that are complex or no finite number."""
     real = {name: value.float() for name, value in state.items() if not value.is_complex()}
     if bad := [name for name in state if name not in real or not real[name].isfinite().all()]:
@@ -160,3 +177,21 @@ def fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> Net
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}.") from error
     return network.eval()
+
+
+@undisturbed()
+def load(
+    path: str | Path, what: str, make: Callable[[State, About], Network], own: Callable[[State], State] = dict
+) -> Network:
+    """Read a network in evaluation mode: what ``make`` builds of its tensors and of what is said of them, filled.
+
+    ``own`` chooses and names the network's tensors. Errors as `read`'s and `fill`'s; where one of the two fails, a
+    ``ValueError`` says that the file holds no ``what``, and why.
+    """
+    tensors, about = read(path)
+    try:
+        state = own(tensors)
+        network = make(state, about)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no {what}: {str(error).rstrip('.')}.") from error
+    return fill(network, state, path)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
-from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 POINTS = 68
@@ -141,18 +140,20 @@ class _Hourglass(nn.Module):
         return kept(x) + F.interpolate(up(low), scale_factor=2)
 
 
-@undisturbed()
 def load(path: str | Path) -> LandmarkNetwork:
     """Read a landmark network, frozen and in evaluation mode.
 
     Ours (``.safetensors``), the official distilled one (``.pth``), or FAN as the package face-alignment has it (a
     state dict, or TorchScript whose program is not run).
 
-    Errors as `checkpoints.read`'s and `checkpoints.fill`'s.
+    Errors as `checkpoints.load`'s.
     """
-    state, _ = checkpoints.read(path)
-    stacks = sum(name.endswith(".b2_plus_1.bn1.weight") for name in state)  # hourglasses
-    return checkpoints.fill(FAN(stacks) if stacks else DistilledFAN(), state, path).requires_grad_(False)
+
+    def network(state: checkpoints.State, _: object) -> LandmarkNetwork:
+        stacks = sum(name.endswith(".b2_plus_1.bn1.weight") for name in state)  # hourglasses
+        return FAN(stacks) if stacks else DistilledFAN()
+
+    return checkpoints.load(path, "landmark network", network).requires_grad_(False)
 
 
 def peaks(heatmaps: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from facesr_lib import images
-from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 UNDECIDED = 255
@@ -133,12 +132,7 @@ def save(network: ParsingNetwork, path: str | Path, metadata: Mapping[str, str])
     checkpoints.save(network, path, dict(metadata) | {"sizes": json.dumps(network.sizes)})
 
 
-@undisturbed()
 def load(path: str | Path) -> ParsingNetwork:
-    """Read what `save` wrote, in evaluation mode; errors as `checkpoints.read`'s, or if it is another network's."""
-    state, about = checkpoints.read(path)
-    try:
-        network = ParsingNetwork(**json.loads(about["sizes"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no parsing network: its metadata should give the sizes ({error}).") from error
-    return checkpoints.fill(network, state, path)
+    """Read what `save` wrote, in evaluation mode; errors as `checkpoints.load`'s."""
+    what = "parsing network whose metadata give its sizes"
+    return checkpoints.load(path, what, lambda _, about: ParsingNetwork(**json.loads(about["sizes"])))

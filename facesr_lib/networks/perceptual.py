@@ -17,10 +17,6 @@ from facesr_lib.devices import undisturbed
 Backbone = Literal["alex", "vgg"]
 
 _ASSETS = {"alex": "alexnet", "vgg": "vgg16"}
-_CONVOLUTIONS = {  # torchvision's numbers of the layers in each of LPIPS's slices
-    "alex": ((0,), (3,), (6,), (8,), (10,)),
-    "vgg": ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
-}
 
 
 def lpips_file(backbone: Backbone) -> Path:
@@ -38,17 +34,11 @@ def lpips_network(backbone: Backbone, device: str = "cpu") -> Any:
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # torchvision, on how lpips calls it
         network = LPIPS(net=backbone, pnet_rand=True, verbose=False)  # random until the next lines replace every weight
-    own = {
-        f"slice{k}.{i}.{part}": weights[f"features.{i}.{part}"]
-        for k, layers in enumerate(_CONVOLUTIONS[backbone], start=1)
-        for i in layers
-        for part in ("weight", "bias")
-    }
-    network.net.load_state_dict(own, strict=True)
+    # LPIPS cuts torchvision's features into slices, whose layers keep their numbers
+    network.net.load_state_dict(
+        {name: weights["features." + name.partition(".")[2]] for name in network.net.state_dict()}
+    )
     return network.eval().requires_grad_(False).to(device)
-
-
-_VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)
 
 
 @cache
@@ -59,17 +49,11 @@ def vgg19(convolutions: int) -> nn.Sequential:
     It takes what `imagenet_input` makes of pictures. ``assets.AssetMissing`` says how to get the weights ("vgg19").
     """
     weights = unpickling.load(assets.checked("vgg19"))
-    layers: list[nn.Module] = []
-    channels = 3
-    for width in _VGG19:
-        if isinstance(width, int):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-            channels, convolutions = width, convolutions - 1
-        else:
-            layers.append(nn.MaxPool2d(2))
-        if convolutions == 0:
-            break
-    network = nn.Sequential(*layers[:-1])
+    from torchvision.models import vgg  # takes seconds
+
+    layers = vgg.make_layers(vgg.cfgs["E"])
+    last = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)][convolutions - 1]
+    network = layers[: last + 1]
     network.load_state_dict({name: weights[f"features.{name}"] for name in network.state_dict()})
     return network.eval().requires_grad_(False)
 

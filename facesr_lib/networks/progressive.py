@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
-from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 CHANNELS = (512, 256, 128, 64)
@@ -114,20 +113,19 @@ def channels(width: float) -> list[int]:
     return [round(c * width) for c in CHANNELS]
 
 
-@undisturbed()
 def load(path: str | Path) -> ProgressiveGenerator:
     """Read a generator that `training.progressive` wrote: frozen, in evaluation mode.
 
-    Errors as `checkpoints.read`'s; a ``ValueError`` also if it is another network's or did not reach the last step.
+    Errors as `checkpoints.load`'s; a ``ValueError`` also if it did not reach the last step.
     """
-    state, about = checkpoints.read(path)
-    try:
-        generator, step = ProgressiveGenerator(float(about["width"])), about["step"]
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no generator of progressive super-resolution: {error} (width, step).") from error
-    if step != "3":
-        raise ValueError(f"{path} was trained up to step {step} of 3: go on with its run (--resume).")
-    return checkpoints.fill(generator, state, path).requires_grad_(False)
+
+    def generator(_: object, about: checkpoints.About) -> ProgressiveGenerator:
+        if about["step"] != "3":
+            raise ValueError(f"it was trained up to step {about['step']} of 3; go on with its run (--resume)")
+        return ProgressiveGenerator(float(about["width"]))
+
+    what = "generator of progressive super-resolution whose metadata give its width and its last step"
+    return checkpoints.load(path, what, generator).requires_grad_(False)
 
 
 class ResidualBlock(nn.Module):

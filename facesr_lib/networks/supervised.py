@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facesr_lib import images, messages
-from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 SCALE = 8
@@ -268,18 +267,17 @@ def _blocks(n: int, count: int) -> list[nn.Module]:
 NETWORKS: dict[str, type[Enlarger]] = {"vdsr": VDSR, "urdgn": URDGN, "fsrnet": FSRNet, "fsrgan": FSRNet}
 
 
-@undisturbed()
 def load(path: str | Path, name: str | None = None) -> Enlarger:
     """Read a network that `training.supervised` wrote: frozen, in evaluation mode.
 
-    Errors as `checkpoints.read`'s; a ``ValueError`` also if it holds something else, or not ``name``, such as "vdsr".
+    Errors as `checkpoints.load`'s; a ``ValueError`` also if it holds not ``name``, such as "vdsr".
     """
-    state, about = checkpoints.read(path)
-    try:
+
+    def network(_: object, about: checkpoints.About) -> Enlarger:
         held = messages.choose(about.get("network"), NETWORKS, "supervised network")
-        network = NETWORKS[held](float(about["width"]))
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} holds no network that `facesr train supervised` wrote: {error}.") from error
-    if name not in (held, None):
-        raise ValueError(f"{path} holds {held}, not {name}: give another file, or choose {held}.")
-    return checkpoints.fill(network, state, path).requires_grad_(False)
+        if name not in (held, None):
+            raise ValueError(f"the file holds {held}, not {name}: give another file, or choose {held}")
+        return NETWORKS[held](float(about["width"]))
+
+    what = f"{name or 'network'} that `facesr train supervised` wrote"
+    return checkpoints.load(path, what, network).requires_grad_(False)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib.devices import undisturbed
 from facesr_lib.networks import checkpoints
 
 STRIDES = (8, 16, 32)
@@ -102,8 +101,6 @@ def _unit(n_in: int, n_out: int, head: bool = False) -> nn.Sequential:
     return nn.Sequential(OrderedDict([*layers, *after]))
 
 
-@undisturbed()
 def load(path: str | Path) -> YuNet:
-    """Read the detector's weights: frozen, in evaluation mode; errors as `checkpoints.read`'s and `fill`'s."""
-    state, _ = checkpoints.read(path)
-    return checkpoints.fill(YuNet(), state, path).requires_grad_(False)
+    """Read the detector's weights: frozen, in evaluation mode; errors as `checkpoints.load`'s."""
+    return checkpoints.load(path, "YuNet", lambda *_: YuNet()).requires_grad_(False)

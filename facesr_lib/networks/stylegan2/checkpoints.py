@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from facesr_lib import randomness
 from facesr_lib.networks import checkpoints
+from facesr_lib.networks.checkpoints import Network, State
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
 from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
-
-State = dict[str, Tensor]
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.inference_mode(False)
@@ -58,13 +55,9 @@ def load(path: str | Path) -> tuple[Generator, Discriminator | None]:
 
 
 def _generator(tensors: State, path: str | Path) -> Generator:
-    prefixes = _prefixes(tensors, "synthesis.b4.const", "input.input")
     if any(re.search(r"(^|\.)synthesis\.(L\d+_\d+_\d+|input)\.", name) for name in tensors):
         raise ValueError("it is a StyleGAN3 generator, which has no octaves: give one of StyleGAN2")
-    if not prefixes:
-        names = ", ".join(list(tensors)[:3]) or "nothing"
-        raise ValueError(f"no tensor is named like synthesis.b4.const or input.input (there is {names})")
-    state = _below(tensors, max(prefixes, key=lambda prefix: "ema" in prefix.lower()))
+    state = checkpoints.part(tensors, "synthesis.b4.const", "input.input")
     if "mapping.embed.weight" in state:
         raise ValueError("it is class-conditional, and faces have no classes: give an unconditional generator")
     if "input.input" in state:
@@ -93,10 +86,7 @@ def _generator(tensors: State, path: str | Path) -> Generator:
 def _discriminator(tensors: State) -> Discriminator | None:
     if not any(re.match(r"(.*\.)?d(iscriminator)?(_ema)?\.", name, re.IGNORECASE) for name in tensors):
         return None
-    prefixes = _prefixes(tensors, "b4.out.weight", "final_linear.1.weight")
-    if not prefixes:
-        raise ValueError("no tensor is named like b4.out.weight or final_linear.1.weight")
-    state = _below(tensors, prefixes[0])
+    state = checkpoints.part(tensors, "b4.out.weight", "final_linear.1.weight")
     if "final_linear.1.weight" in state:
         side = 4 << sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", name)) for name in state)
         state = {ours: state[name] for name in state if (ours := _discriminator_name(name, side))}
@@ -105,15 +95,6 @@ def _discriminator(tensors: State) -> Discriminator | None:
         base = max(channels) * channels[max(channels)]
         discriminator = Discriminator(max(channels), base, state["b4.fc.bias"].shape[0])
     return _filled(discriminator, state).eval()
-
-
-def _prefixes(tensors: State, *markers: str) -> list[str]:
-    """What stands before a network's own names."""
-    return [name.removesuffix(end) for name in tensors for end in markers if f".{name}".endswith(f".{end}")]
-
-
-def _below(tensors: State, prefix: str) -> State:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _channels(state: State, pattern: str) -> dict[int, int]:
@@ -140,7 +121,9 @@ def _mean_code(state: State, z_dim: int, w_dim: int, depth: int) -> Tensor:
     """Estimate the mean of W, which rosinality's training script does not store."""
     with torch.device("meta"):
         mapping = MappingNetwork(z_dim, w_dim, depth)
-    mapping = _filled(mapping, _below(state, "mapping.") | {"w_avg": torch.zeros_like(state["mapping.fc0.bias"])})
+    mapping = _filled(
+        mapping, checkpoints.below(state, "mapping.") | {"w_avg": torch.zeros_like(state["mapping.fc0.bias"])}
+    )
     return mapping(randomness.normal(randomness.generators(0, 10_000), z_dim)).mean(0)
 
 
