@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -75,9 +78,10 @@ class FAN(LandmarkNetwork):
         self.stacks = stacks
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3), nn.BatchNorm2d(64)
         self.conv2, self.conv3, self.conv4 = _Pyramid(64, 128), _Pyramid(128, 128), _Pyramid(128, 256)
+        block = partial(_Pyramid, 256, 256)
         for i in range(stacks):
-            self.add_module(f"m{i}", _Hourglass(256, depth=4))
-            self.add_module(f"top_m_{i}", _Pyramid(256, 256))
+            self.add_module(f"m{i}", Hourglass(block, 4, "b{branch}_{level}", "b2_plus_1", nn.AvgPool2d(2)))
+            self.add_module(f"top_m_{i}", block())
             self.add_module(f"conv_last{i}", nn.Conv2d(256, 256, 1))
             self.add_module(f"bn_end{i}", nn.BatchNorm2d(256))
             self.add_module(f"l{i}", nn.Conv2d(256, POINTS, 1))
@@ -119,24 +123,31 @@ class _Pyramid(nn.Module):
         return torch.cat(outputs[1:], 1) + self.downsample(x)
 
 
-class _Hourglass(nn.Module):
-    """See a feature map at ``depth`` more resolutions, each half of the one before, and add up what was seen."""
+class Hourglass(nn.Module):
+    """See a feature map at ``depth`` more resolutions, each half of the one before, and add up what was seen.
 
-    def __init__(self, n: int, depth: int) -> None:
+    Its parts, which ``block`` makes, are named by their level and one of three branches, and one is the ``centre``;
+    ``pool`` halves a map.
+    """
+
+    def __init__(self, block: Callable[[], nn.Module], depth: int, name: str, centre: str, pool: nn.Module):
         super().__init__()
-        self.depth = depth
+        self.depth, self.name, self.centre, self.pool = depth, name, centre, pool
+        for level, branch in product(range(depth, 0, -1), (1, 2)):
+            self.add_module(name.format(level=level, branch=branch), block())
+        self.add_module(centre, block())
         for level in range(1, depth + 1):
-            for branch in (1, 2, 3):
-                self.add_module(f"b{branch}_{level}", _Pyramid(n, n))
-        self.b2_plus_1 = _Pyramid(n, n)
+            self.add_module(name.format(level=level, branch=3), block())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W), sides multiples of 2^depth."""
         return self._level(x, self.depth)
 
     def _level(self, x: Tensor, level: int) -> Tensor:
-        kept, down, up = (self.get_submodule(f"b{branch}_{level}") for branch in (1, 2, 3))
-        low = down(F.avg_pool2d(x, 2))
-        low = self._level(low, level - 1) if level > 1 else self.b2_plus_1(low)
+        if level == 0:
+            return self.get_submodule(self.centre)(x)
+        kept, down, up = (self.get_submodule(self.name.format(level=level, branch=branch)) for branch in (1, 2, 3))
+        low = self._level(down(self.pool(x)), level - 1)
         return kept(x) + F.interpolate(up(low), scale_factor=2)
 
 

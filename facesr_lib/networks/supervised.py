@@ -6,8 +6,8 @@ all channels, for machines and budgets that are smaller than theirs.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,18 +16,18 @@ from torch.nn import functional as F
 
 from facesr_lib import images, messages
 from facesr_lib.networks import checkpoints
+from facesr_lib.networks.landmarks import POINTS, Hourglass
 
 SCALE = 8
-POINTS = 68
 CLASSES = 11  # Helen's
 
 
-class Enlarger(nn.Module, ABC):
+class Enlarger(nn.Module):
     """What all of them can do."""
 
-    @abstractmethod
     def enlarge(self, lowres: Tensor) -> Tensor:
-        """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
+        """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped; by default `forward` thinks in [−1, 1]."""
+        return (self(2 * images.check_batch(lowres) - 1) + 1) / 2
 
 
 def upsample(lowres: Tensor) -> Tensor:
@@ -92,10 +92,6 @@ class URDGN(Enlarger):
         """(N, 3, h, w) → (N, 3, 8h, 8w), in [−1, 1]; nothing keeps them there."""
         return self.layers(x)
 
-    def enlarge(self, lowres: Tensor) -> Tensor:
-        """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
-        return (self(2 * images.check_batch(lowres) - 1) + 1) / 2
-
 
 class URDGNDiscriminator(nn.Module):
     """Critic of URDGN for 128² pictures: 6,859,425 parameters."""
@@ -129,6 +125,8 @@ class FSRNet(Enlarger):
     def __init__(self, width: float = 1.0):
         super().__init__()
         n, m = _channels(64, width), 2 * _channels(64, width)
+        inside = partial(_Bottleneck, m, m)
+        hourglass = partial(Hourglass, inside, 3, "res{level}_{branch}", "res_center", nn.MaxPool2d(2))
         self.coarse_SR_Encoder = nn.Sequential(
             *_reflected(3, n), nn.BatchNorm2d(n), nn.ReLU(inplace=True), *_blocks(n, 3), *_reflected(n, 3), nn.Tanh()
         )
@@ -139,8 +137,8 @@ class FSRNet(Enlarger):
             *_normalised(nn.Conv2d(3, n, 7, stride=2, padding=3, bias=False)),
             _Bottleneck(n, m),
             *_blocks(m, 2),
-            _Hourglass(m, depth=3),
-            _Hourglass(m, depth=3),
+            hourglass(),
+            hourglass(),
         )
         self.fine_SR_Decoder = nn.Sequential(
             *_normalised(_conv(n + m, n)),
@@ -223,29 +221,6 @@ class _Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skipConv(x) + self.convBlock(x)
-
-
-class _Hourglass(nn.Module):
-    """See a feature map at ``depth`` more resolutions, each half of the one before, and add up what was seen."""
-
-    def __init__(self, n: int, depth: int):
-        super().__init__()
-        self.depth = depth
-        for level in range(depth, 0, -1):
-            for branch in (1, 2):
-                self.add_module(f"res{level}_{branch}", _Bottleneck(n, n))
-        self.res_center = _Bottleneck(n, n)
-        for level in range(1, depth + 1):
-            self.add_module(f"res{level}_3", _Bottleneck(n, n))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._level(x, self.depth)
-
-    def _level(self, x: Tensor, level: int) -> Tensor:
-        kept, down, up = (self.get_submodule(f"res{level}_{branch}") for branch in (1, 2, 3))
-        low = down(F.max_pool2d(x, 2))
-        low = self._level(low, level - 1) if level > 1 else self.res_center(low)
-        return kept(x) + F.interpolate(up(low), scale_factor=2)
 
 
 def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
