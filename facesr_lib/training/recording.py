@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from facesr_lib import files
+from facesr_lib.networks import checkpoints
 from facesr_lib.prior import FacePrior
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
@@ -86,21 +85,15 @@ def save(path: Path, recordings: dict[str, Recording]) -> None:
 
 def load(path: Path) -> dict[str, Recording]:
     """Read what `save` wrote; a variant's networks have the sizes of `VARIANTS`."""
-    parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)  # "variant/losses" or "variant/moment" → tensors
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        for name in file.keys():  # noqa: SIM118 (no dictionary)
-            part, _, rest = name.rpartition("/")
-            parts[part][rest] = file.get_tensor(name).float()
+    tensors, metadata = checkpoints.read(path)
+
+    def prior(variant: str, seen: int) -> FacePrior:
+        name, generator = f"{variant}/{seen}", VARIANTS[variant].generator()
+        return FacePrior(name, checkpoints.fill(generator, checkpoints.below(tensors, f"{name}/"), path), None)
+
     recordings = {}
-    for variant in (variant for variant in VARIANTS if variant in metadata):
+    for variant in (name for name in VARIANTS if name in metadata):
         moments = json.loads(metadata[variant])
-        priors = [_prior(VARIANTS[variant], f"{variant}/{seen}", parts[f"{variant}/{seen}"]) for seen in moments]
-        recordings[variant] = Recording(moments, priors, parts[f"{variant}/losses"])
+        losses = checkpoints.below(tensors, f"{variant}/losses/")
+        recordings[variant] = Recording(moments, [prior(variant, seen) for seen in moments], losses)
     return recordings
-
-
-def _prior(config: Config, name: str, state: dict[str, Tensor]) -> FacePrior:
-    generator = config.generator()
-    generator.load_state_dict(state)
-    return FacePrior(name, generator, None)
