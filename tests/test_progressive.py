@@ -15,6 +15,7 @@ from facesr_lib.networks.landmarks import DistilledFAN, draw
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
 from facesr_lib.training import progressive as training
+from facesr_lib.training.faces import Faces
 
 ORACLES = Path(__file__).parent / "oracles"
 SIDES = {1: 32, 2: 64, 3: 128}
@@ -267,21 +268,27 @@ def test_bfloat16_stays_near():
 
 def test_moved_faces_stay_in_their_place_without_moves_and_are_turned_with_them():
     random = torch.Generator().manual_seed(0)
-    spot = draw(torch.tensor([[[127.5, 64.0]]]), 256, 3.0).expand(40, 3, 256, 256)
-    still = training.moved(spot, random, rotation=0, scale=0, shift=0)
-    assert_close(still, torch.nn.functional.avg_pool2d(spot, 2), atol=1e-4, rtol=0)
+
+    def faces(x, y):
+        spot = (255 * draw(torch.tensor([[[x, y]]]), 256, 3.0)).round().byte().expand(1, 3, 256, 256)
+        return Faces(spot.permute(0, 2, 3, 1).numpy(), 128, torch.device("cpu"))
+
+    def moved(faces, **most):
+        return faces.draw(40, random, **{"rotation": 0, "scale": 0, "shift": 0} | most)[0]
+
+    high = faces(127.5, 64.0)
+    assert_close(moved(high), high.first(1).expand(40, -1, -1, -1), atol=1e-4, rtol=0)
     middle = (torch.tensor([63.5, 31.75]) - 63.5).norm()  # of the spot from the picture's
-    turned = landmarks.peaks(training.moved(spot, random, rotation=30, scale=0, shift=0))[:, 0] - 63.5
+    turned = landmarks.peaks(moved(high, rotation=30))[:, 0] - 63.5
     assert_close(turned.norm(dim=1), middle.expand(40), atol=0.6, rtol=0)
     angle = torch.atan2(turned[:, 0], -turned[:, 1]).rad2deg()
     assert 20 < angle.abs().max() <= 31
     assert angle.min() < 0 < angle.max()
-    shifted = landmarks.peaks(training.moved(spot, random, rotation=0, scale=0, shift=0.1))[:, 0]
+    shifted = landmarks.peaks(moved(high, shift=0.1))[:, 0]
     away = (shifted - torch.tensor([63.5, 31.75])).abs().max()
     assert 8 < away <= 13.3
-    larger = landmarks.peaks(training.moved(spot, random, rotation=0, scale=0.2, shift=0))[:, 0] - 63.5
-    aside = draw(torch.tensor([[[90.0, 64.0]]]), 256, 3.0).expand(40, 3, 256, 256)
-    x = landmarks.peaks(training.moved(aside, random, rotation=0, scale=0, shift=0))[:, 0, 0]
+    larger = landmarks.peaks(moved(high, scale=0.2))[:, 0] - 63.5
+    x = landmarks.peaks(moved(faces(90.0, 64.0)))[:, 0, 0]
     assert_close(x.round().unique(), torch.tensor([45.0, 82.0]))  # as it is, or in the mirror
     sizes = larger.norm(dim=1) / middle
     assert 0.81 < sizes.min() < 0.9  # 1 / 1.2, but for the spot's width

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from facesr_lib.training.processes import Processes
+from facesr_lib.training.loop import Training
 
 Losses = dict[str, Tensor]
 
@@ -24,18 +25,17 @@ class Captured:
     ----------
     work : callable
         Tensors → losses. It works on the device, in place, and waits for no value; its Python runs only at first.
-    processes : Processes
-    random : torch.Generator
-        What it draws from, on its device.
+    trainee : Training
+        Whose: it draws from its ``noise``.
     """
 
-    def __init__(self, work: Callable[..., Losses], processes: Processes, random: Generator):
-        self._work, self._random = work, random
-        self._replays = processes.device.type == "cuda" and processes.count == 1
+    def __init__(self, work: Callable[..., Losses], trainee: Training[Any]):
+        self._work, self._random = work, trainee.noise
+        self._replays = trainee.device.type == "cuda" and trainee.processes.count == 1
         self._calls_before = 3
         self._graph: torch.cuda.CUDAGraph | None = None
         if self._replays:  # gradients belong to the stream on which they were first made
-            self._stream = torch.cuda.Stream(processes.device)
+            self._stream = torch.cuda.Stream(trainee.device)
 
     def __call__(self, *inputs: Tensor) -> Losses:
         """Do the work once."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from facesr_lib import assets, files
+from facesr_lib import assets, files, randomness
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import (
     contextual_loss,
@@ -41,7 +41,6 @@ from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.loop import Training
 from facesr_lib.training.patches import Patches
-from facesr_lib.training.processes import Processes
 
 GENERATOR = "generator.safetensors"
 ENCODER = "encoder.safetensors"
@@ -102,7 +101,7 @@ class Config(Shared):
     batch: int = within(16, at_least=2)  # its losses compare with averages
 
 
-class SuperResolution(Training):
+class SuperResolution(Training[Any]):
     """What both stages share: pairs of patches, G with its moving average, a learning rate that halves.
 
     ``pictures`` are uint8, (H, W, 3) each, none smaller than a patch (`patches.read_pictures`).
@@ -120,25 +119,22 @@ class SuperResolution(Training):
         networks: dict[str, nn.Module],
         **inputs: Any,
     ):
-        processes = Processes(device)
-        self._lr, self.iterations = config.lr, config.iterations
-        self._halved_after = [share * config.iterations for share in self.halvings]
-        self._rate = torch.tensor(config.lr, device=processes.device)
-        self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, processes.device, config.turns)
+        super().__init__(config, device, bf16, **inputs, pictures=pictures)
+        self.iterations = config.iterations
+        self._rate = torch.tensor(config.lr, device=self.device)
+        self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, self.device, config.turns)
         self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0
         networks = {"generator": generator} | networks
         for network in networks.values():
-            network.to(processes.device).to(memory_format=torch.channels_last).train()
+            network.to(self.device).to(memory_format=torch.channels_last).train()
         self.generator, self.average = generator, deepcopy(generator).eval().requires_grad_(False)
         self.optimizers = {  # β = (0.9, 0.999), as the paper says
             name: Adam(network.parameters(), lr=config.lr, capturable=self._rate.is_cuda)
             for name, network in networks.items()
         }
-        parts = networks | {"average": self.average}
         optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
-        inputs |= {"pictures": pictures}
-        super().__init__(config, inputs, processes, config.seed, bf16, **parts, **optimizers)
-        self._learn = Captured(self.learn, processes, self.noise)
+        self.parts = {**networks, "average": self.average, **optimizers}
+        self._learn = Captured(self.learn, self)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Small patches z (N, 3, S / 4, S / 4) and large ones y (N, 3, S, S) in [0, 1].
@@ -152,7 +148,8 @@ class SuperResolution(Training):
     def step(self) -> dict[str, Tensor]:
         """Learn from one batch, at the learning rate that is due."""
         done = self.images_seen / self.batch
-        self._rate.fill_(self._lr * 0.5 ** sum(done >= steps for steps in self._halved_after))
+        halved = sum(done >= share * self._c.iterations for share in self.halvings)
+        self._rate.fill_(self._c.lr * 0.5**halved)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self._rate
@@ -172,8 +169,7 @@ class Pretraining(SuperResolution):
     halvings = 0.4, 0.8
 
     def __init__(self, pictures: Sequence[np.ndarray], config: Start, device: str = "cpu", bf16: bool = False):
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        with randomness.seeded(config.seed):
             generator = RRDBNet(config.blocks, config.channels, config.growth, SCALE)
             self.encoder = CompanionEncoder(config.encoder_width)
         origin = "random numbers"
@@ -216,10 +212,8 @@ class Refinement(SuperResolution):
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
         if generator.scale != SCALE:
             raise ValueError(f"{start} enlarges {generator.scale} times: the second stage needs a start of {SCALE}.")
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        with randomness.seeded(config.seed):
             self.discriminator = PatchDiscriminator(config.discriminator_width, config.patch)
-        self._c = config
         self.seen_by, self._features = imagenet_features(4 if config.contextual else 16)
         self._content = contextual_loss if config.contextual else feature_l1
         networks: dict[str, nn.Module] = {"discriminator": self.discriminator}

@@ -33,6 +33,10 @@ class Faces:
         self._pixels = pixels if device.type == "cpu" else torch.from_numpy(np.array(pixels)).to(device)
         self._device, self._times = device, pixels.shape[1] // side
 
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._pixels)
+
     def __getitem__(self, index: Tensor) -> Tensor:
         """Some faces as they are, (n, 3, S, S) in [0, 1]."""
         if isinstance(self._pixels, Tensor):

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facesr_lib import randomness
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
 from facesr_lib.training.config import Checked, within
-from facesr_lib.training.processes import Processes
 
 PRIOR = "prior.safetensors"
 
@@ -42,19 +42,18 @@ class Config(Checked):
     declared; the third plateau ends the training."""
 
 
-class FlowTraining(loop.Training):
+class FlowTraining(loop.Training[Config]):
     """A flow in training on the codes of a prior, which gets the ``best`` so far, by validation, at each checkpoint."""
 
     def __init__(self, prior: FacePrior, config: Config):
-        self._c, self._prior, self._mapping = config, prior, prior.generator.mapping
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        self._prior, self._mapping = prior, prior.generator.mapping
+        with randomness.seeded(config.seed):
             self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
+        inputs: dict[str, Any] = {"prior": self._mapping, "bounds": self.flow.weights()["bounds"]}
+        super().__init__(config, str(prior.device), seed=config.seed + 1, **inputs)
         self.best = deepcopy(self.flow)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
-        parts: dict[str, Any] = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
-        inputs = {"prior": self._mapping, "bounds": self.flow.weights()["bounds"]}
-        super().__init__(config, inputs, Processes(str(prior.device)), config.seed + 1, **parts)
+        self.parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
         self.best.load_state_dict(self.flow.state_dict())

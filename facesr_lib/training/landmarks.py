@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facesr_lib import randomness
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.landmarks import MIRRORED, DistilledFAN, LandmarkNetwork, draw
 from facesr_lib.training import loop
 from facesr_lib.training.augment import place_points
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
-from facesr_lib.training.processes import Processes
 
 NETWORK = "landmarks.safetensors"
 SIDE = 64  # of the pictures that the network sees
@@ -36,7 +36,7 @@ class Config(Checked):
     """Width of the drawn heatmaps in pixels, where the teacher is a set of labels."""
 
 
-class Distillation(loop.Training):
+class Distillation(loop.Training[Config]):
     """A landmark network in training.
 
     A ``ValueError`` says that the faces are not square, or the landmarks are not theirs.
@@ -59,23 +59,19 @@ class Distillation(loop.Training):
         teacher: LandmarkNetwork | None = None,
         device: str = "cpu",
     ):
-        processes = Processes(device)
-        self._faces = Faces(pixels, SIDE, processes.device)
+        super().__init__(config, device, bf16=True, faces=pixels, landmarks=points, teacher=teacher)
+        self._faces = Faces(pixels, SIDE, self.device)
         if points is None and teacher is None:
             raise ValueError("hints come from landmarks or from a teacher: give one of them.")
-        inputs = {"faces": pixels, "landmarks": points, "teacher": teacher}
         points = torch.zeros(len(pixels), 68, 2) if points is None else points
         if points.shape != (len(pixels), 68, 2):
             raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
-        self._c = config
         self._points = (points + 0.5) * (2 / pixels.shape[1]) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
-        self._teacher = None if teacher is None else teacher.to(processes.device).eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.network = DistilledFAN().to(processes.device).to(memory_format=torch.channels_last)
+        self._teacher = None if teacher is None else teacher.to(self.device).eval()
+        with randomness.seeded(config.seed):
+            self.network = DistilledFAN().to(self.device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
-        parts = {"network": self.network, "optimizer": self._optimizer}
-        super().__init__(config, inputs, processes, config.seed, bf16=True, **parts)
+        self.parts = {"network": self.network, "optimizer": self._optimizer}
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""

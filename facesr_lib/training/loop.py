@@ -9,12 +9,12 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,10 @@ CHECKPOINT = "last.ckpt"
 LOCK = ".lock"  # held by the training that is at work in a folder
 
 
-class Training(ABC):
+Choices = TypeVar("Choices", bound=Checked)
+
+
+class Training(ABC, Generic[Choices]):
     """What is trained: a subclass makes steps; its state can be put away and taken up again exactly.
 
     A ``ValueError`` says that the processes do not divide the batch.
@@ -42,20 +45,21 @@ class Training(ABC):
     ----------
     config : Checked
         Every choice.
-    inputs : mapping
-        What else the run depends on, by what the user calls it: pictures, labels, networks, or a word that says which.
-    processes : Processes
-    seed : int
-        Every process draws numbers of its own.
+    device : str or Processes
+        Where, if this process is not alone.
     bf16 : bool
         Whether networks compute in bfloat16 (`forward`).
-    **parts
-        Networks, optimisers and tensors whose state is kept, by the names that it has in checkpoints.
+    seed : int, optional
+        Of this process's own numbers; default: the configuration's.
+    **inputs
+        What else the run depends on, by what the user calls it: pictures, labels, networks, or a word that says which.
 
     Attributes
     ----------
     config : dict
         Choices and inputs, these by digests: all must be the same when a run is resumed.
+    parts : dict
+        Networks, optimisers and tensors whose state is kept, by the names that it has in checkpoints.
     images_seen, hours : int, float
         So far, in all calls of `fit`.
     share : int
@@ -70,25 +74,22 @@ class Training(ABC):
 
     iterations: int | None = None
 
+    parts: dict[str, Any]
+
     def __init__(
-        self,
-        config: Checked,
-        inputs: Mapping[str, Any],
-        processes: Processes,
-        seed: int,
-        bf16: bool = False,
-        **parts: Any,
+        self, config: Choices, device: str | Processes, bf16: bool = False, seed: int | None = None, **inputs: Any
     ):
-        batch = config.batch
+        self.processes = processes = device if isinstance(device, Processes) else Processes(device)
+        self._c, self._bf16, batch = config, bf16, config.batch
         if batch % processes.count:
             raise ValueError(f"a batch of {batch} cannot be shared by {processes.count} processes: choose a multiple.")
         self.config = asdict(config) | {"bf16": bf16} | {name: _known_by(given) for name, given in inputs.items()}
-        self.processes, self.batch, self.share = processes, batch, batch // processes.count
+        self.batch, self.share, self.device = batch, batch // processes.count, processes.device
         self.images_seen, self.hours = 0, 0.0
-        self._parts, self._seed, self._bf16 = parts, seed + processes.rank, bf16
+        self._seed = (config.seed if seed is None else seed) + processes.rank
         self.random = torch.Generator().manual_seed(self._seed)
-        device = processes.device
-        self.noise = self.random if device.type == "cpu" else torch.Generator(device).manual_seed(self._seed)
+        on_cpu = self.device.type == "cpu"
+        self.noise = self.random if on_cpu else torch.Generator(self.device).manual_seed(self._seed)
 
     @property
     def finished(self) -> bool:
@@ -101,7 +102,7 @@ class Training(ABC):
 
     def forward(self, network: Callable[..., Any], *inputs: Any) -> Any:
         """A network's answer, a tensor or several, in float32 whatever it computed in."""
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             answer = network(*inputs)
         return answer.float() if isinstance(answer, Tensor) else tuple(part.float() for part in answer)
 
@@ -120,7 +121,7 @@ class Training(ABC):
             vector_to_parameters(self.processes.mean(parameters_to_vector(gradients)), gradients)
         optimizer.step()
 
-    def snapshot(self, folder: Path) -> None:  # noqa: B027 - not every training has something to show
+    def snapshot(self, folder: Path) -> None:
         """Write what a person wants to see or use of the run so far, if the checkpoint is not enough."""
 
     def about(self) -> dict[str, str]:
@@ -136,13 +137,13 @@ class Training(ABC):
         own = torch.cat([each.get_state() for each in self._generators()])
         random = own.new_zeros(self.processes.count, len(own))
         random[self.processes.rank] = own
-        state = {name: part if isinstance(part, Tensor) else part.state_dict() for name, part in self._parts.items()}
+        state = {name: part if isinstance(part, Tensor) else part.state_dict() for name, part in self.parts.items()}
         so_far = {"images_seen": self.images_seen, "hours": self.hours}
         return state | so_far | {"random": self.processes.sum(random).cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` was called, exactly if there are as many processes, on the same kind of device."""
-        for name, part in self._parts.items():
+        for name, part in self.parts.items():
             if isinstance(part, Optimizer):  # whether a GPU replays its steps is not the checkpoint's to say
                 for theirs, ours in zip(state[name]["param_groups"], part.param_groups, strict=True):
                     theirs |= {key: ours[key] for key in ("capturable",) if key in ours}

@@ -12,14 +12,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import assets, data, files
+from facesr_lib import assets, data, files, randomness
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
 from facesr_lib.training import celebamask, loop
 from facesr_lib.training.adversarial import follow, with_own_statistics
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
-from facesr_lib.training.processes import Processes
 
 NETWORK = "parsing.safetensors"
 
@@ -79,7 +78,7 @@ def pixel_loss(image: Tensor, target: Tensor, power: int = 1) -> Tensor:
     return (2 * (image - target)).abs().pow(power).mean((1, 2, 3))
 
 
-class ParsingTraining(loop.Training):
+class ParsingTraining(loop.Training[Config]):
     """A parsing network in training.
 
     A ``ValueError`` says that the faces are of another size, or the labels are not theirs.
@@ -108,22 +107,20 @@ class ParsingTraining(loop.Training):
         device: str = "cpu",
         bf16: bool = False,
     ):
-        processes = Processes(device)
-        self._faces = Faces(pixels, config.size, processes.device)
+        self._camera = camera or CameraPipeline()
+        settings = asdict(replace(self._camera, seed=0))
+        super().__init__(config, device, bf16, faces=pixels, labels=masks, camera=settings)
+        self._faces = Faces(pixels, config.size, self.device)
         if masks.shape != pixels.shape[:3]:
             raise ValueError(f"{len(pixels)} faces need labels {pixels.shape[:3]}; got {masks.shape}.")
         check_classes(masks, "the labels")
-        self._c, self._camera = config, camera or CameraPipeline()
-        self._masks = torch.tensor(np.asarray(masks), device=processes.device)
-        self._mirrored = MIRRORED.to(processes.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.live = config.network().to(processes.device).to(memory_format=torch.channels_last)
+        self._masks = torch.tensor(np.asarray(masks), device=self.device)
+        self._mirrored = MIRRORED.to(self.device)
+        with randomness.seeded(config.seed):
+            self.live = config.network().to(self.device).to(memory_format=torch.channels_last)
         self.average = deepcopy(self.live).requires_grad_(False).eval()
         self._optimizer = torch.optim.Adam(self.live.parameters(), lr=config.lr, betas=(0.9, 0.999))
-        parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
-        inputs = {"faces": pixels, "labels": masks, "camera": asdict(replace(self._camera, seed=0))}
-        super().__init__(config, inputs, processes, config.seed, bf16, **parts)
+        self.parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
 
     def step(self) -> dict[str, Tensor]:
         """One step on eq. 11, L_parse(Î_P, I_P) + L_pix(Î_H, I_H)."""
@@ -140,9 +137,9 @@ class ParsingTraining(loop.Training):
 
     def faces(self) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, R, R) in [0, 1], each moved at random, and their labels (N, R, R)."""
-        c, device = self._c, self.processes.device
+        c = self._c
         image, *put = self._faces.draw(self.share, self.random, c.rotation, c.scale, c.shift)
-        index, placement, mirrored = (x.to(device) for x in put)
+        index, placement, mirrored = (x.to(self.device) for x in put)
         # labels are never averaged: the nearest is taken, and nothing is decided outside
         grid = F.affine_grid(placement, [self.share, 1, c.size, c.size], align_corners=False)
         labels = self._masks[index][:, None].float() - UNDECIDED

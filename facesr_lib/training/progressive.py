@@ -8,16 +8,17 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import files, images
+from facesr_lib import files, images, randomness
 from facesr_lib.degrade import halvings
 from facesr_lib.losses import (
     attention_loss,
@@ -31,11 +32,10 @@ from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import adam, follow, with_own_statistics
-from facesr_lib.training.augment import UNALIGNED, place, placements
+from facesr_lib.training.augment import UNALIGNED
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
-from facesr_lib.training.faces import check_faces
-from facesr_lib.training.processes import Processes
+from facesr_lib.training.faces import Faces, check_faces
 
 NETWORK = "progressive.safetensors"
 MOMENTS = "moments.safetensors"
@@ -87,7 +87,7 @@ class Config(Checked):
         return {name: weight * getattr(self, name, 1.0) for name, weight in WEIGHTS[step].items()}
 
 
-class ProgressiveTraining(loop.Training):
+class ProgressiveTraining(loop.Training[Config]):
     """A super-resolution network and its critic in training.
 
     A ``ValueError`` says that the faces are of another size, or a network is missing that a loss needs.
@@ -119,6 +119,7 @@ class ProgressiveTraining(loop.Training):
         bf16: bool = False,
     ):
         c = config
+        super().__init__(c, device, bf16, faces=pixels, fan=fan, seen_by=seen_by, watched=watched)
         check_faces(pixels, *((2 * SIDE, "unaligned faces") if c.unaligned else (SIDE, "aligned faces")), larger=False)
         if watched is not None and watched.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"watched faces are (K, 3, {SIDE}, {SIDE}); got {tuple(watched.shape)}.")
@@ -127,28 +128,21 @@ class ProgressiveTraining(loop.Training):
                 "the losses need a landmark network and a feature network: give both, or leave the losses out "
                 "(heatmap=0 and attention=0; feature=0)."
             )
-        processes = Processes(device)
-        with torch.random.fork_rng():
-            torch.manual_seed(c.seed)
+        with randomness.seeded(c.seed):
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
-        place: Any = {"device": processes.device, "memory_format": torch.channels_last}
-        self._c, self.iterations = c, c.iterations
-        self._faces = torch.from_numpy(np.array(pixels)).to(processes.device).permute(0, 3, 1, 2)
+        place: Any = {"device": self.device, "memory_format": torch.channels_last}
+        self.iterations = c.iterations
+        self._faces = Faces(pixels, SIDE, self.device)
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
         self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         self.g_optimizer, self.d_optimizer = adam(self.generator, c.lr), adam(self.discriminator, c.lr)
         self._watched = torch.zeros(0, 3, SIDE, SIDE) if watched is None else watched.cpu().contiguous()
-        self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=processes.device)
+        self.moments = torch.zeros(RECORDED, *self._watched.shape, dtype=torch.uint8, device=self.device)
         parts = ("generator", "discriminator", "average", "g_optimizer", "d_optimizer", "moments")
-        inputs = {"faces": pixels, "fan": fan, "seen_by": seen_by, "watched": watched}
-        super().__init__(c, inputs, processes, c.seed, bf16, **{name: getattr(self, name) for name in parts})
-        self._learn = {
-            (step, fading): Captured(partial(self.learn, step, fading), processes, self.noise)
-            for step in (1, 2, 3)
-            for fading in (False, True)
-        }
+        self.parts = {name: getattr(self, name) for name in parts}
+        self._learn = {kind: Captured(partial(self.learn, *kind), self) for kind in product((1, 2, 3), (False, True))}
 
     def step(self) -> dict[str, Tensor]:
         """One turn of G and one of D, on the same faces."""
@@ -205,11 +199,10 @@ class ProgressiveTraining(loop.Training):
 
     def faces(self) -> Tensor:
         """A batch of training faces (N, 3, 128, 128) in [0, 1], each mirrored with probability one half."""
-        index = torch.randint(len(self._faces), (self.share,), generator=self.random)
-        faces = self._faces[index.to(self.processes.device)].float() / 255
         if self._c.unaligned:
-            return moved(faces, self.random, **UNALIGNED)
-        mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.processes.device)
+            return self._faces.draw(self.share, self.random, **UNALIGNED)[0]
+        faces = self._faces[torch.randint(len(self._faces), (self.share,), generator=self.random)]
+        mirrored = (torch.rand(self.share, generator=self.random) < 0.5).to(self.device)
         return torch.where(mirrored[:, None, None, None], faces.flip(3), faces)
 
     @torch.no_grad()
@@ -217,7 +210,7 @@ class ProgressiveTraining(loop.Training):
         """Keep what has become of the watched faces if it is time to."""
         done, each = self.images_seen // self.batch, max(1, self._c.iterations // RECORDED)
         if len(self._watched) and done % each == 0 and done <= RECORDED * each:
-            x, _ = pair(self._watched.to(self.processes.device), step)
+            x, _ = pair(self._watched.to(self.device), step)
             image = (self.average(x, step, alpha) + 1) / 2
             image = F.interpolate(image, (SIDE, SIDE), mode="nearest")
             self.moments[done // each - 1] = (image.clamp(0, 1) * 255).round().byte()
@@ -226,7 +219,7 @@ class ProgressiveTraining(loop.Training):
         """The moving average, with batch statistics of its own."""
         if not self._c.ema_images:
             return deepcopy(self.average).eval()
-        faces = F.interpolate(self._faces[:256].float() / 255, (SIDE, SIDE), mode="area")
+        faces = self._faces.first(256)
         return with_own_statistics(self.average, (pair(batch, 3)[0] for batch in faces.split(16)))
 
     def snapshot(self, folder: Path) -> None:
@@ -241,7 +234,7 @@ class ProgressiveTraining(loop.Training):
         with files.replacing(folder / MOMENTS) as temporary:
             save_file({"images": self.moments.cpu(), "targets": (self._watched * 255).round().byte()}, temporary, about)
         with torch.no_grad():
-            y = self._watched.to(self.processes.device)
+            y = self._watched.to(self.device)
             x, _ = pair(y, step)
             small, large = (
                 F.interpolate((i + 1) / 2, (SIDE, SIDE), mode="nearest") for i in (x, network(x, step, alpha))
@@ -260,9 +253,3 @@ def pair(faces: Tensor, step: int) -> tuple[Tensor, Tensor]:
         pyramid.append(half(pyramid[-1]))
     place = torch.channels_last
     return pyramid[3].contiguous(memory_format=place), pyramid[3 - step].contiguous(memory_format=place)
-
-
-def moved(faces: Tensor, generator: Generator, **most: float) -> Tensor:
-    """Faces (N, 3, 2 S, 2 S) → (N, 3, S, S), put as `augment.placements` says."""
-    placement, _ = placements(len(faces), generator, **most)
-    return F.avg_pool2d(place(faces, placement.to(faces.device)), 2)

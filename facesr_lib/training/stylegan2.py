@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib import data, images
+from facesr_lib import data, images, randomness
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
@@ -79,7 +79,7 @@ class Config(Checked):
         )
 
 
-class PriorTraining(loop.Training):
+class PriorTraining(loop.Training[Config]):
     """StyleGAN2 in training: one turn of D, one of G, the moving average.
 
     A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, that the processes
@@ -101,37 +101,33 @@ class PriorTraining(loop.Training):
         start: FacePrior | None = None,
         bf16: bool = False,
     ):
-        c, device = config, processes.device
+        c, begun = config, None
         if pixels.shape[1:] != (c.resolution, c.resolution, 3):
             raise ValueError(f"images are {pixels.shape[2]}×{pixels.shape[1]}; {c.resolution}² were configured.")
         if len(pixels) < c.batch:
             raise ValueError(f"{len(pixels)} images, batches of {c.batch}: there must be at least one batch of images.")
-        with torch.random.fork_rng():
-            torch.manual_seed(c.seed)  # the same start in every process
+        with randomness.seeded(c.seed):  # the same start in every process
             generator = c.generator()
             discriminator = Discriminator(c.resolution, c.channel_base, c.channel_max)
-        begun = None
         if start is not None:
             if start.discriminator is None:
                 raise ValueError(f"the prior {start.name!r} has no discriminator to go on with.")
             begun = nn.ModuleList([start.generator, start.discriminator])
             for ours, theirs in zip((generator, discriminator), begun, strict=True):
                 checkpoints.fill(ours, theirs.state_dict(), f"the prior {start.name!r}").train()
-        self._c, self._pixels = c, pixels
-        self.average = deepcopy(generator).eval().requires_grad_(False).to(device)
-        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        super().__init__(c, processes, bf16, seed=1000 * c.seed, faces=pixels, start=begun)
+        self._pixels = pixels
+        self.average = deepcopy(generator).eval().requires_grad_(False).to(self.device)
+        self.generator, self.discriminator = generator.to(self.device), discriminator.to(self.device)
         generator.synthesis.precision = discriminator.precision = torch.bfloat16 if bf16 else torch.float32
         self.g_optimizer = adam(generator, c.lr, c.path_interval)
         self.d_optimizer = adam(discriminator, c.lr, c.r1_interval)
-        self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=device)
+        self.path_mean, self.sign, self.augment_p = torch.zeros(3, device=self.device)
         self.augment_p.fill_(max(c.augment, 0.0))
         learning, measured = ("generator", "discriminator", "average"), ("path_mean", "sign", "augment_p")
-        parts = {name: getattr(self, name) for name in (*learning, "g_optimizer", "d_optimizer", *measured)}
-        super().__init__(c, {"faces": pixels, "start": begun}, processes, 1000 * c.seed, bf16, **parts)
-        self._learn = {
-            (d, g): Captured(partial(self.learn, d, g), processes, self.noise)
-            for d, g in product((False, True), repeat=2)
-        }
+        self.parts = {name: getattr(self, name) for name in (*learning, "g_optimizer", "d_optimizer", *measured)}
+        both = (False, True)  # D's penalty and G's, on or off
+        self._learn = {kind: Captured(partial(self.learn, *kind), self) for kind in product(both, both)}
 
     def step(self) -> dict[str, Tensor]:
         """One turn of D and one of G."""
@@ -206,12 +202,11 @@ class PriorTraining(loop.Training):
         batch = torch.from_numpy(self._pixels[index.numpy()]).permute(0, 3, 1, 2)
         mirrored = torch.rand(self.share, generator=self.random) < 0.5
         batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-        return batch.to(self.processes.device, non_blocking=True).float() / 127.5 - 1
+        return batch.to(self.device, non_blocking=True).float() / 127.5 - 1
 
     def prior(self) -> FacePrior:
         """The moving average as a `FacePrior`."""
-        device = self.processes.device
-        return FacePrior("training", deepcopy(self.average), deepcopy(self.discriminator), device=device)
+        return FacePrior("training", deepcopy(self.average), deepcopy(self.discriminator), device=self.device)
 
     def snapshot(self, folder: Path) -> None:
         """Write the average and 36 of its samples, always of the same z: ``samples-<images>.png``."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Optimizer, RMSprop
 
-from facesr_lib import degrade, images, messages
+from facesr_lib import degrade, images, messages, randomness
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
@@ -28,7 +28,6 @@ from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
 from facesr_lib.training.loop import Training
 from facesr_lib.training.priors import Priors
-from facesr_lib.training.processes import Processes
 
 SIDE = 128  # of the pictures that the networks make
 
@@ -139,7 +138,7 @@ RECIPES = {
 }
 
 
-class SupervisedTraining(Training):
+class SupervisedTraining(Training[Config]):
     """A network in training: a turn of its discriminator, if it has one, then its own.
 
     A ``ValueError`` says that there is no such network, the faces are of another size, the priors are missing or not
@@ -177,22 +176,21 @@ class SupervisedTraining(Training):
         bf16: bool = False,
     ):
         self._recipe = RECIPES[messages.choose(name, RECIPES, "supervised network")]
-        processes = Processes(device)
-        self._faces, self._count = Faces(pixels, SIDE, processes.device), len(pixels)
-        self._c, self._name = config, name
+        self.seen_by = ""
+        if self._recipe.perceptual:
+            self.seen_by, self._maps = block_features()
+        inputs: dict[str, Any] = {"network": name, "seen_by": self.seen_by, "start": start}
+        super().__init__(config, device, bf16, **inputs, faces=pixels, landmarks=points, parsing=labels)
+        self._faces, self._count, self._name = Faces(pixels, SIDE, self.device), len(pixels), name
         self.iterations = ceil(config.images / config.batch)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
             if points is None or labels is None:
                 need = f"give the faces' points, ({len(pixels)}, 68, 2), and labels, {pixels.shape[:3]}."
                 raise ValueError(f"{name} learns priors as well: {need}")
-            self._priors = Priors(points, labels, pixels, config.sigma, processes.device)
-        self.seen_by = ""
-        if self._recipe.perceptual:
-            self.seen_by, self._maps = block_features()
+            self._priors = Priors(points, labels, pixels, config.sigma, self.device)
         parts: dict[str, nn.Module] = {}
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        with randomness.seeded(config.seed):
             parts["network"] = self.network = networks.NETWORKS[name](config.width)
             self.discriminator = None
             if self._recipe.discriminator is not None:
@@ -200,17 +198,15 @@ class SupervisedTraining(Training):
         if start is not None:
             checkpoints.fill(self.network, start.state_dict(), "the network to begin with").train()
         for part in parts.values():
-            part.to(processes.device).to(memory_format=torch.channels_last)
+            part.to(self.device).to(memory_format=torch.channels_last)
         self._optimizers = {
             kind: self._recipe.optimizer(part.parameters(), self._recipe.lr) for kind, part in parts.items()
         }
         for group in self._groups():
-            group["capturable"] = self._recipe.replayed and processes.device.type == "cuda"
+            group["capturable"] = self._recipe.replayed and self.device.type == "cuda"
         optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
-        inputs: dict[str, Any] = {"network": name, "seen_by": self.seen_by, "start": start}
-        inputs |= {"faces": pixels, "landmarks": points, "parsing": labels}
-        super().__init__(config, inputs, processes, config.seed, bf16, **parts, **optimizers)
-        self._learn = Captured(self.learn, processes, self.noise) if self._recipe.replayed else self._drawing
+        self.parts = {**parts, **optimizers}
+        self._learn = Captured(self.learn, self) if self._recipe.replayed else self._drawing
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
@@ -227,8 +223,7 @@ class SupervisedTraining(Training):
 
     def _drawing(self, *faces: Tensor) -> Losses:
         """`learn`; dropout, which knows torch's numbers only, draws from this training's."""
-        device = self.processes.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(torch.randint(2**31, (), generator=self.random)))
             return self.learn(*faces)
 
