@@ -24,7 +24,13 @@ About = dict[str, str]
 
 
 def save(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None:
-    """Write a network, whole or not at all: vectors in single precision, all else in half; counters are left out.
+    """Write a network: vectors in single precision, all else in half; counters are left out. Errors as `write`'s."""
+    floating = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+    write({name: value.half() if value.ndim > 1 else value.float() for name, value in floating.items()}, path, about)
+
+
+def write(tensors: Mapping[str, Tensor], path: str | Path, about: Mapping[str, str]) -> None:
+    """Write tensors to a ``.safetensors`` file, whole or not at all.
 
     Raises
     ------
@@ -33,14 +39,9 @@ def save(network: nn.Module, path: str | Path, about: Mapping[str, str]) -> None
     OSError
         It cannot be written; what was there stays.
     """
-    state = {
-        name: (value.half() if value.ndim > 1 else value.float()).cpu().contiguous()
-        for name, value in network.state_dict().items()
-        if value.is_floating_point()
-    }
-    check_finite(state)
+    check_finite(tensors)
     with files.replacing(files.expanded(path)) as temporary:
-        save_file(state, temporary, dict(about))
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, dict(about))
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:

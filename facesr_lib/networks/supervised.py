@@ -7,7 +7,9 @@ all channels, for machines and budgets that are smaller than theirs.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -40,6 +42,11 @@ def _channels(n: int, width: float) -> int:
     return max(1, round(n * width))
 
 
+def _pairs(width: float, *channels: int) -> Iterable[tuple[int, int]]:
+    """Channels in and out of each layer, from a picture's three on."""
+    return pairwise([3, *(_channels(n, width) for n in channels)])
+
+
 class VDSR(Enlarger):
     """Twenty convolutions that see the luminance, enlarged by bicubic interpolation, and add what it lacks.
 
@@ -48,10 +55,10 @@ class VDSR(Enlarger):
     Source: Kim, Lee & Lee 2016, section 3. Colour stays bicubic.
     """
 
-    def __init__(self, width: float = 1.0, depth: int = 20):
+    def __init__(self, width: float = 1.0):
         super().__init__()
         n = _channels(64, width)
-        layers = (OrderedDict(conv=_conv(n, n), relu=nn.ReLU(inplace=True)) for _ in range(depth - 2))
+        layers = (OrderedDict(conv=_conv(n, n), relu=nn.ReLU(inplace=True)) for _ in range(18))
         self.residual_layer = nn.Sequential(*map(nn.Sequential, layers))
         self.input, self.output = _conv(1, n), _conv(n, 1)
         for parameter in self.parameters():
@@ -80,13 +87,10 @@ class URDGN(Enlarger):
     def __init__(self, width: float = 1.0):
         super().__init__()
         layers: list[nn.Module] = []
-        n_in = 3
-        for n, kernel, enlarged in ((16, 3, True), (64, 3, True), (128, 5, True), (256, 5, False)):
-            n_out = _channels(n, width)
+        for (n_in, n_out), kernel in zip(_pairs(width, 16, 64, 128, 256), (3, 3, 5, 5), strict=True):
             layers += _normalised(nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2))
-            layers += [nn.Upsample(scale_factor=2)] * enlarged
-            n_in = n_out
-        self.layers = nn.Sequential(*layers, nn.Conv2d(n_in, 3, 5, padding=2))
+            layers.append(nn.Upsample(scale_factor=2))
+        self.layers = nn.Sequential(*layers[:-1], nn.Conv2d(n_out, 3, 5, padding=2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, h, w) → (N, 3, 8h, 8w), in [−1, 1]; nothing keeps them there."""
@@ -99,13 +103,10 @@ class URDGNDiscriminator(nn.Module):
     def __init__(self, width: float = 1.0):
         super().__init__()
         layers: list[nn.Module] = []
-        n_in = 3
-        for n in (32, 64, 128, 96):
-            n_out = _channels(n, width)
+        for n_in, n_out in _pairs(width, 32, 64, 128, 96):
             layers += [nn.Conv2d(n_in, n_out, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(inplace=True), nn.Dropout2d(0.2)]
-            n_in = n_out
         hidden = _channels(1024, width)
-        layers += [nn.Flatten(), nn.Linear(8 * 8 * n_in, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+        layers += [nn.Flatten(), nn.Linear(8 * 8 * n_out, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,13 +185,10 @@ class FSRGANDiscriminator(nn.Module):
     def __init__(self, width: float = 1.0):
         super().__init__()
         layers: list[nn.Module] = []
-        n_in = 3
-        for n in (64, 128, 256, 512):
-            n_out = _channels(n, width)
+        for n_in, n_out in _pairs(width, 64, 128, 256, 512):
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1), *[nn.BatchNorm2d(n_out)] * (n_in != 3), nn.LeakyReLU(0.2)]
             layers += [nn.Conv2d(n_out, n_out, 3, stride=2, padding=1), nn.BatchNorm2d(n_out), nn.LeakyReLU(0.2)]
-            n_in = n_out
-        self.model = nn.Sequential(*layers, nn.Conv2d(n_in, 1, 3, padding=1))
+        self.model = nn.Sequential(*layers, nn.Conv2d(n_out, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in [−1, 1] → logits (N, 1, H/16, W/16), positive for what it takes for real."""

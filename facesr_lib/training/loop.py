@@ -189,11 +189,9 @@ class Diverged(ValueError):
 
 @dataclass
 class Report:
-    """How a run ended: images seen, earlier runs counted in; its steps and seconds; whether by Ctrl-C or SIGTERM."""
+    """How a run ended: images seen, earlier runs counted in; whether by Ctrl-C or SIGTERM."""
 
     images_seen: int
-    steps: int
-    seconds: float
     interrupted: bool = False
 
 
@@ -270,7 +268,7 @@ def fit(
                             trainee.snapshot(folder)
                 saved = now if due else saved
         processes.sum(torch.zeros(1))  # none goes on before the files are there
-        return Report(trainee.images_seen, done, time.monotonic() - start, stop.is_set())
+        return Report(trainee.images_seen, stop.is_set())
 
 
 def check_budget(hours: float | None, steps: int | None) -> None:

@@ -14,19 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import files, images, randomness
+from facesr_lib import images, randomness
 from facesr_lib.degrade import halvings
-from facesr_lib.losses import (
-    attention_loss,
-    feature_loss,
-    gradient_penalty,
-    heatmap_loss,
-    wasserstein_critic_loss,
-)
+from facesr_lib.losses import attention_loss, feature_loss, gradient_penalty, heatmap_loss, wasserstein_critic_loss
 from facesr_lib.losses.features import Maps
 from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
@@ -231,8 +224,8 @@ class ProgressiveTraining(loop.Training[Config]):
         checkpoints.save(network, folder / NETWORK, about)
         if not len(self._watched):
             return
-        with files.replacing(folder / MOMENTS) as temporary:
-            save_file({"images": self.moments.cpu(), "targets": (self._watched * 255).round().byte()}, temporary, about)
+        targets = (self._watched * 255).round().byte()
+        checkpoints.write({"images": self.moments, "targets": targets}, folder / MOMENTS, about)
         with torch.no_grad():
             y = self._watched.to(self.device)
             x, _ = pair(y, step)

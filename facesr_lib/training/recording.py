@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from facesr_lib import files
 from facesr_lib.networks import checkpoints
 from facesr_lib.prior import FacePrior
 from facesr_lib.training.processes import Processes
@@ -77,10 +75,9 @@ def save(path: Path, recordings: dict[str, Recording]) -> None:
         tensors |= {f"{variant}/losses/{name}": values for name, values in recording.losses.items()}
         for seen, prior in zip(recording.moments, recording.priors, strict=True):
             state = prior.generator.state_dict()
-            tensors |= {f"{variant}/{seen}/{name}": value.half().contiguous() for name, value in state.items()}
-    metadata = {variant: json.dumps(recording.moments) for variant, recording in recordings.items()}
-    with files.replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+            tensors |= {f"{variant}/{seen}/{name}": value.half() for name, value in state.items()}
+    moments = {variant: json.dumps(recording.moments) for variant, recording in recordings.items()}
+    checkpoints.write(tensors, path, moments)
 
 
 def load(path: Path) -> dict[str, Recording]:
