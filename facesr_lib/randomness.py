@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -34,14 +33,6 @@ def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
         np.random.SeedSequence([*key, r]).generate_state(1, np.uint64)[0] for key in keys for r in range(restarts)
     ]
     return [Generator("cpu").manual_seed(int(state >> np.uint64(1))) for state in states]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Let torch itself draw from a seed, as new networks do; afterwards it goes on as if it had not."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def normal(draws: Sequence[Generator], *shape: int) -> Tensor:

@@ -200,8 +200,7 @@ def _progressive(arguments: argparse.Namespace, training: Any, config: Any, on: 
     pixels = data.prepared(assets.locate(arguments.faces), side)
     seen_by, features = block_features() if config.feature else ("", None)
     fan = networks.load(assets.locate(arguments.fan)) if config.heatmap or config.attention else None
-    given = {"fan": fan, "features": features, "seen_by": seen_by}
-    trainee = training.ProgressiveTraining(pixels, config, **given, **on)
+    trainee = training.ProgressiveTraining(pixels, config, fan=fan, features=features, seen_by=seen_by, **on)
     return trainee, f"faces; {arguments.out / training.NETWORK} is the network"
 
 

@@ -65,10 +65,12 @@ def read(path: str | Path) -> tuple[State, About]:
         It is damaged, or refuses to be read safely, or is something else; the message says what.
     """
     path = files.expanded(path)
-    if what := _foreign(path):
-        raise ValueError(f"{path} is {what}.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the checkpoint in it.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no network at {path}: check the path.")
+    if what := _foreign(path):
+        raise ValueError(f"{path} is {what}.")
     if not is_safetensors(path):
         contents = unpickling.load(path)
         try:
@@ -91,11 +93,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def _foreign(path: Path) -> str:
-    """Say what a path leads to and what to do, if that is well known not to be a checkpoint."""
-    if path.is_dir():
-        return "a folder: give the checkpoint in it"
-    if not path.is_file():
-        return ""
+    """Say what a file is and what to do, if that is well known not to be a checkpoint."""
     with path.open("rb") as file:
         head = file.read(512)
     if _SAFETENSORS.match(head):
@@ -130,7 +128,7 @@ def part(tensors: State, *markers: str) -> State:
     prefixes = [name.removesuffix(end) for name in tensors for end in markers if f".{name}".endswith(f".{end}")]
     if not prefixes:
         names = ", ".join(list(tensors)[:3]) or "nothing"
-        raise ValueError(f"no tensor is named {' or '.join(markers)} (there is {names})")
+        raise ValueError(f"no tensor is named like {' or '.join(markers)} (there is {names})")
     return below(tensors, max(prefixes, key=lambda prefix: "ema" in prefix.lower()))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import torch
 
 from facesr_lib.messages import check
 
@@ -28,3 +32,10 @@ class Checked:
         """Check every field."""
         for each in fields(self):
             check(each.name, getattr(self, each.name), type(each.default), **each.metadata)
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Let torch itself draw from the seed, as new networks do; afterwards it goes on as if it had not."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            yield

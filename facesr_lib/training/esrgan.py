@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from facesr_lib import assets, files, randomness
+from facesr_lib import assets, files
 from facesr_lib.degrade import Downsample
 from facesr_lib.losses import (
     contextual_loss,
@@ -109,32 +110,20 @@ class SuperResolution(Training[Any]):
 
     halvings: tuple[float, ...]  # after which shares of the iterations
 
-    def __init__(
-        self,
-        pictures: Sequence[np.ndarray],
-        config: Start | Config,
-        generator: RRDBNet,
-        device: str,
-        bf16: bool,
-        networks: dict[str, nn.Module],
-        **inputs: Any,
-    ):
+    def __init__(self, pictures: Sequence[np.ndarray], config: Start | Config, device: str, bf16: bool, **inputs: Any):
         super().__init__(config, device, bf16, **inputs, pictures=pictures)
         self.iterations = config.iterations
         self._rate = torch.tensor(config.lr, device=self.device)
         self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, self.device, config.turns)
         self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0
-        networks = {"generator": generator} | networks
-        for network in networks.values():
-            network.to(self.device).to(memory_format=torch.channels_last).train()
-        self.generator, self.average = generator, deepcopy(generator).eval().requires_grad_(False)
-        self.optimizers = {  # β = (0.9, 0.999), as the paper says
-            name: Adam(network.parameters(), lr=config.lr, capturable=self._rate.is_cuda)
-            for name, network in networks.items()
-        }
-        optimizers = {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
-        self.parts = {**networks, "average": self.average, **optimizers}
         self._learn = Captured(self.learn, self)
+
+    def begin(self, generator: RRDBNet, **networks: nn.Module) -> None:
+        """Say what learns, each by Adam, β = (0.9, 0.999), as the paper says."""
+        adam = partial(Adam, lr=self._c.lr, capturable=self._rate.is_cuda)
+        self.enlist(adam, "{} optimizer", generator=generator, **networks)
+        self.generator = generator
+        self.average = self.parts["average"] = deepcopy(generator).eval().requires_grad_(False)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Small patches z (N, 3, S / 4, S / 4) and large ones y (N, 3, S, S) in [0, 1].
@@ -169,7 +158,7 @@ class Pretraining(SuperResolution):
     halvings = 0.4, 0.8
 
     def __init__(self, pictures: Sequence[np.ndarray], config: Start, device: str = "cpu", bf16: bool = False):
-        with randomness.seeded(config.seed):
+        with config.seeded():
             generator = RRDBNet(config.blocks, config.channels, config.growth, SCALE)
             self.encoder = CompanionEncoder(config.encoder_width)
         origin = "random numbers"
@@ -177,8 +166,8 @@ class Pretraining(SuperResolution):
             with suppress(assets.AssetMissing):
                 self.encoder.start_from_vgg16()
                 origin = "VGG16"
-        networks: dict[str, nn.Module] = {"encoder": self.encoder}
-        super().__init__(pictures, config, generator, device, bf16, networks, encoder=origin)
+        super().__init__(pictures, config, device, bf16, encoder=origin)
+        self.begin(generator, encoder=self.encoder)
 
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step of G on ‖y − G(z)‖₁ and one of L on ‖z − L(y)‖₁, both means over pixels."""
@@ -212,16 +201,16 @@ class Refinement(SuperResolution):
         generator, self.encoder = rrdb.load(start / GENERATOR), rrdb.load_encoder(start / ENCODER)
         if generator.scale != SCALE:
             raise ValueError(f"{start} enlarges {generator.scale} times: the second stage needs a start of {SCALE}.")
-        with randomness.seeded(config.seed):
+        with config.seeded():
             self.discriminator = PatchDiscriminator(config.discriminator_width, config.patch)
         self.seen_by, self._features = imagenet_features(4 if config.contextual else 16)
         self._content = contextual_loss if config.contextual else feature_l1
-        networks: dict[str, nn.Module] = {"discriminator": self.discriminator}
+        begun = nn.ModuleList([generator, self.encoder])
+        super().__init__(pictures, config, device, bf16, start=begun, seen_by=self.seen_by)
+        self._judges = nn.ModuleDict({"discriminator": self.discriminator})
         if config.latent:
-            networks["encoder"] = self.encoder
-        self._judges = nn.ModuleList(networks.values())
-        inputs = {"start": nn.ModuleList([generator, self.encoder]), "seen_by": self.seen_by}
-        super().__init__(pictures, config, generator, device, bf16, networks, **inputs)
+            self._judges["encoder"] = self.encoder
+        self.begin(generator, **self._judges)
 
     def learn(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """D, G and L in turn; they all see the same G(z)."""

@@ -10,28 +10,21 @@ from torch.nn import functional as F
 from facesr_lib.training.augment import place, placements
 
 
-def check_faces(pixels: np.ndarray, unit: int, kind: str = "faces", larger: bool = True) -> None:
-    """Make sure of training faces (M, S, S, 3), uint8: S is ``unit``, or a multiple of it if they may be ``larger``.
-
-    A ``ValueError`` says what they are to be, and names their ``kind``.
-    """
-    side = pixels.shape[1] if pixels.ndim == 4 else 0
-    whole = side % unit == 0 if larger else side == unit
-    if pixels.dtype != np.uint8 or not pixels.size or pixels.shape[1:] != (side, side, 3) or not whole:
-        sides = f"S a multiple of {unit}" if larger else f"S = {unit}"
-        raise ValueError(f"{kind} are (M, S, S, 3), uint8, {sides}; got {pixels.shape}, {pixels.dtype}.")
-
-
 class Faces:
     """Faces (M, S, S, 3), uint8, of which batches are drawn, small: a ``ValueError`` unless ``side`` divides S.
 
-    A GPU holds them all; else they stay where they are, perhaps in a file that is larger than memory.
+    So many ``times``, where it is given; the message names their ``kind``. A GPU holds them all; else they stay where
+    they are, perhaps in a file that is larger than memory.
     """
 
-    def __init__(self, pixels: np.ndarray, side: int, device: torch.device):
-        check_faces(pixels, side)
+    def __init__(self, pixels: np.ndarray, side: int, device: torch.device, times: int = 0, kind: str = "faces"):
+        across = pixels.shape[1] if pixels.ndim == 4 else 0
+        fits = across == times * side if times else across % side == 0
+        if pixels.dtype != np.uint8 or not pixels.size or pixels.shape[1:] != (across, across, 3) or not fits:
+            sides = f"S = {times * side}" if times else f"S a multiple of {side}"
+            raise ValueError(f"{kind} are (M, S, S, 3), uint8, {sides}; got {pixels.shape}, {pixels.dtype}.")
         self._pixels = pixels if device.type == "cpu" else torch.from_numpy(np.array(pixels)).to(device)
-        self._device, self._times = device, pixels.shape[1] // side
+        self._device, self._times = device, across // side
 
     def __len__(self) -> int:
         """How many."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
 
-from facesr_lib import randomness
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
@@ -47,13 +49,12 @@ class FlowTraining(loop.Training[Config]):
 
     def __init__(self, prior: FacePrior, config: Config):
         self._prior, self._mapping = prior, prior.generator.mapping
-        with randomness.seeded(config.seed):
-            self.flow = Flow(prior.w_dim, config.hidden, config.blocks).to(prior.device)
+        with config.seeded():
+            self.flow = Flow(prior.w_dim, config.hidden, config.blocks)
         inputs: dict[str, Any] = {"prior": self._mapping, "bounds": self.flow.weights()["bounds"]}
         super().__init__(config, str(prior.device), seed=config.seed + 1, **inputs)
-        self.best = deepcopy(self.flow)
-        self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
-        self.parts = {"flow": self.flow, "best": self.best, "optimizer": self.optimizer}
+        self.enlist(partial(Adam, lr=config.lr, fused=True), "optimizer", flow=self.flow)
+        self.best = self.parts["best"] = deepcopy(self.flow)
         self._held_out = self._codes(config.held_out)
         self.flow.standardise(self._held_out)
         self.best.load_state_dict(self.flow.state_dict())
@@ -67,10 +68,10 @@ class FlowTraining(loop.Training[Config]):
 
     def step(self) -> dict[str, Tensor]:
         """One step on fresh codes; now and then a validation."""
-        with self.turn(self.optimizer):
+        with self.turn(self.optimizers["flow"]):
             loss = -self.flow.log_prob(self._codes(self._c.batch)).mean()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
+            clip_grad_norm_(self.flow.parameters(), 5.0)
         self.images_seen += self.batch
         if self.images_seen == self.batch or self.images_seen % (self.batch * self._c.validate_every) == 0:
             self._validate()
@@ -87,7 +88,7 @@ class FlowTraining(loop.Training[Config]):
         if self._waited > self._c.patience:
             self._waited, self._plateaus = 0, self._plateaus + 1
             self.flow.load_state_dict(self.best.state_dict())
-            for group in self.optimizer.param_groups:
+            for group in self.optimizers["flow"].param_groups:
                 group["lr"] *= self._c.decay
 
     @torch.no_grad()

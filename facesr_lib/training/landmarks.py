@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Adam
 
-from facesr_lib import randomness
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.landmarks import MIRRORED, DistilledFAN, LandmarkNetwork, draw
 from facesr_lib.training import loop
@@ -68,10 +69,9 @@ class Distillation(loop.Training[Config]):
             raise ValueError(f"{len(pixels)} faces need landmarks ({len(pixels)}, 68, 2); got {tuple(points.shape)}.")
         self._points = (points + 0.5) * (2 / pixels.shape[1]) - 1  # (M, 68, 2) in [−1, 1], as affine_grid counts
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
-        with randomness.seeded(config.seed):
-            self.network = DistilledFAN().to(self.device).to(memory_format=torch.channels_last)
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
-        self.parts = {"network": self.network, "optimizer": self._optimizer}
+        with config.seeded():
+            self.network = DistilledFAN()
+        self.enlist(partial(Adam, lr=config.lr), "optimizer", network=self.network)
 
     def step(self) -> dict[str, Tensor]:
         """One step on the mean squared difference of the heatmaps, Σ (F_d(I) − F_t(I))²."""
@@ -79,7 +79,7 @@ class Distillation(loop.Training[Config]):
         with torch.no_grad():
             hint = draw(points, SIDE, self._c.sigma) if self._teacher is None else self._teacher.heatmaps(image)
         heatmaps = self.forward(self.network, image.to(memory_format=torch.channels_last))
-        with self.turn(self._optimizer):
+        with self.turn(self.optimizers["network"]):
             loss = (heatmaps - hint).square().mean()
             loss.backward()
         self.images_seen += self.batch

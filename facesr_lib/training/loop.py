@@ -73,7 +73,6 @@ class Training(ABC, Generic[Choices]):
     """
 
     iterations: int | None = None
-
     parts: dict[str, Any]
 
     def __init__(
@@ -90,6 +89,15 @@ class Training(ABC, Generic[Choices]):
         self.random = torch.Generator().manual_seed(self._seed)
         on_cpu = self.device.type == "cpu"
         self.noise = self.random if on_cpu else torch.Generator(self.device).manual_seed(self._seed)
+
+    def enlist(
+        self, optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], called: str, **networks: nn.Module
+    ) -> None:
+        """Let networks learn, here and with channels last, each by an optimiser of its own, and keep all of these."""
+        for network in networks.values():
+            network.to(self.device).to(memory_format=torch.channels_last).train()
+        self.optimizers = {name: optimizer(network.parameters()) for name, network in networks.items()}
+        self.parts = {**networks, **{called.format(name): kept for name, kept in self.optimizers.items()}}
 
     @property
     def finished(self) -> bool:

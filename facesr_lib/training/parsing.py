@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Adam
 
-from facesr_lib import assets, data, files, randomness
+from facesr_lib import assets, data, files
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
 from facesr_lib.training import celebamask, loop
@@ -116,11 +118,10 @@ class ParsingTraining(loop.Training[Config]):
         check_classes(masks, "the labels")
         self._masks = torch.tensor(np.asarray(masks), device=self.device)
         self._mirrored = MIRRORED.to(self.device)
-        with randomness.seeded(config.seed):
-            self.live = config.network().to(self.device).to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.live).requires_grad_(False).eval()
-        self._optimizer = torch.optim.Adam(self.live.parameters(), lr=config.lr, betas=(0.9, 0.999))
-        self.parts = {"network": self.live, "average": self.average, "optimizer": self._optimizer}
+        with config.seeded():
+            self.live = config.network()
+        self.enlist(partial(Adam, lr=config.lr), "optimizer", network=self.live)
+        self.average = self.parts["average"] = deepcopy(self.live).requires_grad_(False).eval()
 
     def step(self) -> dict[str, Tensor]:
         """One step on eq. 11, L_parse(Î_P, I_P) + L_pix(Î_H, I_H)."""
@@ -129,7 +130,7 @@ class ParsingTraining(loop.Training[Config]):
         logits, image = self.forward(self.live, poor.to(memory_format=torch.channels_last))
         parsing = parsing_loss(logits, labels).mean()
         pixel = pixel_loss(image, target, self._c.pixel or 1).mean()
-        with self.turn(self._optimizer):
+        with self.turn(self.optimizers["network"]):
             (parsing + pixel if self._c.pixel else parsing).backward()
         self.images_seen += self.batch
         follow(self.average, self.live, self.batch, self._c.ema_images, self.images_seen)

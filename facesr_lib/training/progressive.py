@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import images, randomness
+from facesr_lib import images
 from facesr_lib.degrade import halvings
 from facesr_lib.losses import attention_loss, feature_loss, gradient_penalty, heatmap_loss, wasserstein_critic_loss
 from facesr_lib.losses.features import Maps
@@ -28,7 +28,7 @@ from facesr_lib.training.adversarial import adam, follow, with_own_statistics
 from facesr_lib.training.augment import UNALIGNED
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
-from facesr_lib.training.faces import Faces, check_faces
+from facesr_lib.training.faces import Faces
 
 NETWORK = "progressive.safetensors"
 MOMENTS = "moments.safetensors"
@@ -113,7 +113,8 @@ class ProgressiveTraining(loop.Training[Config]):
     ):
         c = config
         super().__init__(c, device, bf16, faces=pixels, fan=fan, seen_by=seen_by, watched=watched)
-        check_faces(pixels, *((2 * SIDE, "unaligned faces") if c.unaligned else (SIDE, "aligned faces")), larger=False)
+        times, kind = (2, "unaligned faces") if c.unaligned else (1, "aligned faces")
+        self._faces = Faces(pixels, SIDE, self.device, times, kind)
         if watched is not None and watched.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"watched faces are (K, 3, {SIDE}, {SIDE}); got {tuple(watched.shape)}.")
         if (fan is None and (c.heatmap or c.attention)) or (features is None and c.feature):
@@ -121,11 +122,10 @@ class ProgressiveTraining(loop.Training[Config]):
                 "the losses need a landmark network and a feature network: give both, or leave the losses out "
                 "(heatmap=0 and attention=0; feature=0)."
             )
-        with randomness.seeded(c.seed):
+        with c.seeded():
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
         place: Any = {"device": self.device, "memory_format": torch.channels_last}
         self.iterations = c.iterations
-        self._faces = Faces(pixels, SIDE, self.device)
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
         self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)

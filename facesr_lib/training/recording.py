@@ -50,22 +50,19 @@ def record(
 ) -> Recording:
     """Train from scratch on pixels (N, R, R, 3), uint8, and keep what the network is at some moments.
 
-    Moments are images seen, rising, rounded up to whole batches; the last one ends the training.
+    Moments are images seen, rounded up to whole batches; the last one ends the training.
     """
     trainee = PriorTraining(pixels, config, Processes(device))
-    recording = Recording([], [], {})
+    due = {-(-moment // config.batch) * config.batch for moment in moments}
+    taken: dict[int, FacePrior] = {}
     rows: list[dict[str, float]] = []
-    due = list(moments)
-    for step in tqdm(range(-(-due[-1] // config.batch)), desc="training", leave=False, disable=not progress):
+    for step in tqdm(range(max(due) // config.batch), desc="training", leave=False, disable=not progress):
         losses = trainee.step()
         if step % 10 == 0:
             rows.append({name: float(value) for name, value in losses.items()})
-        if trainee.images_seen >= due[0]:
-            due.pop(0)
-            recording.moments.append(trainee.images_seen)
-            recording.priors.append(trainee.prior())
-    recording.losses = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-    return recording
+        if trainee.images_seen in due:
+            taken[trainee.images_seen] = trainee.prior()
+    return Recording([*taken], [*taken.values()], {name: torch.tensor([row[name] for row in rows]) for name in rows[0]})
 
 
 def save(path: Path, recordings: dict[str, Recording]) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facesr_lib import data, images, randomness
+from facesr_lib import data, images
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.stylegan2 import Discriminator, Generator
 from facesr_lib.prior import FacePrior
@@ -106,7 +106,7 @@ class PriorTraining(loop.Training[Config]):
             raise ValueError(f"images are {pixels.shape[2]}×{pixels.shape[1]}; {c.resolution}² were configured.")
         if len(pixels) < c.batch:
             raise ValueError(f"{len(pixels)} images, batches of {c.batch}: there must be at least one batch of images.")
-        with randomness.seeded(c.seed):  # the same start in every process
+        with c.seeded():  # the same start in every process
             generator = c.generator()
             discriminator = Discriminator(c.resolution, c.channel_base, c.channel_max)
         if start is not None:
@@ -234,18 +234,12 @@ def train(
     convolutions in bfloat16. Errors are those of the functions that are named here, and of `launch`.
     """
     loop.check_budget(budget.get("hours"), budget.get("steps"))
-    return launch(_train, faces, folder, config, start, bf16, budget, device=device, count=devices)
+    work = partial(_train, faces=faces, config=config, start=start, bf16=bf16, folder=folder, **budget)
+    return launch(work, device=device, count=devices)
 
 
 def _train(
-    processes: Processes,
-    faces: str | Path,
-    folder: str | Path,
-    config: Config,
-    start: FacePrior | None,
-    bf16: bool,
-    budget: dict[str, Any],
+    processes: Processes, faces: str | Path, config: Config, start: FacePrior | None, bf16: bool, **run: Any
 ) -> loop.Report:
-    pixels = data.prepared(faces, config.resolution)
-    trainee = PriorTraining(pixels, config, processes, start, bf16)
-    return loop.fit(trainee, folder, **budget)
+    trainee = PriorTraining(data.prepared(faces, config.resolution), config, processes, start, bf16)
+    return loop.fit(trainee, **run)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, inf
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Optimizer, RMSprop
 
-from facesr_lib import degrade, images, messages, randomness
+from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
@@ -91,7 +91,7 @@ class Recipe:
 
     losses: Callable[[Run, Batch], tuple[Losses, Tensor]]
     """Of the network on a batch, weighted; and the pictures that its discriminator judges."""
-    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]  # of parameters and a learning rate
+    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer]
     lr: float
     schedule: Callable[[int, float, float], float] = lambda step, epoch, done: 1.0
     """What the learning rate is multiplied by: of the step, of the times that all faces were seen, and of the share of
@@ -110,14 +110,14 @@ class Recipe:
 RECIPES = {
     "vdsr": Recipe(
         _vdsr,
-        lambda parameters, lr: SGD(parameters, lr, momentum=0.9, weight_decay=1e-4),
+        partial(SGD, momentum=0.9, weight_decay=1e-4),
         lr=3e-3,  # with the paper's 0.1, which was for scales 2 to 4, what it adds dies away
         schedule=lambda step, epoch, done: 0.1 ** int(3 * done),
         clip=0.4,
     ),
     "urdgn": Recipe(
         _urdgn,
-        lambda parameters, lr: RMSprop(parameters, lr, alpha=0.9),
+        partial(RMSprop, alpha=0.9),
         lr=1e-3,
         schedule=lambda step, epoch, done: max(0.99**epoch, 1e-3) / (50 if step < 10 else 5 if step < 30 else 1),
         discriminator=networks.URDGNDiscriminator,
@@ -190,26 +190,20 @@ class SupervisedTraining(Training[Config]):
                 raise ValueError(f"{name} learns priors as well: {need}")
             self._priors = Priors(points, labels, pixels, config.sigma, self.device)
         parts: dict[str, nn.Module] = {}
-        with randomness.seeded(config.seed):
+        with config.seeded():
             parts["network"] = self.network = networks.NETWORKS[name](config.width)
             self.discriminator = None
             if self._recipe.discriminator is not None:
                 parts["discriminator"] = self.discriminator = self._recipe.discriminator(config.width)
         if start is not None:
             checkpoints.fill(self.network, start.state_dict(), "the network to begin with").train()
-        for part in parts.values():
-            part.to(self.device).to(memory_format=torch.channels_last)
-        self._optimizers = {
-            kind: self._recipe.optimizer(part.parameters(), self._recipe.lr) for kind, part in parts.items()
-        }
+        self.enlist(self._recipe.optimizer, "{}_optimizer", **parts)
         for group in self._groups():
             group["capturable"] = self._recipe.replayed and self.device.type == "cuda"
-        optimizers = {f"{kind}_optimizer": optimizer for kind, optimizer in self._optimizers.items()}
-        self.parts = {**parts, **optimizers}
         self._learn = Captured(self.learn, self) if self._recipe.replayed else self._drawing
 
     def _groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
+        return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
 
     def step(self) -> dict[str, Tensor]:
         """Let the discriminator learn, where there is one, then the network."""
@@ -235,7 +229,7 @@ class SupervisedTraining(Training[Config]):
         if self.discriminator is not None:
             judged, learns = self._discriminate(self.discriminator, 2 * faces.true - 1, made.detach())
         if learns:
-            with self.turn(self._optimizers["network"], frozen=self.discriminator):
+            with self.turn(self.optimizers["network"], frozen=self.discriminator):
                 if recipe.perceptual:
                     losses["perceptual"] = recipe.perceptual * self._unlike((made + 1) / 2, faces.true)
                 total = torch.stack([*losses.values()]).sum()
@@ -263,7 +257,7 @@ class SupervisedTraining(Training[Config]):
             judges, learns = lower >= 0.3, higher <= 0.7
             judges, learns = judges or not learns, learns or not judges  # one of them has to
         if judges:
-            with self.turn(self._optimizers["discriminator"]):
+            with self.turn(self.optimizers["discriminator"]):
                 torch.stack(losses).sum().backward()
         return dict(zip(("D real", "D fake"), losses, strict=True)), learns
 
