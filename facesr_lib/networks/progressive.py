@@ -108,8 +108,7 @@ def spread(x: Tensor) -> Tensor:
 
 def channels(width: float) -> list[int]:
     """Numbers of channels at 16², 32², 64² and 128²; a ``ValueError`` if a width leaves none."""
-    if not 1 / CHANNELS[-1] <= width <= 8:
-        raise ValueError(f"width must be a number from 1/{CHANNELS[-1]} to 8; got {width!r}.")
+    messages.check("width", width, at_least=1 / CHANNELS[-1], at_most=8)
     return [round(c * width) for c in CHANNELS]
 
 

@@ -110,9 +110,7 @@ class PriorTraining(loop.Training[Config]):
             generator = c.generator()
             discriminator = Discriminator(c.resolution, c.channel_base, c.channel_max)
         if start is not None:
-            if start.discriminator is None:
-                raise ValueError(f"the prior {start.name!r} has no discriminator to go on with.")
-            begun = nn.ModuleList([start.generator, start.discriminator])
+            begun = nn.ModuleList([start.generator, start.require_discriminator("a training that goes on with it")])
             for ours, theirs in zip((generator, discriminator), begun, strict=True):
                 checkpoints.fill(ours, theirs.state_dict(), f"the prior {start.name!r}").train()
         super().__init__(c, processes, bf16, seed=1000 * c.seed, faces=pixels, start=begun)

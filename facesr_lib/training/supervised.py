@@ -181,7 +181,7 @@ class SupervisedTraining(Training[Config]):
             self.seen_by, self._maps = block_features()
         inputs: dict[str, Any] = {"network": name, "seen_by": self.seen_by, "start": start}
         super().__init__(config, device, bf16, **inputs, faces=pixels, landmarks=points, parsing=labels)
-        self._faces, self._count, self._name = Faces(pixels, SIDE, self.device), len(pixels), name
+        self._faces, self._name = Faces(pixels, SIDE, self.device), name
         self.iterations = ceil(config.images / config.batch)
         self._smaller = degrade.halvings(3)
         if self._recipe.priors:
@@ -189,15 +189,13 @@ class SupervisedTraining(Training[Config]):
                 need = f"give the faces' points, ({len(pixels)}, 68, 2), and labels, {pixels.shape[:3]}."
                 raise ValueError(f"{name} learns priors as well: {need}")
             self._priors = Priors(points, labels, pixels, config.sigma, self.device)
-        parts: dict[str, nn.Module] = {}
         with config.seeded():
-            parts["network"] = self.network = networks.NETWORKS[name](config.width)
-            self.discriminator = None
-            if self._recipe.discriminator is not None:
-                parts["discriminator"] = self.discriminator = self._recipe.discriminator(config.width)
+            self.network = networks.NETWORKS[name](config.width)
+            self.discriminator = self._recipe.discriminator and self._recipe.discriminator(config.width)
         if start is not None:
             checkpoints.fill(self.network, start.state_dict(), "the network to begin with").train()
-        self.enlist(self._recipe.optimizer, "{}_optimizer", **parts)
+        judge = {} if self.discriminator is None else {"discriminator": self.discriminator}
+        self.enlist(self._recipe.optimizer, "{}_optimizer", network=self.network, **judge)
         for group in self._groups():
             group["capturable"] = self._recipe.replayed and self.device.type == "cuda"
         self._learn = Captured(self.learn, self) if self._recipe.replayed else self._drawing
@@ -208,7 +206,7 @@ class SupervisedTraining(Training[Config]):
     def step(self) -> dict[str, Tensor]:
         """Let the discriminator learn, where there is one, then the network."""
         c, recipe, faces = self._c, self._recipe, self.faces()
-        epoch, done = self.images_seen / self._count, self.images_seen / c.images
+        epoch, done = self.images_seen / len(self._faces), self.images_seen / c.images
         for group in self._groups():
             group["lr"] = c.rate * recipe.lr * recipe.schedule(self.images_seen // c.batch, epoch, done)
         losses = self._learn(faces.small, faces.true, faces.maps, faces.known)
