@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from facesr_lib import images, messages
 from facesr_lib.networks import checkpoints
+from facesr_lib.networks.supervised import Enlarger
 
 CHANNELS = (512, 256, 128, 64)
 """At 16², 32², 64² and 128², at full width."""
 
 
-class ProgressiveGenerator(nn.Module):
+class ProgressiveGenerator(Enlarger):
     """The super-resolution network G, 8,969,097 parameters at width 1, the factor on every number of channels.
 
     Source: the official release; the paper's figure 1 and section 3.1. Derived in chapter 8.
@@ -53,10 +54,6 @@ class ProgressiveGenerator(nn.Module):
         # (1 − α) f(G^{N−1}(I)) + α G^N(I), f nearest neighbour
         small = self.to_rgb[step - 2](before)
         return (1 - faded) * F.interpolate(small, scale_factor=2.0, mode="nearest") + faded * image
-
-    def enlarge(self, lowres: Tensor) -> Tensor:
-        """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped."""
-        return (self(2 * images.check_batch(lowres) - 1) + 1) / 2
 
 
 class ProgressiveDiscriminator(nn.Module):

@@ -25,7 +25,7 @@ CLASSES = 11  # Helen's
 
 
 class Enlarger(nn.Module):
-    """What all of them can do."""
+    """What all of them can do, and the progressive generator."""
 
     def enlarge(self, lowres: Tensor) -> Tensor:
         """Faces (N, 3, h, w) in [0, 1] → (N, 3, 8h, 8w), not clamped; by default `forward` thinks in [−1, 1]."""

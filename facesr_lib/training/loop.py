@@ -60,6 +60,8 @@ class Training(ABC, Generic[Choices]):
         Choices and inputs, these by digests: all must be the same when a run is resumed.
     parts : dict
         Networks, optimisers and tensors whose state is kept, by the names that it has in checkpoints.
+    optimizers : dict
+        Of the networks that were enlisted, by their names.
     images_seen, hours : int, float
         So far, in all calls of `fit`.
     share : int
@@ -93,7 +95,10 @@ class Training(ABC, Generic[Choices]):
     def enlist(
         self, optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], called: str, **networks: nn.Module
     ) -> None:
-        """Let networks learn, here and with channels last, each by an optimiser of its own, and keep all of these."""
+        """Let networks learn, here and with channels last, each by an optimiser of its own, and keep all of these.
+
+        In checkpoints networks have their names, and optimisers what they are ``called``: of that "{}" is the network's.
+        """
         for network in networks.values():
             network.to(self.device).to(memory_format=torch.channels_last).train()
         self.optimizers = {name: optimizer(network.parameters()) for name, network in networks.items()}
