@@ -97,7 +97,7 @@ class Training(ABC, Generic[Choices]):
     ) -> None:
         """Let networks learn, here and with channels last, each by an optimiser of its own, and keep all of these.
 
-        In checkpoints networks have their names, and optimisers what they are ``called``: of that "{}" is the network's.
+        In a checkpoint an optimiser is ``called`` so, with its network's name in the place of "{}".
         """
         for network in networks.values():
             network.to(self.device).to(memory_format=torch.channels_last).train()

@@ -63,7 +63,7 @@ def _generator(tensors: State, path: str | Path) -> Generator:
     if "input.input" in state:
         state = {ours: state[name] for name in state if (ours := _generator_name(name))}
     state = {name: value for name, value in state.items() if name.startswith(("mapping.", "synthesis."))}
-    channels = _channels(state, r"synthesis\.b(\d+)\.conv1\.bias")
+    sizes = _sizes(state, r"synthesis\.b(\d+)\.conv1\.bias")
     w_dim, z_dim = state["mapping.fc0.weight"].shape
     depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", name)) for name in state)
     if "mapping.w_avg" not in state:
@@ -74,8 +74,7 @@ def _generator(tensors: State, path: str | Path) -> Generator:
         mean = means[0].double().reshape(-1, w_dim).mean(0) if means else _mean_code(state, z_dim, w_dim, depth)
         state["mapping.w_avg"] = mean
     with torch.device("meta"):  # nothing is reserved before the file has shown that it holds it
-        base = max(channels) * channels[max(channels)]
-        generator = Generator(z_dim, w_dim, max(channels), base, max(channels.values()), depth)
+        generator = Generator(z_dim, w_dim, *sizes, depth)
     draws = randomness.generators(0, 1)
     for name, value in generator.state_dict().items():
         if name.endswith("noise_const") and name not in state:
@@ -90,19 +89,19 @@ def _discriminator(tensors: State) -> Discriminator | None:
     if "final_linear.1.weight" in state:
         side = 4 << sum(bool(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", name)) for name in state)
         state = {ours: state[name] for name in state if (ours := _discriminator_name(name, side))}
-    channels = _channels(state, r"b(\d+)\.conv0\.bias")
+    resolution, base, _ = _sizes(state, r"b(\d+)\.conv0\.bias")
     with torch.device("meta"):
-        base = max(channels) * channels[max(channels)]
-        discriminator = Discriminator(max(channels), base, state["b4.fc.bias"].shape[0])
+        discriminator = Discriminator(resolution, base, state["b4.fc.bias"].shape[0])
     return _filled(discriminator, state).eval()
 
 
-def _channels(state: State, pattern: str) -> dict[int, int]:
+def _sizes(state: State, pattern: str) -> tuple[int, int, int]:
+    """Resolution, ``channel_base`` and ``channel_max``, by the parameters that say how many channels there are."""
     matches = {name: re.fullmatch(pattern, name) for name in state}
     found = {int(match[1]): len(state[name]) for name, match in matches.items() if match}
     if not 4 <= max(found, default=0) <= 4096:
         raise ValueError(f"no parameter, or one of more than 4096² pixels, is named like {pattern}")
-    return found
+    return max(found), max(found) * found[max(found)], max(found.values())
 
 
 def _filled(network: Network, state: State) -> Network:
