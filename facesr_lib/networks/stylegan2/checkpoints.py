@@ -7,13 +7,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from facesr_lib import randomness
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.checkpoints import Network, State
 from facesr_lib.networks.stylegan2.discriminator import Discriminator
-from facesr_lib.networks.stylegan2.generator import Generator, MappingNetwork
+from facesr_lib.networks.stylegan2.generator import Generator
 
 
 @torch.inference_mode(False)
@@ -66,20 +65,24 @@ def _generator(tensors: State, path: str | Path) -> Generator:
     sizes = _sizes(state, r"synthesis\.b(\d+)\.conv1\.bias")
     w_dim, z_dim = state["mapping.fc0.weight"].shape
     depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.bias", name)) for name in state)
+    means = [value for name, value in tensors.items() if name.split(".")[-1] == "latent_avg"]
+    estimated = "mapping.w_avg" not in state and not means  # rosinality's training script does not store it
     if "mapping.w_avg" not in state:
-        means = [value for name, value in tensors.items() if name.split(".")[-1] == "latent_avg"]
-        unread = [name for name in tensors if re.search(r"(^|\.)latent_avg \(", name)]
-        if unread and not means:
-            warnings.warn(f"{path}: {unread[0]}; the mean of W is estimated from 10,000 codes.", stacklevel=3)
-        mean = means[0].double().reshape(-1, w_dim).mean(0) if means else _mean_code(state, z_dim, w_dim, depth)
-        state["mapping.w_avg"] = mean
+        state["mapping.w_avg"] = means[0].double().reshape(-1, w_dim).mean(0) if means else torch.zeros(w_dim)
     with torch.device("meta"):  # nothing is reserved before the file has shown that it holds it
         generator = Generator(z_dim, w_dim, *sizes, depth)
     draws = randomness.generators(0, 1)
     for name, value in generator.state_dict().items():
         if name.endswith("noise_const") and name not in state:
             state[name] = randomness.normal(draws, *value.shape)[0]
-    return _filled(generator, state)
+    _filled(generator, state)
+    if estimated:
+        if unread := [name for name in tensors if re.search(r"(^|\.)latent_avg \(", name)]:
+            warnings.warn(f"{path}: {unread[0]}; the mean of W is estimated from 10,000 codes.", stacklevel=3)
+        with torch.no_grad():
+            codes = generator.mapping(randomness.normal(randomness.generators(0, 10_000), z_dim))
+            generator.mapping.w_avg.copy_(codes.mean(0))
+    return generator
 
 
 def _discriminator(tensors: State) -> Discriminator | None:
@@ -113,17 +116,6 @@ def _filled(network: Network, state: State) -> Network:
             kept[name] = kept[name].reshape(wanted[name].shape)
     network.load_state_dict(kept, strict=True, assign=True)
     return network
-
-
-@torch.no_grad()
-def _mean_code(state: State, z_dim: int, w_dim: int, depth: int) -> Tensor:
-    """Estimate the mean of W, which rosinality's training script does not store."""
-    with torch.device("meta"):
-        mapping = MappingNetwork(z_dim, w_dim, depth)
-    mapping = _filled(
-        mapping, checkpoints.below(state, "mapping.") | {"w_avg": torch.zeros_like(state["mapping.fc0.bias"])}
-    )
-    return mapping(randomness.normal(randomness.generators(0, 10_000), z_dim)).mean(0)
 
 
 def _words(error: Exception) -> str:
