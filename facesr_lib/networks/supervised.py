@@ -58,7 +58,7 @@ class VDSR(Enlarger):
     def __init__(self, width: float = 1.0):
         super().__init__()
         n = _channels(64, width)
-        layers = (OrderedDict(conv=_conv(n, n), relu=nn.ReLU(inplace=True)) for _ in range(18))
+        layers = (OrderedDict(conv=_conv(n, n), relu=nn.ReLU(inplace=True)) for _ in range(20 - 2))
         self.residual_layer = nn.Sequential(*map(nn.Sequential, layers))
         self.input, self.output = _conv(1, n), _conv(n, 1)
         for parameter in self.parameters():

@@ -112,7 +112,6 @@ class SuperResolution(Training[Any]):
 
     def __init__(self, pictures: Sequence[np.ndarray], config: Start | Config, device: str, bf16: bool, **inputs: Any):
         super().__init__(config, device, bf16, **inputs, pictures=pictures)
-        self.iterations = config.iterations
         self._rate = torch.tensor(config.lr, device=self.device)
         self._small, self._patches = Downsample(SCALE), Patches(pictures, config.patch, self.device, config.turns)
         self._half_life = config.batch * log(0.5) / log(config.ema) if config.ema else 0.0

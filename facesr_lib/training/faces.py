@@ -13,8 +13,8 @@ from facesr_lib.training.augment import place, placements
 class Faces:
     """Faces (M, S, S, 3), uint8, of which batches are drawn, small: a ``ValueError`` unless ``side`` divides S.
 
-    So many ``times``, where it is given; the message names their ``kind``. A GPU holds them all; else they stay where
-    they are, perhaps in a file that is larger than memory.
+    ``times`` says how often it has to; 0: as often as it may. The message calls the faces by their ``kind``. A GPU
+    holds them all; else they stay where they are, perhaps in a file that is larger than memory.
     """
 
     def __init__(self, pixels: np.ndarray, side: int, device: torch.device, times: int = 0, kind: str = "faces"):

@@ -74,7 +74,6 @@ class Training(ABC, Generic[Choices]):
         How many steps it takes, if it ends by itself.
     """
 
-    iterations: int | None = None
     parts: dict[str, Any]
 
     def __init__(
@@ -87,6 +86,7 @@ class Training(ABC, Generic[Choices]):
         self.config = asdict(config) | {"bf16": bf16} | {name: _known_by(given) for name, given in inputs.items()}
         self.batch, self.share, self.device = batch, batch // processes.count, processes.device
         self.images_seen, self.hours = 0, 0.0
+        self.iterations: int | None = getattr(config, "iterations", None)
         self._seed = (config.seed if seed is None else seed) + processes.rank
         self.random = torch.Generator().manual_seed(self._seed)
         on_cpu = self.device.type == "cpu"

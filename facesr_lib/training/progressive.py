@@ -125,7 +125,6 @@ class ProgressiveTraining(loop.Training[Config]):
         with c.seeded():
             generator, discriminator = ProgressiveGenerator(c.width), ProgressiveDiscriminator(c.width)
         place: Any = {"device": self.device, "memory_format": torch.channels_last}
-        self.iterations = c.iterations
         self._fan = None if fan is None else fan.to(**place).eval().requires_grad_(False)
         self._features = features
         self.generator, self.discriminator = generator.to(**place), discriminator.to(**place)
