@@ -31,8 +31,6 @@ from facesr_lib.training.processes import Processes
 
 CHECKPOINT = "last.ckpt"
 LOCK = ".lock"  # held by the training that is at work in a folder
-
-
 Choices = TypeVar("Choices", bound=Checked)
 
 
@@ -92,9 +90,7 @@ class Training(ABC, Generic[Choices]):
         on_cpu = self.device.type == "cpu"
         self.noise = self.random if on_cpu else torch.Generator(self.device).manual_seed(self._seed)
 
-    def enlist(
-        self, optimizer: Callable[[Iterator[nn.Parameter]], Optimizer], called: str, **networks: nn.Module
-    ) -> None:
+    def enlist(self, optimizer: Callable[..., Optimizer], called: str, **networks: nn.Module) -> None:
         """Let networks learn, here and with channels last, each by an optimiser of its own, and keep all of these.
 
         In a checkpoint an optimiser is ``called`` so, with its network's name in the place of "{}".
@@ -324,9 +320,8 @@ def read_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
         theirs, state = contents["config"], contents["state"]
     except Exception as error:  # damaged bytes fail in many ways
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}): restore an earlier copy or start anew."
-        ) from error
+        kind = type(error).__name__
+        raise ValueError(f"{path} is damaged ({kind}): restore an earlier copy or start anew.") from error
     differences = [
         f"{name} is {theirs.get(name)} there and {config.get(name)} here"
         for name in sorted(theirs.keys() | config.keys())
