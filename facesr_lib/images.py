@@ -104,6 +104,12 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 50.0) -> Tenso
             try:
                 if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a JPEG beside its preview
                     warnings.warn(f"{path}: it holds several pictures, and only the first is taken.", stacklevel=2)
+                picture.load()
+                try:
+                    picture.getexif()
+                except Exception as error:  # it fails in many ways
+                    warnings.warn(f"{path}: its EXIF data are damaged ({error}); they are left out.", stacklevel=2)
+                    picture.info.pop("exif", None)
                 rgb = _deep_grey(picture, path) if picture.mode.startswith("I") else _colour(picture, path, head)
             except Exception as error:
                 raise ValueError(f"{path} is damaged or cut short ({error}): copy or download it again.") from error
@@ -177,7 +183,7 @@ def _srgb(picture: Image.Image, path: Path) -> Image.Image:
                 picture = ImageCms.profileToProfile(picture.convert(mode), own, srgb, outputMode="RGB") or picture
         except ImageCms.PyCMSError as error:
             warnings.warn(f"{path}: the colour profile is damaged ({error}); taken for sRGB.", stacklevel=4)
-    elif _says_adobe_rgb(picture.getexif()):
+    elif _says_adobe_rgb(picture):
         pixels = np.array(picture.convert("RGB"))
         for band in np.split(pixels, range(BAND, len(pixels), BAND)):
             # linear light, then sRGB's curve; both spaces have their white at D65
@@ -190,9 +196,10 @@ def _srgb(picture: Image.Image, path: Path) -> Image.Image:
 _ADOBE_RGB = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]], np.float32)  # → sRGB
 
 
-def _says_adobe_rgb(exif: Image.Exif) -> bool:
+def _says_adobe_rgb(picture: Image.Image) -> bool:
     """Whether EXIF says so, as cameras' does: DCF's optional colour space, for which there is no other word."""
     with suppress(Exception):  # EXIF may be damaged where the picture is not
+        exif = picture.getexif()
         uncalibrated = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 65535
         return uncalibrated and exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03"
     return False
@@ -212,8 +219,8 @@ def write(
     overwrite
         Whether an existing file is replaced.
     like
-        A photograph that this came from: its EXIF data go along, but for how it was turned, its thumbnail and its being
-        Adobe RGB, and, if it has one for RGB, so does its colour profile, into which the colours are converted.
+        A photograph that this came from: its EXIF data go along, but for how it was turned, its size, its thumbnail and
+        its being Adobe RGB, and, if it has one for RGB, so does its colour profile, into which colours are converted.
 
     Raises
     ------
@@ -241,24 +248,34 @@ def write(
         picture.save(temporary, file_format, **options)
 
 
+_OF_ITS_PIXELS = {*range(254, 267), 273, 274, *range(277, 282), 284, 317, *range(320, 331), 338, 339, 347, 34675}
+_OF_ITS_PIXELS |= {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight}
+"""EXIF's and TIFF's tags that say how a photograph is turned, how large it is and how it is stored."""
+
+
 def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, object]]:
     """An sRGB picture in a photograph's colours, and what to save with it."""
-    with Image.open(photo, formats=_formats()) as original:
-        exif, profile = original.getexif(), original.info.get("icc_profile")
-        adobe = _says_adobe_rgb(exif)
-    exif.pop(ExifTags.Base.Orientation, None)  # it is upright now; Pillow writes no thumbnail
     kept: dict[str, object] = {}
-    with suppress(ImageCms.PyCMSError):  # damaged: `read` has warned, and took the picture for sRGB
-        own = ImageCms.getOpenProfile(io.BytesIO(profile or b""))
-        if own.profile.xcolor_space.strip() == "RGB":
-            if not ImageCms.getProfileDescription(own).startswith("sRGB"):
-                srgb = ImageCms.createProfile("sRGB")
-                picture = ImageCms.profileToProfile(picture, srgb, own, outputMode="RGB") or picture
-            kept["icc_profile"] = profile
-    if adobe and not kept:  # it is sRGB now
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 1
-        exif.get_ifd(ExifTags.IFD.Interop)[ExifTags.Interop.InteropIndex] = "R98"
-    return picture, kept | ({"exif": exif.tobytes()} if len(exif) else {})
+    with Image.open(photo, formats=_formats()) as original:
+        profile = original.info.get("icc_profile")
+        with suppress(ImageCms.PyCMSError):  # damaged: `read` has warned, and took the picture for sRGB
+            own = ImageCms.getOpenProfile(io.BytesIO(profile or b""))
+            if own.profile.xcolor_space.strip() == "RGB":
+                if not ImageCms.getProfileDescription(own).startswith("sRGB"):
+                    srgb = ImageCms.createProfile("sRGB")
+                    picture = ImageCms.profileToProfile(picture, srgb, own, outputMode="RGB") or picture
+                kept["icc_profile"] = profile
+        with suppress(Exception):  # damaged EXIF, which fails in many ways, is left behind
+            exif = original.getexif()
+            for directory in exif, exif.get_ifd(ExifTags.IFD.Exif):
+                for tag in _OF_ITS_PIXELS & directory.keys():
+                    del directory[tag]
+            if _says_adobe_rgb(original) and not kept:  # it is sRGB now
+                exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 1
+                exif.get_ifd(ExifTags.IFD.Interop)[ExifTags.Interop.InteropIndex] = "R98"
+            if len(exif):
+                kept["exif"] = exif.tobytes()  # without a thumbnail
+    return picture, kept
 
 
 BAND = 256  # rows that are rounded at once

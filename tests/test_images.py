@@ -282,6 +282,38 @@ def test_adobe_rgb_that_exif_alone_tells_is_converted_and_is_told_no_longer(tmp_
     np.testing.assert_allclose(images.read(tmp_path / f"again.{suffix}")[:, 8, 8::16], x[:, 8, 8::16], atol=2.5 / 255)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_exif_says_nothing_of_how_the_original_was_stored(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a scanner's"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = 16
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    original = save(tmp_path / "scan.tif", GRADIENT, exif=exif, icc_profile=profile, compression="tiff_lzw")
+    images.write(images.read(original), tmp_path / f"again.{suffix}", like=original)
+    with Image.open(tmp_path / f"again.{suffix}") as written:
+        assert {*written.getexif()} - {ExifTags.IFD.Exif} == {ExifTags.Base.Make}
+        assert not written.getexif().get_ifd(ExifTags.IFD.Exif)
+        assert written.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, and that the data are left out
+@given(changes=st.lists(st.tuples(st.integers(6, 150), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damaged_exif_costs_the_exif_alone(tmp_path_factory, suffix, changes):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera's"
+    own = exif.get_ifd(ExifTags.IFD.Exif)
+    own |= {ExifTags.Base.ColorSpace: 65535, ExifTags.IFD.Interop: {ExifTags.Interop.InteropIndex: "R03"}}
+    damaged = bytearray(exif.tobytes())
+    for place, byte in changes:
+        damaged[place % (len(damaged) - 6) + 6] = byte
+    folder = tmp_path_factory.mktemp("damaged")
+    original = save(folder / f"a.{suffix}", GRADIENT, exif=bytes(damaged))
+    x = images.read(original)
+    assert x.shape == (3, *GRADIENT.shape[:2])
+    images.write(x, folder / f"again.{suffix}", like=original)
+
+
 def test_a_profile_says_more_than_exif_and_other_spaces_are_srgb(tmp_path):
     icc = profile("RGB ", 2.2, DISPLAY_P3)
     both = images.read(adobe(tmp_path / "both.png", COLOURS, icc_profile=icc))
