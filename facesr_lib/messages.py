@@ -76,6 +76,8 @@ def check_tensors(what: str, wanted: str, *tensors: Any) -> None:
         if not fits or not x.is_floating_point():
             came = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
             hint = "; bytes are to be divided by 255" if came.startswith("uint8") else ""
+            if "3, H, W" in wanted and x.shape[-1:] == (3,):
+                hint += "; colours come before rows and columns: x.movedim(-1, -3)"
             raise ValueError(f"expected {what} as a float tensor {wanted}, got {came}{hint}.")
     if len({x.shape for x in tensors}) > 1:
         came = " and ".join(str(tuple(x.shape)) for x in tensors)

@@ -138,7 +138,7 @@ def test_ms_ssim_uses_as_many_scales_as_it_says(side, scales):
     assert metrics.ms_ssim_scales(side) == scales
     x, y = pair(1, side)
     assert_close(metrics.ms_ssim(x, y), metrics.ms_ssim(x, y, scales=scales))
-    with pytest.raises(ValueError, match=f"allows 1 to {scales} scales"):
+    with pytest.raises(ValueError, match=f"pixels must be a whole number, at least 1, at most {scales}; got"):
         metrics.ms_ssim(x, y, scales=scales + 1)
 
 
@@ -220,20 +220,21 @@ def test_luma_of_white_and_black():
     ("x", "y", "options", "message"),
     [
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 15), {}, "one shape"),
-        (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), {}, "one shape"),
-        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {}, "one shape"),
+        (torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), {}, r"\(N, 3, H, W\), got float32 of shape \(3, 16, 16\)"),
+        (torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16), {}, r"\(N, 3, H, W\), got .* \(1, 1, 16, 16\)"),
+        (torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16, 3), {}, r"colours come before .*x\.movedim\(-1, -3\)"),
         (torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), float("nan")), {}, "NaN"),
         (torch.full((1, 3, 16, 16), float("inf")), torch.zeros(1, 3, 16, 16), {}, "infinite"),
-        (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), {}, "divide bytes by 255"),
+        (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), {}, "bytes are to be divided by 255"),
         (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": 8}, "leaves nothing"),
-        (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": -1}, "cropping -1"),
+        (torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16), {"crop": -1}, "crop must be .*at least 0; got -1"),
         (
             torch.zeros(1, 3, 16, 16),
             torch.full((1, 3, 16, 16), 255.0),
             {},
-            r"range from 255.00 to 255.00. Divide by 255",
+            r"ranges from 255.00 to 255.00; pixels are in \[0, 1\]. Divide by 255",
         ),
-        (torch.full((1, 3, 16, 16), -0.9), torch.zeros(1, 3, 16, 16), {}, r"range from -0.90.*\(x \+ 1\) / 2"),
+        (torch.full((1, 3, 16, 16), -0.9), torch.zeros(1, 3, 16, 16), {}, r"ranges from -0.90.*\(x \+ 1\) / 2"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(metric, x, y, options, message):
@@ -264,10 +265,10 @@ def test_every_metric_refuses_other_ranges_and_what_is_no_tensor(metric):
     """The same pictures in 0…255 once gave −21.6 dB without a word."""
     _, y = pair(5, 192)
     for bad in (255 * y, 2 * y - 1):
-        with pytest.raises(ValueError, match=r"images are in \[0, 1\]; these range from"):
+        with pytest.raises(ValueError, match=r"ranges from .*; pixels are in \[0, 1\]"):
             metric(bad, bad)
     for bad, kind in ((y.permute(0, 2, 3, 1).numpy(), "ndarray"), (y.tolist(), "list")):
-        with pytest.raises(TypeError, match=rf"torch tensors \(N, 3, H, W\) in \[0, 1\]; got {kind}"):
+        with pytest.raises(TypeError, match=rf"float tensor \(N, 3, H, W\), got {kind}"):
             metric(bad, bad)
 
 
@@ -469,7 +470,7 @@ def test_a_file_that_only_bears_inceptions_name_is_not_taken(nowhere, monkeypatc
             "vgg16",
             "no feature network 'vgg16': choose one of .*efficientnet-lite0",
         ),
-        (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "the fake set: an image has NaN"),
+        (torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), float("nan")), Pooled(), "the fake set: a picture has NaN"),
         (torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.nn.Identity(), r"features are \(n, F\)"),
         (torch.zeros(4, 8), torch.full((4, 8), float("nan")), "inception", "the fake set: a feature is NaN"),
         (

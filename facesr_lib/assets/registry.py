@@ -31,7 +31,7 @@ SHIPPED = _PACKAGE / "_data" if (_PACKAGE / "_data").is_dir() else _PACKAGE.pare
 
 
 class AssetMissing(FileNotFoundError):
-    """A registry entry is not on this machine; the message says how to get it and what works without it."""
+    """A registry entry, or a package, is not on this machine; the message says how to get it, or what does without."""
 
 
 class FetchFailed(OSError):

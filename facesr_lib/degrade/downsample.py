@@ -101,7 +101,8 @@ def check_pixels(lowres: Tensor) -> Tensor:
     require(isfinite(low) and isfinite(high), "a picture has NaN or infinite pixels; repair or drop it.")
     require(
         low >= -0.25 and high <= 1.25,
-        f"a picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 if they are bytes.",
+        f"a picture ranges from {low:.2f} to {high:.2f}; pixels are in [0, 1]. Divide by 255 what was bytes, map "
+        "[−1, 1] by (x + 1) / 2, or clamp what a network drew beyond black and white.",
     )
     return lowres
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import assets
+from facesr_lib import messages
+from facesr_lib.degrade import check_pixels
 from facesr_lib.devices import in_full
 from facesr_lib.images import luma
-from facesr_lib.metrics.pretrained import MetricUnavailable
 from facesr_lib.networks import perceptual
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = 11
 _ALEXNET_SMALLEST = 31
-_OVERSHOOT = 0.25  # a bicubic's is at most 0.21
 
 
 def psnr(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0) -> Tensor:
@@ -71,8 +68,7 @@ def ms_ssim(x: Tensor, y: Tensor, *, y_channel: bool = False, crop: int = 0, sca
     x, y = prepared_pair(x, y, y_channel, crop)
     fit = ms_ssim_scales(min(x.shape[2:]))
     scales = fit if scales is None else scales
-    if not isinstance(scales, Integral) or not 1 <= scales <= fit:
-        raise ValueError(f"an image of {x.shape[3]}×{x.shape[2]} allows 1 to {fit} scales; {scales!r} were asked for.")
+    messages.check(f"scales of {x.shape[3]}×{x.shape[2]} pixels", scales, int, at_least=1, at_most=fit)
     weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=x.device)
     weights = weights / weights.sum()
     result = torch.ones(len(x), device=x.device)
@@ -98,38 +94,19 @@ def lpips(x: Tensor, y: Tensor) -> Tensor:
     x, y = prepared_pair(x, y)
     if min(x.shape[2:]) < _ALEXNET_SMALLEST:
         raise ValueError(f"LPIPS needs {_ALEXNET_SMALLEST} pixels a side; got {x.shape[3]}×{x.shape[2]}.")
-    try:
-        network = perceptual.lpips_network("alex", str(x.device))
-    except assets.AssetMissing as missing:
-        raise MetricUnavailable(str(missing)) from missing
+    network = perceptual.lpips_network("alex", str(x.device))
     with torch.no_grad():
         return network(x.float(), y.float(), normalize=True).flatten()
 
 
 def prepared_pair(x: Tensor, y: Tensor, y_channel: bool = False, crop: int = 0) -> tuple[Tensor, Tensor]:
     """Check two batches and take what is compared of them; errors as `psnr`."""
-    for image in (x, y):
-        if not isinstance(image, Tensor):
-            raise TypeError(
-                f"images are torch tensors (N, 3, H, W) in [0, 1]; got {type(image).__name__}. images.read gives one "
-                "picture; torch.from_numpy(x).permute(0, 3, 1, 2) turns an array (N, H, W, 3) of such numbers."
-            )
-    if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f"two batches of one shape (N, 3, H, W) are compared; got {tuple(x.shape)}, {tuple(y.shape)}.")
-    if not isinstance(crop, Integral):
-        raise ValueError(f"crop is a whole number of pixels; got {crop!r}.")
-    if crop < 0 or 2 * crop >= min(x.shape[2:]):
+    messages.check_tensors("pictures", "(N, 3, H, W)", x, y)
+    messages.check("crop", crop, int, at_least=0)
+    if 2 * crop >= min(x.shape[2:]):
         raise ValueError(f"cropping {crop} pixels leaves nothing of a {x.shape[3]}×{x.shape[2]} image.")
-    for image in (x, y):
-        if not image.is_floating_point():
-            raise ValueError(f"images are floating-point numbers in [0, 1]; got {image.dtype}: divide bytes by 255.")
-        if not image.isfinite().all():
-            raise ValueError("an image has NaN or infinite pixels.")
-        if image.numel() and (image.min() < -_OVERSHOOT or image.max() > 1 + _OVERSHOOT):
-            raise ValueError(
-                f"images are in [0, 1]; these range from {image.min():.2f} to {image.max():.2f}. Divide by 255 what "
-                "was bytes, map [−1, 1] by (x + 1) / 2, or clamp what a network drew beyond black and white."
-            )
+    for image in (x, y) if len(x) else ():
+        check_pixels(image)
     if crop:
         x, y = x[:, :, crop:-crop, crop:-crop], y[:, :, crop:-crop, crop:-crop]
     # squares of small differences are zero in half precision

