@@ -22,13 +22,11 @@ def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
     if isinstance(seed, (Tensor, np.ndarray)):
         seed = seed.tolist()
     seeds = list(seed) if isinstance(seed, Iterable) and not isinstance(seed, str) else [seed]
-    if not all(isinstance(s, Integral) for s in seeds):
-        raise ValueError(f"a seed is a whole number, or one per image; got {seed!r}.")
+    if not all(isinstance(s, Integral) and s >= 0 for s in seeds):
+        raise ValueError(f"a seed is a whole number that must not be negative, or one per image; got {seed!r}.")
     keys = [(int(s), 0) for s in seeds] if isinstance(seed, Iterable) else [(int(seed), i) for i in range(n)]
     if len(keys) != n:
         raise ValueError(f"{len(keys)} seeds for {n} images: give one number, or one per image.")
-    if any(s < 0 for s, _ in keys):
-        raise ValueError(f"seeds must not be negative; got {seed}.")
     states = [
         np.random.SeedSequence([*key, r]).generate_state(1, np.uint64)[0] for key in keys for r in range(restarts)
     ]

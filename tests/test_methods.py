@@ -243,10 +243,10 @@ def test_projection_agrees_with_a_quadratic_program():
 
 
 def test_ramps_rise_and_fall():
-    assert ramps(0.025) == pytest.approx(0.5)
-    assert ramps(0.05) == ramps(0.5) == ramps(0.75) == pytest.approx(1)
-    assert ramps(0.875) == pytest.approx(0.5)
-    assert ramps(1.0) == pytest.approx(0)
+    assert ramps(24, 1000) == pytest.approx(0.5)
+    assert ramps(49, 1000) == ramps(499, 1000) == ramps(749, 1000) == pytest.approx(1)
+    assert ramps(874, 1000) == pytest.approx(0.5)
+    assert ramps(999, 1000) == pytest.approx(0)
 
 
 # --- the semantic loss
@@ -671,7 +671,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("rls_plus", {"radius": "1"}, "must be positive; got '1'"),
         ("rls_plus", {"optimise": None}, "w, theta and eta; got None"),
         ("rls_plus", {"record_every": 0.5}, "record_every must be a whole number, at least 1"),
-        ("brgm", {"seed": None}, "a seed is a whole number, or one per image; got None"),
+        ("brgm", {"seed": None}, "or one per image; got None"),
         ("dse", {"lr_theta": -1}, "lr_theta must be a finite number, at least 0"),
         ("rls", {"space": "z"}, "there is no space"),
         ("rls", {"start": "zero"}, "there is no start"),

@@ -11,7 +11,7 @@ from facesr_lib.losses import lpips_vgg
 from facesr_lib.prior import FacePrior
 from facesr_lib.randomness import Seed
 from facesr_lib.search.engine import Operator, SearchResult, latent_search, run_search
-from facesr_lib.search.optimizers import Adam, ramps
+from facesr_lib.search.optimizers import Adam, of_all, ramps
 from facesr_lib.search.starts import renderer
 from facesr_lib.search.terms import cosine, standard_normal
 
@@ -50,6 +50,7 @@ def brgm(
     -----
     Source: the official code. It starts at the mean of W and draws nothing, so ``seed`` changes nothing.
     """
+    render, start = renderer(prior, lambda variables: variables["w"]), {"w": prior.mean_w(len(lowres))}
     sample = prior.sample_w(10_000)[:, 0]  # the prior's, whatever the image
     mean, std = sample.mean(0), sample.std()
 
@@ -63,12 +64,4 @@ def brgm(
         }
         return terms | ({} if perceptual is None else {"perceptual": perceptual(small, lowres)})
 
-    return run_search(
-        renderer(prior, lambda variables: variables["w"]),
-        {"w": prior.mean_w(len(lowres))},
-        objective,
-        optimizer=lambda variables: Adam(variables.values(), lr=lr),
-        steps=steps,
-        schedule=lambda step: ramps((step + 1) / steps),
-        **run,
-    )
+    return run_search(render, start, objective, optimizer=of_all(Adam, lr), steps=steps, schedule=ramps, **run)

@@ -86,12 +86,4 @@ def dse(
         tuned = {"params": [variables[name] for name in theta], "lr": lr_theta}
         return SphericalOptimizer(Adam, [variables[name] for name in start], tuned, lr=lr)
 
-    return run_search(
-        render,
-        start | theta,
-        objective,
-        optimizer=optimizer,
-        steps=steps,
-        schedule=lambda step: schedule(step, steps),
-        **run,
-    )
+    return run_search(render, start | theta, objective, optimizer=optimizer, steps=steps, schedule=schedule, **run)

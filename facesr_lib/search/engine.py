@@ -22,6 +22,7 @@ from facesr_lib import images, messages, randomness
 from facesr_lib.degrade import check_gradient, check_lowres
 from facesr_lib.devices import undisturbed
 from facesr_lib.prior import FacePrior
+from facesr_lib.search.optimizers import Schedule
 
 Variables = dict[str, Tensor]
 """What is optimised: name → (N, ...), one row per image."""
@@ -95,11 +96,7 @@ def latent_search(
     def framed(
         prior: FacePrior, lowres: Tensor, operator: Operator, *args: P.args, **options: P.kwargs
     ) -> SearchResult:
-        if not isinstance(lowres, Tensor):
-            raise TypeError(
-                "low-resolution images are a tensor (N, 3, h, w) in [0, 1], as images.read(path)[None] gives them; got "
-                f"a {type(lowres).__name__}."
-            )
+        images.check_batch(lowres)
         if not isinstance(prior, FacePrior):
             raise TypeError(f"a prior is what FacePrior.load gives; got a {type(prior).__name__}.")
         for name in options:
@@ -107,7 +104,7 @@ def latent_search(
         for name in sorted(options.keys() & numbers.keys() - {"seed", "good_enough"}):  # before a first stage runs
             messages.check(name, options[name], numbers[name], **_bounds(name, numbers[name]))
         restarts: Any = options.get("restarts", 1)
-        randomness.generators(options.get("seed", 0), len(images.check_batch(lowres)))  # type: ignore[arg-type]
+        randomness.generators(options.get("seed", 0), len(lowres))  # type: ignore[arg-type]
         with undisturbed():
             lowres = lowres.detach().to(prior.device, torch.float32, copy=True)  # a copy is no inference tensor
             lowres = check_lowres(operator, lowres, prior.resolution)
@@ -141,7 +138,7 @@ def run_search(
     optimizer: Callable[[Variables], Optimizer],
     steps: int,
     good_enough: float = -torch.inf,
-    schedule: Callable[[int], float] = lambda step: 1.0,
+    schedule: Schedule = lambda step, steps: 1.0,
     record_every: int = 10,
     callback: Callback | None = None,
     progress: bool = True,
@@ -155,7 +152,7 @@ def run_search(
     objective
         ``objective(codes, images)`` → the weighted terms, each (N,).
     optimizer, schedule
-        Makes a torch optimiser of the variables; step → factor on its learning rates.
+        Makes a torch optimiser of the variables; step and steps → factor on its learning rates.
     steps : int
         How often the objective is evaluated.
     good_enough : float
@@ -181,7 +178,7 @@ def run_search(
     try:
         for step in bar:
             for group, rate in zip(optimise.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(step)
+                group["lr"] = rate * schedule(step, steps)
             codes, image = render(variables)
             terms = objective(codes, image)
             total = torch.stack(list(terms.values())).sum(0)  # (N,)

@@ -13,6 +13,7 @@ from facesr_lib.networks.stylegan2.fast import Features
 from facesr_lib.prior import FacePrior
 from facesr_lib.randomness import Seed, generators, normal
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
+from facesr_lib.search.optimizers import of_all
 
 
 @latent_search
@@ -58,6 +59,7 @@ def mganprior(
     middle, n = synthesis.resolutions.index(at) + 1, len(lowres)
     z = normal(generators(seed, n), codes, prior.z_dim).to(prior.device)
     channels = synthesis.blocks[middle - 1].conv1.weight.shape[0]
+    start = {"z": z, "alpha": torch.full((n, codes, channels), 1 / codes, device=prior.device)}
 
     # x = G₂(Σ_k G₁(z_k) ⊙ α_k)
     def render(variables: Variables) -> tuple[Tensor, Tensor]:
@@ -78,11 +80,4 @@ def mganprior(
         terms = {"pixel": (2 * (small - lowres)).square().mean((1, 2, 3))}
         return terms | ({} if perceptual is None else {"perceptual": lambda_perceptual * perceptual(small, lowres)})
 
-    return run_search(
-        render,
-        {"z": z, "alpha": torch.full((n, codes, channels), 1 / codes, device=prior.device)},
-        objective,
-        optimizer=lambda variables: torch.optim.SGD(variables.values(), lr=lr),
-        steps=steps,
-        **run,
-    )
+    return run_search(render, start, objective, optimizer=of_all(torch.optim.SGD, lr), steps=steps, **run)

@@ -21,6 +21,11 @@ Schedule = Callable[[int, int], float]
 """``schedule(step, steps)`` → factor on the learning rates."""
 
 
+def of_all(optimizer: Callable[..., Optimizer], lr: float) -> Callable[[Mapping[str, Tensor]], Optimizer]:
+    """All variables of a search, at one rate: what `run_search` takes."""
+    return lambda variables: optimizer(variables.values(), lr=lr)
+
+
 def projected(optimizer: Optimizer, sets: Mapping[Tensor, Callable[[Tensor], Tensor]]) -> Optimizer:
     """Projected gradient descent: after each step of the optimiser, variables go to the nearest point of their sets."""
 
@@ -93,7 +98,8 @@ def linear_one_cycle_drop(step: int, steps: int) -> float:
     return 0.1 + (step - cycle) / (steps - cycle) * (0.001 - 0.1)
 
 
-def ramps(t: float) -> float:
-    """The learning-rate factor of StyleGAN2's projector, t from 0 to 1: linear up to 0.05, a cosine down from 0.75."""
+def ramps(step: int, steps: int) -> float:
+    """StyleGAN2's projector's: a line up over the first twentieth of the steps, a cosine down in the last quarter."""
+    t = (step + 1) / steps
     down = min(1.0, (1 - t) / 0.25)
     return (0.5 - 0.5 * cos(pi * down)) * min(1.0, t / 0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from facesr_lib.losses import geocross
 from facesr_lib.prior import FacePrior
 from facesr_lib.randomness import Seed, generators
 from facesr_lib.search.engine import Operator, SearchResult, latent_search, run_search
-from facesr_lib.search.optimizers import Adam, Schedule, SphericalOptimizer, linear_one_cycle_drop
+from facesr_lib.search.optimizers import Adam, Schedule, SphericalOptimizer, linear_one_cycle_drop, of_all
 from facesr_lib.search.starts import sphere
 
 
@@ -73,12 +74,5 @@ def pulse(
         pixel = lambda_l2 * squared.clamp_min(eps) + lambda_l1 * 10 * absolute
         return {"pixel": pixel, "geocross": lambda_geocross * geocross(w)}
 
-    return run_search(
-        render,
-        start,
-        objective,
-        optimizer=lambda variables: SphericalOptimizer(Adam, variables.values(), lr=lr),
-        steps=steps,
-        schedule=lambda step: schedule(step, steps),
-        **run,
-    )
+    on_spheres = of_all(partial(SphericalOptimizer, Adam), lr)
+    return run_search(render, start, objective, optimizer=on_spheres, steps=steps, schedule=schedule, **run)

@@ -16,8 +16,8 @@ from facesr_lib import messages
 from facesr_lib.prior import FacePrior
 from facesr_lib.randomness import Seed, generators
 from facesr_lib.search.engine import Operator, SearchResult, Variables, latent_search, run_search
-from facesr_lib.search.optimizers import Adam, check_radius, project_l1_ball, projected
-from facesr_lib.search.starts import layer_count, renderer, start_codes
+from facesr_lib.search.optimizers import Adam, check_radius, of_all, project_l1_ball, projected
+from facesr_lib.search.starts import renderer, start_codes
 from facesr_lib.search.terms import cross, density_and_shell
 
 
@@ -67,7 +67,8 @@ def rls(
     flow = prior.require_flow("rls")
     if restarts > 1 and start == "mean":
         raise ValueError("restarts from the mean would all be alike: set start to random.")
-    searched = layer_count(prior, prior.num_ws if layers is None else layers)
+    searched = prior.num_ws if layers is None else layers
+    messages.check("layers", searched, int, at_least=1, at_most=prior.num_ws)
     w0 = start_codes(prior, start, generators(seed, len(lowres) // restarts, restarts))  # (N, L, d)
     if messages.choose(space, ("w+", "w"), "space") == "w":  # one code for all: there is no rest that could stay
         free, codes = w0[:, :1], lambda v: v["w"].expand(-1, prior.num_ws, -1)
@@ -84,14 +85,7 @@ def rls(
             "cross": -lambda_c * cross(w),
         }
 
-    return run_search(
-        renderer(prior, codes),
-        {"w": free},
-        objective,
-        optimizer=lambda variables: Adam(variables.values(), lr=lr),
-        steps=steps,
-        **run,
-    )
+    return run_search(renderer(prior, codes), {"w": free}, objective, optimizer=of_all(Adam, lr), steps=steps, **run)
 
 
 @latent_search
@@ -145,7 +139,8 @@ def rls_plus(
     if not isinstance(rls_options, Mapping | None):
         raise ValueError(f"rls_options is a dictionary of rls's options; got {rls_options!r}.")
     radius = check_radius(sqrt(prior.w_dim) if radius is None else radius)
-    searched = layer_count(prior, prior.num_ws // 2 if layers is None else layers)
+    searched = prior.num_ws // 2 if layers is None else layers
+    messages.check("layers", searched, int, at_least=1, at_most=prior.num_ws)
     if anchor is None:
         first = rls(prior, lowres, operator, **{"seed": seed} | run | (rls_options or {}))
         if first.interrupted:

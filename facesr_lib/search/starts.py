@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 
 import torch
 from torch import Generator, Tensor
@@ -56,13 +55,6 @@ def start_codes(prior: FacePrior, start: str, draws: list[Generator]) -> Tensor:
     with torch.no_grad():
         w = prior.generator.mapping(randomness.normal(draws, prior.z_dim).to(prior.device))
     return w[:, None].expand(-1, prior.num_ws, -1)
-
-
-def layer_count(prior: FacePrior, layers: int) -> int:
-    """How many codes are searched, if the prior has as many."""
-    if not isinstance(layers, Integral) or not 1 <= layers <= prior.num_ws:
-        raise ValueError(f"layers must be between 1 and {prior.num_ws}, the prior's number of codes; got {layers!r}.")
-    return layers
 
 
 def entrance_to(prior: FacePrior, operator: Operator, entrance: str) -> Callable[[Tensor], Tensor] | Entrance:
