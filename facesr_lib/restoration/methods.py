@@ -7,10 +7,10 @@ missing before anything runs. Nobody else knows one method from another.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, wraps
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
@@ -25,10 +25,10 @@ from facesr_lib.networks import parsing, progressive, rrdb, supervised
 from facesr_lib.networks.folding import fold_norms
 from facesr_lib.networks.supervised import SCALE
 from facesr_lib.prior import FacePrior
+from facesr_lib.randomness import Seed
 from facesr_lib.restoration import tiles
+from facesr_lib.search.engine import Operator
 
-Operator = Callable[[Tensor], Tensor]
-Seed = int | Sequence[int]
 Load = Callable[[Path], nn.Module]
 
 
@@ -122,25 +122,6 @@ class Method:
         return {name: hints[name] for name in self.options}
 
 
-def _interpolation(kernel: str) -> Callable[..., Restored]:
-    @torch.no_grad()
-    def enlarge(
-        prior: FacePrior | None, lowres: Tensor, operator: Operator, *, seed: Seed = 0, progress: bool = True
-    ) -> Restored:
-        """Enlarge by the kernel of this name: the baseline, which looks for no face."""
-        lowres, scale = check_pixels(lowres).float(), _scale(kernel, operator)
-        return _enlarged(Downsample(scale, kernel).upsample(lowres).clamp(0, 1), lowres, operator)
-
-    return enlarge
-
-
-def _scale(name: str, operator: Operator) -> int:
-    scale: int | None = getattr(operator, "scale", None)
-    if scale is None:
-        raise ValueError(f"{name} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
-    return scale
-
-
 @dataclass
 class _Enlarged:
     image: Tensor
@@ -148,16 +129,43 @@ class _Enlarged:
     interrupted: bool = False
 
 
-def _enlarged(image: Tensor, lowres: Tensor, operator: Operator) -> Restored:
-    """A result and its residual; a ``ValueError`` if the operator makes it other than the picture that was given."""
-    small: Any = operator(image) if callable(operator) else operator
-    came = tuple(small.shape) if isinstance(small, Tensor) else type(small).__name__
-    if came != (given := tuple(lowres.shape)):
-        raise ValueError(
-            f"{given} was enlarged to {tuple(image.shape)}, of which the operator makes {came}: its scale is another, "
-            "or it is none."
-        )
-    return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
+def _at_once(enlarge: Callable[..., Tensor]) -> Callable[..., Restored]:
+    """Frame what needs no search: float pictures come in, no gradient passes, nothing is random, the result is judged.
+
+    A ``ValueError`` says that the operator makes it other than the picture that was given.
+    """
+
+    @wraps(enlarge)
+    @torch.no_grad()
+    def restore(prior: object, lowres: Tensor, operator: Operator, *, seed: object = 0, **options: Any) -> Restored:
+        lowres = check_pixels(lowres).float()
+        image = enlarge(lowres, operator, **options).clamp(0, 1)
+        small: Any = operator(image) if callable(operator) else operator
+        came = tuple(small.shape) if isinstance(small, Tensor) else type(small).__name__
+        if came != (given := tuple(lowres.shape)):
+            raise ValueError(
+                f"{given} was enlarged to {tuple(image.shape)}, of which the operator makes {came}: its scale is "
+                "another, or it is none."
+            )
+        return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
+
+    return restore
+
+
+def _interpolation(kernel: str) -> Method:
+    @_at_once
+    def enlarge(lowres: Tensor, operator: Operator, *, progress: bool = True) -> Tensor:
+        """Enlarge by the kernel of this name: the baseline, which looks for no face."""
+        return Downsample(_scale(kernel, operator), kernel).upsample(lowres)
+
+    return Method(enlarge, pictures=True)
+
+
+def _scale(name: str, operator: Operator) -> int:
+    scale: int | None = getattr(operator, "scale", None)
+    if scale is None:
+        raise ValueError(f"{name} enlarges by operator.scale, which {operator!r} lacks: give a Downsample.")
+    return scale
 
 
 def _esrgan(about: str, *names: str, looks: int = 16) -> Method:
@@ -169,19 +177,16 @@ def _esrgan(about: str, *names: str, looks: int = 16) -> Method:
     textures by what it sees far away, by 29, 24, 13, 3.2 and 0.7 at 8, 16, 32, 48 and 64.
     """
 
-    @torch.no_grad()
+    @_at_once
     def enlarge(
-        prior: FacePrior | None,
         lowres: Tensor,
         operator: Operator,
         *,
-        seed: Seed = 0,
         weights: str = names[0],
         tile: int = 192,
         overlap: int = looks,
         progress: bool = True,
-    ) -> Restored:
-        lowres = check_pixels(lowres).float()
+    ) -> Tensor:
         network = _network(rrdb.load, _here(names) if weights == names[0] else weights, str(lowres.device))
         own, scale = network.scale, _scale(names[0], operator)
 
@@ -191,9 +196,7 @@ def _esrgan(about: str, *names: str, looks: int = 16) -> Method:
         image, size = lowres, (scale * lowres.shape[2], scale * lowres.shape[3])
         while image.shape[2] < size[0]:
             image = tiles.enlarge(larger, image, own, tile=tile, overlap=overlap, progress=progress)
-        if image.shape[2:] != size:
-            image = images.resize(image, size).clamp(0, 1)
-        return _enlarged(image, lowres, operator)
+        return image if image.shape[2:] == size else images.resize(image, size)
 
     enlarge.__doc__ = about
     return Method(enlarge, OWN, INSTEAD, weights=names, load=rrdb.load, scale=4, pictures=True)
@@ -233,17 +236,9 @@ def _of_faces(about: str, name: str, load: Load | None = None) -> Method:
     """Make a method of a network that enlarges faces 8×; ``load`` reads it, by default one of the supervised."""
     load = load or partial(supervised.load, name=name)
 
-    @torch.no_grad()
-    def enlarge(
-        prior: FacePrior | None,
-        lowres: Tensor,
-        operator: Operator,
-        *,
-        seed: Seed = 0,
-        weights: str = name,
-        progress: bool = True,
-    ) -> Restored:
-        height, width = check_pixels(lowres).shape[2:]
+    @_at_once
+    def enlarge(lowres: Tensor, operator: Operator, *, weights: str = name, progress: bool = True) -> Tensor:
+        height, width = lowres.shape[2:]
         scale = getattr(operator, "scale", None)
         if scale != SCALE or (height, width) != (FACE // SCALE, FACE // SCALE):
             small = f"{FACE // SCALE}×{FACE // SCALE}"
@@ -252,37 +247,25 @@ def _of_faces(about: str, name: str, load: Load | None = None) -> Method:
                 f"scale {scale}: crop the picture square, resize it to {small} and choose scale {SCALE}, or choose "
                 "another method."
             )
-        network, lowres = _network(load, weights, str(lowres.device)), lowres.float()
-        return _enlarged(network.enlarge(lowres).clamp(0, 1), lowres, operator)
+        return _network(load, weights, str(lowres.device)).enlarge(lowres)
 
     enlarge.__doc__ = about
-    return Method(
-        enlarge,
-        OWN,
-        INSTEAD,
-        weights=(name,),
-        load=load,
-        scale=SCALE,
-        resolution=FACE,
-        operator=halved,  # as they were trained
-    )
+    # small as in their training
+    return Method(enlarge, OWN, INSTEAD, (name,), load, scale=SCALE, resolution=FACE, operator=halved)
 
 
-@torch.no_grad()
-def _fpn(
-    prior: FacePrior | None, lowres: Tensor, operator: Operator, *, seed: Seed = 0, progress: bool = True
-) -> Restored:
+@_at_once
+def _fpn(lowres: Tensor, operator: Operator, *, progress: bool = True) -> Tensor:
     """Restore poor faces by the parsing network's own picture, whatever befell them; it sees and draws 128²."""
-    lowres, scale = check_pixels(lowres).float(), getattr(operator, "scale", 1)
-    network = _network(parsing.load, "parsing-128", str(lowres.device))
+    scale, network = getattr(operator, "scale", 1), _network(parsing.load, "parsing-128", str(lowres.device))
     size, side = (scale * lowres.shape[2], scale * lowres.shape[3]), network.sizes["size"]
     _, image = network(images.resize(lowres, (side, side)).clamp(0, 1))
-    return _enlarged(images.resize(image, size).clamp(0, 1), lowres, operator)
+    return images.resize(image, size)
 
 
 METHODS: dict[str, Method] = {
-    "bicubic": Method(_interpolation("bicubic"), pictures=True),
-    "bilinear": Method(_interpolation("bilinear"), pictures=True),
+    "bicubic": _interpolation("bicubic"),
+    "bilinear": _interpolation("bilinear"),
     "pulse": Method(search.pulse, frozenset({"prior"})),
     "dse": Method(search.dse, frozenset({"prior", "discriminator"})),
     "rls": Method(search.rls, frozenset({"prior", "flow"})),
@@ -328,33 +311,18 @@ def check(name: str, options: Mapping[str, Any] | None = None, prior: FacePrior 
     given = {choose(option, method.options, f"option of {name}"): value for option, value in (options or {}).items()}
     for need in sorted(method.needs):
         instead = method.unless.get(need, "")
-        if instead not in given or given[instead] is method.options[instead]:
-            if need == "weights":
-                _require_weights(method, name)
-            else:
-                _require(need, name, prior or shipped_prior())
+        if instead in given and given[instead] is not method.options[instead]:
+            continue
+        try:
+            match need:
+                case "flow":
+                    (prior or shipped_prior()).require_flow(name)
+                case "discriminator":
+                    (prior or shipped_prior()).require_discriminator(name)
+                case "weights" | "vgg16":
+                    _here(method.weights if need == "weights" else (need,))
+        except assets.AssetMissing as error:
+            raise ValueError(f"{name} needs {need}: {error}") from error
     if method.load and "weights" in given:
         _network(method.load, given["weights"], "cpu")
     return method
-
-
-def _require_weights(method: Method, name: str) -> None:
-    try:
-        _here(method.weights)
-    except assets.AssetMissing as error:
-        raise ValueError(f"{name} needs weights: {error}") from error
-
-
-def _require(need: str, name: str, prior: FacePrior) -> None:
-    if need == "flow":
-        prior.require_flow(name)
-    if need == "discriminator" and prior.discriminator is None:
-        raise ValueError(
-            f"{name} needs a discriminator, and the prior {prior.name!r} has none: give a checkpoint that holds both "
-            "networks, as the shipped 'faces-64' does."
-        )
-    if need == "vgg16":
-        try:
-            assets.path(need)
-        except assets.AssetMissing as error:
-            raise ValueError(f"{name} needs {need}: {error}") from error
