@@ -15,7 +15,7 @@ from facesr_lib.degrade import check_lowres
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import tiles
 from facesr_lib.restoration.methods import check
-from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
+from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told
 
 
 def restore(
@@ -81,12 +81,10 @@ def restore(
         outcomes = todo[first : first + batch]
         ready: list[tuple[Outcome, Path, Tensor]] = []
         for outcome in outcomes:
-            try:
+            with told(outcome):
                 lowres = (_any_picture if find.pictures else _lowres)(outcome.photo, resolution, operator, degrade)
                 (output,) = outputs.named(outcome.photo.stem, "{}.png")
                 ready.append((outcome, output, lowres))
-            except (ValueError, OSError) as error:
-                outcome.error = words(error)
         if ready:
             lowres = torch.cat([image for *_, image in ready]).to(prior.device)
             result = find(lowres, operator, prior=prior, seed=[seed] * len(ready), **options)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from facesr_lib import files
+from facesr_lib.restoration.detection import NoSuchFace
 
 
 @dataclass
@@ -55,21 +56,30 @@ class Outputs:
         for output in outputs:
             if _inode(output) in self._originals:
                 raise ValueError(f"the result would replace the photo {output}: choose another folder.")
-            if _exists(output) and not self._overwrite:
-                raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
+            with suppress(FileNotFoundError):
+                os.lstat(output)  # tells of a name that nothing can have
+                if not self._overwrite:
+                    raise ValueError(f"{output} exists: choose another folder, or replace it by --overwrite.")
         return outputs
 
 
 @contextmanager
-def told(outcome: Outcome, output: Path) -> Iterator[None]:
-    """Let the outcome tell why ``output`` could not be written."""
+def told(outcome: Outcome, output: Path | None = None) -> Iterator[None]:
+    """Let the outcome tell why the photo could not be restored or, where it is named, ``output`` not be written."""
     try:
         yield
-    except OSError as error:
-        reason, place = error.strerror or error, error.filename or output  # a full disk, a name that is too long
-        outcome.error = f"{place} could not be written ({reason}): make room, or choose another folder."
+    except UnicodeError:
+        outcome.error = "its name cannot be written on this system: rename the photo."
     except ValueError as error:
-        outcome.error = words(error)
+        outcome.error, outcome.mistaken = str(error), isinstance(error, NoSuchFace)
+    except OSError as error:  # the system's own words name neither the trouble nor a way out
+        outcome.error = str(error)
+        if output:
+            reason, place = error.strerror or error, error.filename or output  # a full disk, a name that is too long
+            outcome.error = f"{place} could not be written ({reason}): make room, or choose another folder."
+        elif error.strerror:
+            way = "rename the photo, or choose another folder"
+            outcome.error = f"{error.filename} cannot be used ({error.strerror}): {way}."
 
 
 def paths(photos: Iterable[str | Path]) -> list[Path]:
@@ -79,15 +89,6 @@ def paths(photos: Iterable[str | Path]) -> list[Path]:
     return [files.expanded(photo) for photo in photos]
 
 
-def _exists(path: Path) -> bool:
-    """Whether anything has this name; an ``OSError`` if nothing can have it."""
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _inode(path: Path) -> tuple[int, int] | None:
     """Which file this is, by whatever name or link; ``None`` if it is none, or cannot be one."""
     try:
@@ -95,12 +96,3 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):  # no system takes some names: too long, or not to be encoded
         return None
     return status.st_dev, status.st_ino
-
-
-def words(error: ValueError | OSError) -> str:
-    """What an error of one photo says; the system's own names neither the trouble nor a way out."""
-    if isinstance(error, UnicodeError):
-        return "its name cannot be written on this system: rename the photo."
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename} cannot be used ({error.strerror}): rename the photo, or choose another folder."
-    return str(error)

@@ -19,15 +19,8 @@ from facesr_lib import files, images
 from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection
 from facesr_lib.restoration.methods import check
-from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told, words
-from facesr_lib.restoration.photo import (
-    UNCHOSEN,
-    PhotoFace,
-    RestoredPhoto,
-    check_choices,
-    least,
-    restore_photo,
-)
+from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told
+from facesr_lib.restoration.photo import UNCHOSEN, PhotoFace, RestoredPhoto, check_choices, least, restore_photo
 
 TILE = 160  # of the contact sheet
 
@@ -113,7 +106,7 @@ def restore_photos(
     outputs = Outputs(out, [outcome.photo for outcome in outcomes], overwrite)
     for outcome in outcomes:
         interrupted = False
-        try:
+        with told(outcome):
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always", UserWarning)
                 image = images.read(outcome.photo)
@@ -137,8 +130,6 @@ def restore_photos(
                     _describe(result, names, overwrite, about | setting)
             else:
                 outcome.error = "interrupted before a face was done; nothing was written."
-        except (ValueError, OSError) as error:
-            outcome.error, outcome.mistaken = words(error), isinstance(error, detection.NoSuchFace)
         yield outcome
         if interrupted:
             raise KeyboardInterrupt
