@@ -89,21 +89,19 @@ def view(image: Tensor, transform: Tensor, size: int) -> Tensor:
     _, height, width = image.shape
     corners = _corners(transform, height, width)
     length = side(transform, height, width)
-    if (shrink := floor(length / size / 2)) > 1:  # FFHQ shrinks a large photograph by a whole factor first
-        new = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-        corners, length = corners / shrink, length / shrink
-    else:
-        shrink, new = 1, (height, width)
+    shrink = max(1, floor(length / size / 2))  # FFHQ shrinks a large photograph by a whole factor first
+    new = [max(1, round(width / shrink)), max(1, round(height / shrink))]
+    corners, length = corners / shrink, length / shrink
     # the crop with a border, of which what lies outside is added
     border = max(round(0.1 * length), 3)
     low, high = corners.min(0).values, corners.max(0).values
-    box = [floor(low[0]) - border, floor(low[1]) - border, ceil(high[0]) + border, ceil(high[1]) + border]
-    left, top, right, bottom = (max(box[0], 0), max(box[1], 0), min(box[2], new[1]), min(box[3], new[0]))
+    left, top = (max(floor(n) - border, 0) for n in low)
+    right, bottom = (min(ceil(n) + border, most) for n, most in zip(high, new, strict=True))
     if left >= right or top >= bottom:
         raise ValueError("this face lies outside of the photograph: check its landmarks.")
     rows, columns = slice(top, bottom), slice(left, right)
     if shrink > 1:
-        (rows, weight), (columns, across) = _lanczos(height, new[0], top, bottom), _lanczos(width, new[1], left, right)
+        (rows, weight), (columns, across) = _lanczos(height, new[1], top, bottom), _lanczos(width, new[0], left, right)
     part = check_pixels(image.detach()[None, :, rows, columns])[0].float().cpu()
     if shrink > 1:
         part = weight @ part @ across.T
@@ -112,8 +110,8 @@ def view(image: Tensor, transform: Tensor, size: int) -> Tensor:
     pad = [ceil(-low[0]) + border, ceil(-low[1]) + border]
     pad += [ceil(high[0]) - (right - left) + border, ceil(high[1]) - (bottom - top) + border]
     if max(pad) > border - 4:
-        part, (first, above) = _continued(part, [max(n, round(0.3 * length), 1) for n in pad], length)
-        corners = corners + torch.tensor([first, above], dtype=torch.float64)
+        pad = [max(n, round(0.3 * length), 1) for n in pad]
+        part, corners = _continued(part, pad, length), corners + torch.tensor(pad[:2], dtype=torch.float64)
     # bilinear, four times as fine, then Lanczos
     _, height, width = part.shape
     fine = size * (4 if 4 * size <= FINE else max(1, ceil(length / size)))
@@ -215,19 +213,18 @@ def _corners(transform: Tensor, height: int, width: int) -> Tensor:
     return place(torch.tensor([[-1, -1], [-1, 1], [1, 1], [1, -1]]), transform, height, width)
 
 
-def _continued(part: Tensor, pad: list[int], length: float) -> tuple[Tensor, tuple[int, int]]:
-    """Mirror a part beyond its border, blur there, and fade to the median colour; and how much came left and above."""
+def _continued(part: Tensor, pad: list[int], length: float) -> Tensor:
+    """Mirror a part beyond its border, so far left, above, right and below, blur there, and fade to the median."""
     left, top, right, bottom = pad
     wide = np.pad(part.numpy().transpose(1, 2, 0), ((top, bottom), (left, right), (0, 0)), "reflect")
     rows, columns = wide.shape[:2]
     y, x = np.ogrid[:rows, :columns]
-    t = np.maximum(
-        1 - np.minimum(x / left, (columns - 1 - x) / right), 1 - np.minimum(y / top, (rows - 1 - y) / bottom)
-    )[..., None].astype(np.float32)
+    inside = np.minimum(np.minimum(x / left, (columns - 1 - x) / right), np.minimum(y / top, (rows - 1 - y) / bottom))
+    t = (1 - inside)[..., None].astype(np.float32)
     blurred = gaussian_filter(wide, [0.02 * length] * 2 + [0])
     wide = wide + (blurred - wide) * np.clip(3 * t + 1, 0, 1)
     wide = wide + (np.median(wide, axis=(0, 1)) - wide) * np.clip(t, 0, 1)
-    return torch.from_numpy(wide.transpose(2, 0, 1).astype(np.float32).clip(0, 1)), (left, top)
+    return torch.from_numpy(wide.transpose(2, 0, 1).astype(np.float32).clip(0, 1))
 
 
 def _lanczos(n_in: int, n_out: int, first: int, last: int) -> tuple[slice, Tensor]:

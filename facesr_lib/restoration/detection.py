@@ -202,14 +202,11 @@ def once(load: Callable[..., Any], path: Path | str) -> Any:
 
 def _located(image: Tensor, face: Found, name: str, locate: Callable[[Tensor, Found], Tensor]) -> Found:
     """A face with 68 landmarks, found twice from a rough start; not believed where they stray far from five points."""
-    sure = face.landmarks == "five"
     points = locate(image, face)
-    if not sure:
+    if face.landmarks != "five":
         points = locate(image, replace(face, points=points))
-    else:
-        before, after = quad(face.points), quad(points)
-        if (after - before).norm(dim=1).mean() > 0.15 * (before[0] - before[3]).norm():
-            return face
+    elif (quad(points) - (five := quad(face.points))).norm(dim=1).mean() > 0.15 * (five[0] - five[3]).norm():
+        return face
     return replace(face, points=points, landmarks=name)
 
 
