@@ -6,7 +6,6 @@ import os
 import warnings
 import zipfile
 from contextlib import suppress
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from facesr_lib import assets, files, images, messages
 
 FACE_SIDE = 256
+DIVISORS = [1, 2, 4, 8, 16, 32, 64, 128, FACE_SIDE]
 TEST_FACES = 50
 
 
@@ -27,9 +27,11 @@ def faces(split: str = "train", resolution: int = 64, count: int | None = None) 
     1/255. An ``AssetMissing`` says that the faces are not on this machine, a ``ValueError`` that there are fewer.
     """
     messages.choose(split, ("train", "test"), "split")
-    pixels = prepared(assets.path(f"faces-{split}"), _divisor(resolution), skip_damaged=False)
+    messages.check("resolution", resolution, int, among=DIVISORS)
+    pixels = prepared(assets.path(f"faces-{split}"), resolution, skip_damaged=False)
     pixels = pixels[: assets.entry(f"faces-{split}").count]  # what `verify` counts, whatever else lies there
-    return _to_images(pixels[: _at_most(count, len(pixels), f"split {split!r}")])
+    _check_count(len(pixels) if count is None else count, len(pixels), f"split {split!r}")
+    return _to_images(pixels[:count])
 
 
 def held_out(resolution: int, count: int) -> tuple[Tensor, str]:
@@ -41,8 +43,8 @@ def held_out(resolution: int, count: int) -> tuple[Tensor, str]:
     if resolution <= FACE_SIDE:
         return faces("test", resolution, count), "held-out faces"
     paths = pictures(assets.path("celeba-hq"))
-    kept = paths[: _at_most(count, len(paths), "CelebA-HQ")]
-    return torch.cat([square(images.read(path), resolution) for path in kept]), "CelebA-HQ"
+    _check_count(count, len(paths), "CelebA-HQ")
+    return torch.cat([square(images.read(path), resolution) for path in paths[:count]]), "CelebA-HQ"
 
 
 def folder(path: str | os.PathLike[str], resolution: int) -> Tensor:
@@ -126,7 +128,8 @@ def parsing(faces: str | Path = "faces-train", resolution: int = 256, labels: st
     resolution, resolution), uint8: an index into `networks.parsing.CLASSES`, or 255 where nobody knows; made small by
     the nearest pixel.
     """
-    each = FACE_SIDE // _divisor(resolution)
+    messages.check("resolution", resolution, int, among=DIVISORS)
+    each = FACE_SIDE // resolution
     maps, file = _labels("parsing", faces, labels)
     if maps.shape[1:] != (FACE_SIDE, FACE_SIDE) or maps.dtype != np.uint8:
         raise ValueError(
@@ -166,12 +169,6 @@ def _labels(kind: str, faces: str | Path, labels: str | Path | None) -> tuple[np
     return values[[index[name] for name in wanted]], file
 
 
-def _divisor(resolution: int) -> int:
-    if not isinstance(resolution, Integral) or resolution < 1 or FACE_SIDE % resolution:
-        raise ValueError(f"resolution {resolution} does not divide {FACE_SIDE}: choose 256, 128, 64, 32, 16, ….")
-    return int(resolution)
-
-
 def _to_images(pixels: np.ndarray) -> Tensor:
     """(N, R, R, 3) uint8 → (N, 3, R, R) in [0, 1]."""
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
@@ -193,11 +190,8 @@ def pictures(path: str | Path) -> list[Path]:
     return files.shown(path, images.SUFFIXES)
 
 
-def _at_most(count: int | None, there: int, source: str) -> int:
-    """Return ``count`` if there are so many (None: all)."""
-    if count is not None and not (isinstance(count, Integral) and 1 <= count <= there):
-        raise ValueError(f"asked for {count!r} faces, but {source} has 1 to {there} here.")
-    return there if count is None else count
+def _check_count(count: int, there: int, source: str) -> None:
+    messages.check(f"the number of faces of {source} on this machine", count, int, at_least=1, at_most=there)
 
 
 def square(image: Tensor, resolution: int) -> Tensor:

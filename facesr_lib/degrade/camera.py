@@ -121,9 +121,7 @@ class CameraPipeline:
             require(fits, f"{name} is a range, two {kind} between {least} and {most}, first end first; got {ends!r}.")
         for each in fields(self):
             if each.name.endswith("_p"):
-                p = getattr(self, each.name)
-                fits = messages.is_number(p) and 0 <= p <= 1
-                require(fits, f"{each.name} is a probability, between 0 and 1; got {p!r}.")
+                messages.check(f"the probability {each.name}", getattr(self, each.name), at_least=0, at_most=1)
 
     def __call__(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, S, S) in [0, 1] → poor photographs, and the faces, grey where these are; multiples of 1/255."""

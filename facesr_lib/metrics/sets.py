@@ -7,7 +7,6 @@ other's. Numbers of two networks cannot be compared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -49,16 +48,15 @@ def embed(x: Tensor, features: Features = "inception") -> Tensor:
     ValueError
         If the network is unknown, ``x`` is no batch of finite images, or the features are not (n, F).
     """
-    network = (
-        NETWORKS[messages.choose(features, NETWORKS, "feature network")] if isinstance(features, str) else features
-    )
+    if isinstance(features, str):
+        features = NETWORKS[messages.choose(features, NETWORKS, "feature network")]
     if isinstance(x, Tensor) and x.ndim == 2:
         if not x.is_floating_point():
             raise ValueError(f"features are floating-point numbers, (N, F); got {x.dtype}: x.float() makes them some.")
         return x
     x, _ = prepared_pair(x, x)
     with torch.no_grad():
-        codes = [network(part) for part in x.split(16)]  # small enough for a processor's cache
+        codes = [features(part) for part in x.split(16)]  # small enough for a processor's cache
     if any(code.ndim != 2 for code in codes):
         raise ValueError(f"features are (n, F); these are {tuple(codes[0].shape)}.")
     return torch.cat(codes)
@@ -105,9 +103,8 @@ def kid(
     codes = _two_sets(real, fake, features)
     if subsets is None:
         return _all_pairs(*codes)
-    whole = isinstance(subsets, Integral) and isinstance(subset_size, Integral)
-    if not whole or subsets < 1 or subset_size < 2:
-        raise ValueError(f"at least one subset of two images is drawn; got {subsets!r} of {subset_size!r}.")
+    messages.check("subsets", subsets, int, at_least=1)
+    messages.check("subset_size", subset_size, int, at_least=2)
     messages.check("seed", seed, int)
     size, generator = min(*map(len, codes), subset_size), torch.Generator().manual_seed(seed)
     values = [
@@ -158,8 +155,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, features: Features 
     ``features``.
     """
     a, b = _two_sets(real, fake, features)
-    if not isinstance(k, Integral) or not 1 <= k < min(len(a), len(b)):
-        raise ValueError(f"k must be at least 1 and smaller than both sets, {len(a)} and {len(b)} images; got {k!r}.")
+    messages.check(f"k, of {len(a)} and {len(b)} images,", k, int, at_least=1, at_most=min(len(a), len(b)) - 1)
     distance = distances(a, b)  # (N, M)
     precision = (distance <= _reach(a, k)[:, None]).any(0).float().mean()
     recall = (distance <= _reach(b, k)).any(1).float().mean()
