@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -91,8 +90,7 @@ def _told(arguments: argparse.Namespace) -> Iterator[int]:
     common = {"method": name, "overwrite": arguments.overwrite, "seed": arguments.seed, **_options(arguments, name)}
     if not arguments.aligned:  # what is wrong is told before anything is loaded
         given |= {"scale": 2 if arguments.scale is None else arguments.scale}
-        checked = set(given) & inspect.signature(restoration.check_choices).parameters.keys()
-        restoration.check_choices(seed=arguments.seed, **{name: given[name] for name in checked})
+        restoration.Choices(seed=arguments.seed, **given)
     prior = FacePrior.load(arguments.prior, arguments.device)
     devices.keep_freed_memory()
     outcomes: Iterator[restoration.Outcome]

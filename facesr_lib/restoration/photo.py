@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -54,6 +54,43 @@ class RestoredPhoto:
     interrupted: bool = False  # by Ctrl-C; faces that were done are in ``image``, the others are as they were
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is done to a photograph, whatever the method; a ``ValueError`` says what cannot be."""
+
+    scale: int = 2  # how much larger the result is; a method without a scale of its own enlarges faces as much
+    detector: str = "auto"  # see `detection.find`
+    boxes: Sequence[Sequence[float]] | None = None  # the faces, found by hand; see there
+    only: Collection[int] | None = None  # numbers of faces, from 1 on and from the left, that alone are restored
+    leave: Collection[int] = ()  # and of those that are not
+    strength: float = 1.0  # from 0, the photograph itself, to 1
+    background: str = "bicubic"  # what enlarges the photograph: a name in `METHODS` that takes any picture
+    smallest: float | None = None  # side of the smallest FFHQ crop that is restored, in the photograph's pixels
+    grain: bool = False  # whether a restored face is given the photograph's noise
+    seed: int = 0  # every face starts as it would alone
+
+    def __post_init__(self) -> None:  # noqa: D105
+        messages.choose(self.detector, ("auto", *detection.DETECTORS), "detector")
+        detection.by_hand(() if self.boxes is None else self.boxes)
+        messages.check("scale", self.scale, int, at_least=1)
+        messages.check("strength", self.strength, at_least=0, at_most=1)
+        messages.check("seed", self.seed, int, at_least=0)
+        messages.check("smallest", 0 if self.smallest is None else self.smallest, at_least=0)
+        for name, numbers in {"only": self.only, "leave": self.leave}.items():
+            if not isinstance(numbers, Collection | None) or not all(
+                messages.is_number(n, int) and n > 0 for n in numbers or ()
+            ):
+                raise ValueError(f"{name} is a list of numbers of faces, such as [3, 5], from 1 on; got {numbers!r}.")
+        _of_any_picture(self.background)
+
+    @classmethod
+    def among(cls, options: dict[str, Any]) -> tuple[Choices, dict[str, Any]]:
+        """Tell them from a method's own options."""
+        mine = options.keys() & {each.name for each in fields(cls)}
+        rest = {name: value for name, value in options.items() if name not in mine}
+        return cls(**{name: options[name] for name in mine}), rest
+
+
 @undisturbed()
 def restore_photo(
     image: Tensor,
@@ -61,14 +98,7 @@ def restore_photo(
     scale: int = 2,
     *,
     faces: Sequence[detection.Found] | None = None,
-    only: Collection[int] | None = None,
-    leave: Collection[int] = (),
-    strength: float = 1.0,
-    background: str = "bicubic",
-    smallest: float | None = None,
-    grain: bool = False,
     prior: FacePrior | None = None,
-    seed: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> RestoredPhoto:
@@ -85,59 +115,45 @@ def restore_photo(
         A name in `METHODS`. A face is made as small as the method wants it. Default: the one that does no
         harm. On poor faces ESRGAN comes as near to the truth as plain enlargement does and looks more natural; the
         networks for faces that were measured are farther away, to a face recogniser at least (``data/parsing-128.md``).
-    scale : int
-        How much larger the result is; a method without a scale of its own enlarges faces as much.
     faces : sequence of Found, optional
-        Default: `detection.find`; boxes given by hand go through it.
-    only, leave : collections of int
-        Numbers of faces, from 1 on and from the left, that alone are restored (default: all), and that are not.
-    strength : float
-        From 0, the photograph itself, to 1.
-    background : str
-        What enlarges the photograph: a name in `METHODS` that takes any picture.
-    smallest : float, optional
-        Side of the smallest FFHQ crop, in pixels of the photograph, that is restored. Default: 32, or what the method
-        takes if that is less: of a smaller face every method invents the most.
-    grain : bool
-        Whether a restored face is given the photograph's noise.
+        Default: `detection.find`'s.
     prior : FacePrior, optional
         Default: the shipped one.
-    seed : int
-        Every face starts as it would alone.
     progress : bool
         Whether bars count the background's tiles and the faces.
-    **options
-        For the method.
+    scale, **options
+        `Choices`, and the method's own. By default a crop is restored from 32 pixels on, or from what the method takes
+        if that is less: of a smaller face every method invents the most.
 
     Raises
     ------
     ValueError
-        As `detection.find`, `check_choices`, `methods.check` and the method; ``image`` is no picture; or, as
+        As `detection.find`, `Choices`, `methods.check` and the method; ``image`` is no picture; or, as
         `detection.NoSuchFace`, ``only`` or ``leave`` names none.
     """
-    check_choices(scale, only=only, leave=leave, strength=strength, background=background, smallest=smallest, seed=seed)
+    asked, options = Choices.among({"scale": scale} | options)
     _, height, width = images.check_single(image).shape
     tiles.require_room(height, width, scale)
     image = check_pixels(image[None])[0].detach().float().cpu()
     image = image if image.min() >= 0 and image.max() <= 1 else image.clamp(0, 1)  # copied only where it has to be
     how, device = check(method, options, prior), "cpu" if prior is None else prior.device
-    smallest = least(how, scale, prior) if smallest is None else smallest
+    smallest = least(how, asked, prior)
     options = ({"progress": False} if "progress" in how.options else {}) | options
-    found = detection.find(image) if faces is None else faces
+    found = detection.find(image, detector=asked.detector, boxes=asked.boxes) if faces is None else faces
     if not isinstance(found, Iterable) or not all(isinstance(face, detection.Found) for face in found):
         raise ValueError("faces are what detection.find gives; of boxes it makes them: find(image, boxes=…).")
     result = [_face(number, one, image) for number, one in enumerate(found, start=1)]
-    for number in [*(only or ()), *leave]:
+    for number in [*(asked.only or ()), *asked.leave]:
         if number not in range(1, len(result) + 1):
             there = f"they are numbered from 1 to {len(result)}" if result else "none was found"
             raise detection.NoSuchFace(f"there is no face {number} in this photograph: {there}.")
     for face in result:
         face.note = _reason(face, image, smallest)
-        if (only is not None and face.number not in only) or face.number in leave:
+        if face.number in asked.leave or (asked.only is not None and face.number not in asked.only):
             face.note = UNCHOSEN
     grey = float((image.amax(0) - image.amin(0)).max()) < 1.5 / 255
-    canvas = enlarged(image, background, scale, progress)
-    if grey and scale > 1 and METHODS[background].weights:  # a network draws colours where none are
+    canvas = enlarged(image, asked.background, scale, progress)
+    if grey and scale > 1 and METHODS[asked.background].weights:  # a network draws colours where none are
         canvas = _grey(canvas)
     interrupted = False
     try:  # of faces that overlap, the larger is in front
@@ -148,7 +164,7 @@ def restore_photo(
             big, small = _sides(how, face.size, scale, prior)
             operator = how.operator(big // small)
             lowres = operator(view(image, face.transform, big)[None].to(device)).clamp(0, 1)
-            restored = how(lowres, operator, prior=prior, seed=[seed], **options)
+            restored = how(lowres, operator, prior=prior, seed=[asked.seed], **options)
             if restored.interrupted:
                 raise KeyboardInterrupt
             mask, masked_by = face_mask(restored.image[0].cpu())
@@ -161,9 +177,9 @@ def restore_photo(
             rows, columns = (slice(scale * part.start, scale * part.stop) for part in within)
             kept = canvas[:, rows, columns].clone()
             try:
-                paste_(canvas, new, face.transform, strength * mask)
-                if grain:
-                    _add_grain(canvas, image, face.transform, strength * mask, seed)
+                paste_(canvas, new, face.transform, asked.strength * mask)
+                if asked.grain:
+                    _add_grain(canvas, image, face.transform, asked.strength * mask, asked.seed)
                 face.after = view(canvas, face.transform, face.before.shape[-1])
                 face.residual, face.mask = residual, masked_by
                 face.note, face.restored = _remark(face.size, small, big, length), True
@@ -175,36 +191,11 @@ def restore_photo(
     return RestoredPhoto(canvas, result, interrupted)
 
 
-def check_choices(
-    scale: int = 2,
-    *,
-    detector: str = "auto",
-    boxes: Sequence[Sequence[float]] | None = None,
-    only: Collection[int] | None = None,
-    leave: Collection[int] = (),
-    strength: float = 1.0,
-    background: str = "bicubic",
-    smallest: float | None = None,
-    seed: int = 0,
-) -> None:
-    """Make sure of what `restore_photos` is told that neither a photograph nor the prior decides on."""
-    messages.choose(detector, ("auto", *detection.DETECTORS), "detector")
-    detection.by_hand(() if boxes is None else boxes)
-    messages.check("scale", scale, int, at_least=1)
-    messages.check("strength", strength, at_least=0, at_most=1)
-    messages.check("seed", seed, int, at_least=0)
-    messages.check("smallest", 0 if smallest is None else smallest, at_least=0)
-    for name, numbers in {"only": only, "leave": leave}.items():
-        if not isinstance(numbers, Collection | None) or not all(
-            messages.is_number(n, int) and n > 0 for n in numbers or ()
-        ):
-            raise ValueError(f"{name} is a list of numbers of faces, such as [3, 5], from 1 on; got {numbers!r}.")
-    _of_any_picture(background)
-
-
-def least(how: Method, scale: int, prior: FacePrior | None) -> int:
-    """Side of the smallest FFHQ crop that a method restores where nobody says how small."""
-    return SMALLEST if how.pictures else min(SMALLEST, _sides(how, SMALLEST, scale, prior)[1])
+def least(how: Method, asked: Choices, prior: FacePrior | None) -> float:
+    """Side of the smallest FFHQ crop that is restored; where nobody says so, the method has a say."""
+    if asked.smallest is not None:
+        return asked.smallest
+    return SMALLEST if how.pictures else min(SMALLEST, _sides(how, SMALLEST, asked.scale, prior)[1])
 
 
 def _of_any_picture(background: str) -> Method:

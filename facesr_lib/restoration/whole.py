@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import textwrap
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection
 from facesr_lib.restoration.methods import check
 from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told
-from facesr_lib.restoration.photo import UNCHOSEN, PhotoFace, RestoredPhoto, check_choices, least, restore_photo
+from facesr_lib.restoration.photo import UNCHOSEN, Choices, PhotoFace, RestoredPhoto, least, restore_photo
 
 TILE = 160  # of the contact sheet
 
@@ -49,18 +49,8 @@ def restore_photos(
     out: str | Path,
     *,
     method: str = "esrgan",
-    scale: int = 2,
-    detector: str = "auto",
-    boxes: Sequence[Sequence[float]] | None = None,
-    only: Collection[int] | None = None,
-    leave: Collection[int] = (),
-    strength: float = 1.0,
-    background: str = "bicubic",
-    smallest: float | None = None,
-    grain: bool = False,
     prior: FacePrior | None = None,
     overwrite: bool = False,
-    seed: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[PhotoOutcome]:
@@ -75,12 +65,9 @@ def restore_photos(
     photos : iterable of paths
     out : path
         Folder of the results; made if it does not exist.
-    detector : str
-    boxes : sequence of (left, top, width, height), optional
-        See `detection.find`.
     overwrite : bool
         Whether a result takes the place of a file of its name; never that of one of the photographs.
-    method, scale, only, leave, strength, background, smallest, grain, prior, seed, progress, **options
+    method, prior, progress, **options
         See `restore_photo`.
 
     Yields
@@ -91,17 +78,16 @@ def restore_photos(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, ``photos`` is no list of paths, or as `check_choices` and `methods.check`.
+        If ``out`` is no folder, ``photos`` is no list of paths, or as `Choices` and `methods.check`.
     KeyboardInterrupt
         After Ctrl-C, when the photograph with the faces that were done is written and yielded.
     """
     outcomes = [PhotoOutcome(photo) for photo in paths(photos)]
-    mine: dict[str, Any] = {"strength": strength, "background": background, "smallest": smallest, "seed": seed}
-    check_choices(scale, detector=detector, boxes=boxes, only=only, leave=leave, **mine)
+    asked, options = Choices.among(options)
     how = check(method, options, prior)
-    mine |= {"smallest": least(how, scale, prior) if smallest is None else smallest, "grain": grain}
-    chosen = {"only": only, "leave": leave, "prior": prior, "progress": progress} | mine | options
-    setting: dict[str, Any] = {"method": method, "scale": scale, **mine, "options": how.options | options}
+    asked = replace(asked, smallest=least(how, asked, prior))
+    setting = {name: getattr(asked, name) for name in ("scale", "strength", "background", "smallest", "seed", "grain")}
+    setting = {"method": method, **setting, "options": how.options | options}
     setting["options"].pop("progress", None)
     outputs = Outputs(out, [outcome.photo for outcome in outcomes], overwrite)
     for outcome in outcomes:
@@ -114,13 +100,13 @@ def restore_photos(
             suffix = outcome.photo.suffix.lower()
             suffix = suffix if suffix in images.WRITABLE else ".png"
             names = outputs.named(outcome.photo.stem, f"{{}}{suffix}", "{}-faces.png", "{}.json")
-            found = detection.find(image, detector=detector, boxes=boxes)
+            found = detection.find(image, detector=asked.detector, boxes=asked.boxes)
             if not found:
                 raise ValueError(
                     "no face was found in it. Name the faces by --box LEFT,TOP,WIDTH,HEIGHT (in Python boxes=), or, if "
                     "the picture is a face that was cut out, say --aligned."
                 )
-            result = restore_photo(image, method, scale, faces=found, **chosen)
+            result = restore_photo(image, method, faces=found, prior=prior, progress=progress, **vars(asked), **options)
             interrupted, outcome.faces = result.interrupted, result.faces
             if not interrupted or any(face.restored for face in result.faces):
                 with told(outcome, names[0]):
