@@ -68,9 +68,8 @@ def check_tensors(what: str, wanted: str, *tensors: Any) -> None:
     sides = wanted.strip("(,)").removeprefix("..., ").split(", ")
     for x in tensors:
         if not isinstance(x, Tensor):
-            kind, way = type(x).__name__, "torch.as_tensor makes one"
-            way = f"images.read makes one of a file, {way} of an array" if "3, H, W" in wanted else way
-            raise TypeError(f"expected {what} as a float tensor {wanted}, got {kind}: {way}.")
+            kind, more = type(x).__name__, " of an array, images.read of a file" if "3, H, W" in wanted else ""
+            raise TypeError(f"expected {what} as a float tensor {wanted}, got {kind}: torch.as_tensor makes one{more}.")
         shape = x.shape[-len(sides) :] if "..." in wanted else x.shape
         fits = len(shape) == len(sides)
         fits = fits and all(side.isalpha() or int(side) == n for side, n in zip(sides, shape, strict=True))

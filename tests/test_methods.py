@@ -165,7 +165,7 @@ def test_a_picture_may_be_of_any_floating_point_type(method, prior, lowres, dtyp
 @pytest.mark.parametrize("make", [lambda x: x.numpy(), lambda x: x.tolist()], ids=["numpy", "list"])
 def test_what_is_no_tensor_is_named(method, prior, lowres, make):
     kind = type(make(lowres)).__name__
-    with pytest.raises(TypeError, match=rf"a tensor \(N, 3, h, w\).*got a {kind}"):
+    with pytest.raises(TypeError, match=rf"float tensor \(N, 3, H, W\), got {kind}: torch.as_tensor makes one"):
         method(prior, make(lowres), OPERATOR, **quiet)
 
 
@@ -663,9 +663,9 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("dse", {"entrance": "door"}, "there is no entrance"),
         ("dse", {"blocks": 0}, "blocks must be a whole number, at least 1; got 0"),
         ("dse", {"restarts": 0}, "restarts must be"),
-        ("rls", {"layers": 0}, "between 1 and 6"),
-        ("rls", {"layers": 7}, "between 1 and 6.*got 7"),
-        ("rls", {"layers": 1.5}, "between 1 and 6.*got 1.5"),
+        ("rls", {"layers": 0}, "layers must be a whole number, at least 1, at most 6"),
+        ("rls", {"layers": 7}, "layers must be a whole number, at least 1, at most 6.*got 7"),
+        ("rls", {"layers": 1.5}, "layers must be a whole number, at least 1, at most 6.*got 1.5"),
         ("rls", {"lambda_w": nan}, "lambda_w must be a finite number; got nan"),
         ("rls", {"lr": -0.1}, "lr must be a finite number, at least 0; got -0.1"),
         ("rls_plus", {"radius": "1"}, "must be positive; got '1'"),
@@ -684,7 +684,7 @@ def test_perceptual_distances_need_their_network_and_room(distance, monkeypatch,
         ("rls_plus", {"anchor": torch.full((3, 6, 8), nan)}, "the anchor holds NaN"),
         ("rls_plus", {"rls_options": {"foo": 1}}, "there is no option of rls 'foo': choose one of .*lambda_w"),
         ("rls_plus", {"rls_options": 3}, "rls_options is a dictionary of rls's options; got 3"),
-        ("rls_plus", {"layers": 9}, "between 1 and 6"),
+        ("rls_plus", {"layers": 9}, "layers must be a whole number, at least 1, at most 6"),
         ("mganprior", {"codes": 0}, "codes must be a whole number, at least 1; got 0"),
         ("mganprior", {"at": 16}, "mixed at one of 4, 8; got codes=3, at=16"),
     ],
