@@ -141,13 +141,10 @@ def parsing(faces: str | Path = "faces-train", resolution: int = 256, labels: st
 def _labels(kind: str, faces: str | Path, labels: str | Path | None) -> tuple[np.ndarray, Path]:
     """Labels of every face of a folder, and the file that they come from."""
     folder = assets.locate(faces)
-    if labels is None:
-        if str(faces) not in ("faces-train", "faces-test"):
-            raise ValueError(
-                f"the faces in {faces} come without {kind}: give them, a file .npz that holds 'names' and 'labels'."
-            )
-        labels = f"labels-{kind}"
-    file = assets.locate(labels)
+    if labels is None and str(faces) not in ("faces-train", "faces-test"):
+        way = "give them, a file .npz that holds 'names' and 'labels'"
+        raise ValueError(f"the faces in {faces} come without {kind}: {way}.")
+    file = assets.locate(labels or f"labels-{kind}")
     try:
         with np.load(file) as held:
             names, values = held["names"].tolist(), held["labels"]

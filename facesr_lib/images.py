@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
 from facesr_lib import files, messages
 from facesr_lib.devices import in_full
@@ -296,20 +297,16 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
     """Tile pictures (N, 3, H, W) row by row on white, ``pad`` pixels apart, by default as a square: (3, ·, ·)."""
-    check_batch(x)
-    n, _, height, width = x.shape
-    if columns is None:
-        columns = math.ceil(math.sqrt(n))
+    n = len(check_batch(x))
+    columns = math.ceil(math.sqrt(n)) if columns is None else columns
     whole = isinstance(columns, Integral) and isinstance(pad, Integral)
     if not whole or n < 1 or columns < 1 or pad < 0:
         raise ValueError(f"expected at least one picture and column and pad >= 0, got {n}, {columns!r} and {pad!r}.")
     columns = min(columns, n)
-    rows = math.ceil(n / columns)
-    canvas = x.new_ones(3, rows * (height + pad) - pad, columns * (width + pad) - pad)
-    for i, picture in enumerate(x):
-        top, left = (i // columns) * (height + pad), (i % columns) * (width + pad)
-        canvas[:, top : top + height, left : left + width] = picture
-    return canvas
+    tiles = F.pad(x, (0, pad, 0, pad), value=1)
+    tiles = torch.cat([tiles, tiles.new_ones(-n % columns, *tiles.shape[1:])])
+    tiles = tiles.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # (3, rows, height + pad, columns, width + pad)
+    return tiles.flatten(3).flatten(1, 2)[:, : -pad or None, : -pad or None]
 
 
 def _cubic(t: Tensor) -> Tensor:

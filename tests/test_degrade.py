@@ -282,7 +282,7 @@ def test_halving_until_a_scale_is_halving_as_often(scale):
 
 @pytest.mark.parametrize("scale", [1, 3, 12, 0, -2, 2.0])
 def test_what_no_halving_reaches_is_refused(scale):
-    with pytest.raises(ValueError, match="2, 4, 8, … times smaller"):
+    with pytest.raises(ValueError, match=r"halved, must be a whole number, among \[2, 4, 8, .*512\]; got"):
         halved(scale)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from math import isfinite
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +88,8 @@ def halvings(times: int) -> Chain:
 
 
 def halved(scale: int) -> Chain:
-    """As `halvings`, until a picture is so many times smaller; a ``ValueError`` unless that is 2, 4, 8, …."""
-    power = isinstance(scale, Integral) and scale > 1 and int(scale).bit_count() == 1
-    require(power, f"halving makes pictures 2, 4, 8, … times smaller; got {scale!r}: choose one of these.")
+    """As `halvings`, until a picture is so many times smaller; a ``ValueError`` unless that is 2, 4, 8, … or 512."""
+    messages.check("scale, where pictures are halved,", scale, int, among=[2**times for times in range(1, 10)])
     return halvings(int(scale).bit_length() - 1)
 
 

@@ -86,11 +86,11 @@ class FacePrior:
             raise ValueError(f"{path} cannot be read: {error}.") from error
         except ValueError as error:
             raise ValueError(f"the statistics in {path} cannot be used: {error}.") from error
-        if any(held[name].shape != (self.w_dim,) for name in held if name.startswith("pulse.") or name == "F.mean"):
-            raise ValueError(f"the statistics in {path} belong to another prior: this one has {self.w_dim} dimensions.")
         own = {f"G.mapping.{name}": value for name, value in self.generator.mapping.state_dict().items()}
-        told = any(name.startswith(("F.", "pulse.")) for name in held)
-        if told and not all(name in held and torch.equal(held[name].half(), own[name].half()) for name in own):
+        told = {name for name in held if not name.startswith("G.")}
+        fits = all(name in held and torch.equal(held[name].half(), own[name].half()) for name in own)
+        fits &= all(held[name].shape == (self.w_dim,) for name in told & {"F.mean", "pulse.mean", "pulse.std"})
+        if told and not fits:
             raise ValueError(
                 f"the flow and the fit in {path} belong to another prior: its mapping network is another, or not "
                 "there. Move that file away, or train a flow for this prior."
@@ -108,15 +108,12 @@ class FacePrior:
         path = files.expanded(path)
         if path.suffix.casefold() != ".safetensors":
             raise ValueError(f"a prior is kept in a file that ends in .safetensors; got {path}.")
-        networks = {"G": self.generator, "D": self.discriminator}
-        tensors = {
-            f"{letter}.{name}": value.half().cpu().contiguous()
-            for letter, network in networks.items()
-            if network is not None
-            for name, value in network.state_dict().items()
-        }
+        weights = {f"G.{name}": value for name, value in self.generator.state_dict().items()}
+        if self.discriminator is not None:
+            weights |= {f"D.{name}": value for name, value in self.discriminator.state_dict().items()}
         if self.flow is not None:
-            tensors |= {f"F.{name}": value.half().cpu().contiguous() for name, value in self.flow.weights().items()}
+            weights |= {f"F.{name}": value for name, value in self.flow.weights().items()}
+        tensors = {name: value.half().cpu().contiguous() for name, value in weights.items()}
         tensors |= {"pulse.mean": self.pulse_gaussian.mean.cpu(), "pulse.std": self.pulse_gaussian.std.cpu()}
         checkpoints.check_finite(tensors)
         with files.replacing(path) as temporary:
