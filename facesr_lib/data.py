@@ -132,9 +132,8 @@ def parsing(faces: str | Path = "faces-train", resolution: int = 256, labels: st
     each = FACE_SIDE // resolution
     maps, file = _labels("parsing", faces, labels)
     if maps.shape[1:] != (FACE_SIDE, FACE_SIDE) or maps.dtype != np.uint8:
-        raise ValueError(
-            f"{file} holds no parsing: it is (M, {FACE_SIDE}, {FACE_SIDE}), uint8; got {maps.shape}, {maps.dtype}."
-        )
+        wanted = f"(M, {FACE_SIDE}, {FACE_SIDE}), uint8"
+        raise ValueError(f"{file} holds no parsing: it is {wanted}; got {maps.shape}, {maps.dtype}.")
     return np.ascontiguousarray(maps[:, each // 2 :: each, each // 2 :: each])
 
 

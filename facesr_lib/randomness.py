@@ -27,9 +27,8 @@ def generators(seed: Seed, n: int, restarts: int = 1) -> list[Generator]:
     keys = [(int(s), 0) for s in seeds] if isinstance(seed, Iterable) else [(int(seed), i) for i in range(n)]
     if len(keys) != n:
         raise ValueError(f"{len(keys)} seeds for {n} images: give one number, or one per image.")
-    states = [
-        np.random.SeedSequence([*key, r]).generate_state(1, np.uint64)[0] for key in keys for r in range(restarts)
-    ]
+    entropies = [np.random.SeedSequence([*key, r]) for key in keys for r in range(restarts)]
+    states = (entropy.generate_state(1, np.uint64)[0] for entropy in entropies)
     return [Generator("cpu").manual_seed(int(state >> np.uint64(1))) for state in states]
 
 

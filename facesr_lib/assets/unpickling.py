@@ -246,9 +246,8 @@ def _persistent(
 
 
 def _size(parts: Any) -> int:
-    return sum(
-        len(part) for part in parts if isinstance(part, (str, bytes, bytearray, tuple, list, dict, set, frozenset))
-    )
+    sized = (str, bytes, bytearray, tuple, list, dict, set, frozenset)
+    return sum(len(part) for part in parts if isinstance(part, sized))
 
 
 def _values(raw: bytes, dtype: torch.dtype, numel: int) -> Tensor:

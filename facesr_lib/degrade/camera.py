@@ -71,9 +71,8 @@ class Choices:
             said.append(f"{blur} blur of {extent:.0f} pixels{at}")
         said.append(f"made small to {int(self.side[i])} of {REFERENCE} ({opencv.RESIZES[self.kernel[i]]})")
         if self.noise[i] > 0:
-            said.append(
-                f"{'coloured' if self.coloured[i] else 'grey'} noise of {255 * float(self.noise[i]):.1f} levels"
-            )
+            colour = "coloured" if self.coloured[i] else "grey"
+            said.append(f"{colour} noise of {255 * float(self.noise[i]):.1f} levels")
         if self.compression[i] > 0:
             said.append(f"JPEG of quality {int(self.quality[i])}")
         return ", ".join(said) + "."
@@ -171,9 +170,8 @@ def stages(faces: Tensor, choices: Choices) -> dict[str, Tensor]:
     are no pictures, not square, or not as many as choices.
     """
     n, _, size, width = check_pixels(faces).shape
-    require(
-        size == width and n == len(choices), f"{len(choices)} choices need as many squares; got {n} {width}×{size}."
-    )
+    square = size == width and n == len(choices)
+    require(square, f"{len(choices)} choices need as many squares; got {n} {width}×{size}.")
     device, sides = faces.device, choices.sides(size)
     x = _levels(255 * faces.float())
     grey = _levels((x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True))
@@ -185,9 +183,8 @@ def stages(faces: Tensor, choices: Choices) -> dict[str, Tensor]:
     done["small"] = x = _levels(down @ x @ down.mT)
     done["noisy"] = x = _levels(x + _noise(choices, sides, largest).to(device))
     done["compressed"] = x = _compress(x, choices, sides)
-    up = opencv.resizing(
-        each, full, largest, size, torch.full_like(each, opencv.RESIZES.index("cubic"))
-    )  # (N, 1, S, largest)
+    cubic = torch.full_like(each, opencv.RESIZES.index("cubic"))
+    up = opencv.resizing(each, full, largest, size, cubic)  # (N, 1, S, largest)
     done["enlarged"] = _levels(up @ x @ up.mT)
     return {name: value / 255 for name, value in done.items()}
 
@@ -204,9 +201,8 @@ def _blur(x: Tensor, choices: Choices) -> Tensor:
     convolved = [i for i, name in enumerate(names) if name not in ("none", "median")]
     if convolved:
         c = choices[convolved]
-        kernels = opencv.carried_over(opencv.blur_kernels(c.blur, c.extent, c.angle, c.direction), size / REFERENCE).to(
-            x
-        )  # (n, k, k)
+        kernels = opencv.blur_kernels(c.blur, c.extent, c.angle, c.direction)
+        kernels = opencv.carried_over(kernels, size / REFERENCE).to(x)  # (n, k, k)
         border = kernels.shape[1] // 2
         padded = F.pad(x[convolved], (border,) * 4, "reflect").transpose(0, 1)  # (3, n, ·, ·): a group is a picture
         x[convolved] = _levels(F.conv2d(padded, kernels[:, None], groups=len(convolved)).transpose(0, 1))

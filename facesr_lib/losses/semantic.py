@@ -68,9 +68,8 @@ class Entrance:
         self.resolution = check_pixels(lowres).shape[-1]
         if self.resolution not in discriminator.resolutions[1:] or lowres.shape[2] != self.resolution:
             sides = ", ".join(f"{r}²" for r in discriminator.resolutions[1:])
-            raise ValueError(
-                f"feature maps enter the discriminator at {sides}; the picture is {tuple(lowres.shape[2:])}."
-            )
+            came = tuple(lowres.shape[2:])
+            raise ValueError(f"feature maps enter the discriminator at {sides}; the picture is {came}.")
         with torch.no_grad():
             depth = discriminator.resolutions.index(self.resolution) - 1
             features = discriminator.features(2 * faces - 1)[depth].movedim(1, -1).flatten(0, 2)  # (M h², C)

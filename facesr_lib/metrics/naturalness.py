@@ -100,9 +100,8 @@ def _features(blocks: Tensor) -> Tensor:
 
 def _generalised_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Shape and the two widths of an asymmetric generalised Gaussian, by moments: each (N, B)."""
-    left, right = (
-        ((x * side).square().sum((2, 3)) / side.sum((2, 3))).sqrt() for side in ((x < 0).float(), (x > 0).float())
-    )
+    halves = (x < 0).float(), (x > 0).float()
+    left, right = (((x * half).square().sum((2, 3)) / half.sum((2, 3))).sqrt() for half in halves)
     ratio = left / right
     r = x.abs().mean((2, 3)) ** 2 / x.square().mean((2, 3))
     r = r * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2

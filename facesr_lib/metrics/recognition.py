@@ -65,10 +65,9 @@ def embed_faces(x: Tensor) -> Tensor:
     prepared_pair(x, x)
     if x.shape[2] != x.shape[3]:
         raise ValueError(f"faces are square, framed as FFHQ's; got {x.shape[3]}×{x.shape[2]}.")
-    networks = _networks()  # told first where they are missing
+    landmarks, recogniser = _networks()  # told first where they are missing
     import dlib
 
-    landmarks, recogniser = networks
     box = dlib.rectangle(*BOX)
     faces = images.to_uint8(images.resize(x.detach(), (SIDE, SIDE)))
     chips = [dlib.get_face_chip(face, landmarks(face, box), size=150, padding=0.25) for face in faces]

@@ -136,9 +136,8 @@ class FacePrior:
     def require_flow(self, method: str) -> Flow:
         """Return the flow; a ``ValueError`` says that ``method`` needs one and how to get it."""
         if self.flow is None:
-            raise ValueError(
-                f"{method} needs a flow, and the prior {self.name!r} has none: train one with `facesr train flow`."
-            )
+            way = "train one with `facesr train flow`"
+            raise ValueError(f"{method} needs a flow, and the prior {self.name!r} has none: {way}.")
         return self.flow
 
     def require_discriminator(self, method: str) -> stylegan2.Discriminator:

@@ -77,9 +77,8 @@ class Choices:
         messages.check("seed", self.seed, int, at_least=0)
         messages.check("smallest", 0 if self.smallest is None else self.smallest, at_least=0)
         for name, numbers in {"only": self.only, "leave": self.leave}.items():
-            if not isinstance(numbers, Collection | None) or not all(
-                messages.is_number(n, int) and n > 0 for n in numbers or ()
-            ):
+            listed = isinstance(numbers, Collection | None)
+            if not listed or not all(messages.is_number(n, int) and n > 0 for n in numbers or ()):
                 raise ValueError(f"{name} is a list of numbers of faces, such as [3, 5], from 1 on; got {numbers!r}.")
         _of_any_picture(self.background)
 
@@ -233,9 +232,8 @@ def _sides(how: Method, size: float, scale: int, prior: FacePrior | None) -> tup
         return small * factor, small
     big = how.resolution or (prior or shipped_prior()).resolution
     if big % factor:
-        raise ValueError(
-            f"the method draws faces of {big}×{big}, which cannot be made {factor} times smaller: choose another scale."
-        )
+        drawn = f"the method draws faces of {big}×{big}"
+        raise ValueError(f"{drawn}, which cannot be made {factor} times smaller: choose another scale.")
     return big, big // factor
 
 
