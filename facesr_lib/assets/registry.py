@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tqdm.auto import tqdm
@@ -72,25 +72,19 @@ def load(registry: Path) -> dict[str, Entry]:
     found = {}
     for name, fields in files.read_toml(registry).items():
         fields["path"] = os.path.expanduser(fields["path"])
-        parts = [file for part in fields.pop("files", ()) for file in _files(fields["path"], **part)]
+        parts = [file for part in fields.pop("files", ()) for file in _files(**{"path": fields["path"], **part})]
         found[name] = Entry(name, **fields, files=tuple(parts))
     return found
 
 
 def _files(
-    entry_path: str,
-    urls: list[str],
-    path: str = "",
-    ids: str | list[int] = "0-0",
-    side: int | None = None,
-    looks: Sequence[str] = (),
+    path: str, urls: list[str], ids: str | list[int] = "0-0", looks: Sequence[str] = (), **of_each: Any
 ) -> list[File]:
     if isinstance(ids, str):
         first, last = map(int, ids.split("-"))
         ids = list(range(first, last + 1))
-    path = path or entry_path
     return [
-        File(path.format(id=i), tuple(url.format(id=i) for url in urls), side, look)
+        File(path.format(id=i), tuple(url.format(id=i) for url in urls), look=look, **of_each)
         for i, look in zip(ids, looks or [""] * len(ids), strict=True)
     ]
 

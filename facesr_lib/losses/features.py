@@ -6,7 +6,6 @@ Where they are not on this machine EfficientNet-Lite0 stands in, under its own n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -67,7 +66,8 @@ def imagenet_features(stride: Literal[4, 16]) -> tuple[str, Callable[[Tensor], T
         network = perceptual.vgg19(8 if stride == 4 else 16)
     except assets.AssetMissing:
         pretrained.efficientnet_file()
-        return "EfficientNet-Lite0", partial(_bottleneck, 2 if stride == 4 else 10)
+        block = 2 if stride == 4 else 10
+        return "EfficientNet-Lite0", lambda image: pretrained.efficientnet_maps(image, (block,))[0]
     return "VGG19", lambda image: network.to(image.device)(perceptual.imagenet_input(image))
 
 
@@ -80,7 +80,3 @@ def feature_l1(x: Tensor, y: Tensor) -> Tensor:
 def _block_maps(image: Tensor) -> list[Tensor]:
     twice = F.interpolate(images.check_batch(image), scale_factor=2.0, mode="bilinear")
     return [maps / 7 for maps in pretrained.efficientnet_maps(twice, (0, 2, 4, 10))]  # 16, 24, 40 and 112 channels
-
-
-def _bottleneck(block: int, image: Tensor) -> Tensor:
-    return pretrained.efficientnet_maps(image, (block,))[0]

@@ -23,15 +23,13 @@ def available() -> dict[str, str | None]:
     index (10 − NRQM + NIQE) / 2, is named only to say why it is not here.
     """
     of_sets = ("fid", "kid", "precision_recall")
-    efficientnet = pretrained.reason(pretrained.efficientnet_file)
-    return (
-        dict.fromkeys(("psnr", "ssim", "ms_ssim"))
-        | {
-            "lpips": pretrained.reason(lambda: perceptual.lpips_file("alex")),
-            "id": pretrained.reason(recognition.model_files),
-            "niqe": pretrained.reason(naturalness.pristine),
-            "pi": "NRQM's regression forests, the half of PI that is not NIQE, are not to be had as a package.",
-        }
-        | dict.fromkeys(of_sets, pretrained.reason(pretrained.inception_file))
-        | {f"{name}-efficientnet-lite0": efficientnet for name in of_sets}
-    )
+    by_efficientnet = [f"{name}-efficientnet-lite0" for name in of_sets]
+    return {
+        **dict.fromkeys(("psnr", "ssim", "ms_ssim")),
+        "lpips": pretrained.reason(lambda: perceptual.lpips_file("alex")),
+        "id": pretrained.reason(recognition.model_files),
+        "niqe": pretrained.reason(naturalness.pristine),
+        "pi": "NRQM's regression forests, the half of PI that is not NIQE, are not to be had as a package.",
+        **dict.fromkeys(of_sets, pretrained.reason(pretrained.inception_file)),
+        **dict.fromkeys(by_efficientnet, pretrained.reason(pretrained.efficientnet_file)),
+    }

@@ -185,12 +185,9 @@ def spread(crop: Tensor, transform: Tensor, height: int, width: int) -> tuple[Te
 def reach(transform: Tensor, height: int, width: int) -> tuple[slice, slice]:
     """Which rows and columns of a photograph of this size hold a crop, or have held what was pasted."""
     corners = _corners(transform.double(), height, width) + 0.5
-    low, high = corners.min(0).values.floor().int().tolist(), corners.max(0).values.ceil().int().tolist()
-    columns, rows = (
-        slice(min(max(first, 0), most), min(max(last, 0), most))
-        for first, last, most in zip(low, high, (width, height), strict=True)
-    )
-    return rows, columns
+    low, high, most = corners.amin(0).floor(), corners.amax(0).ceil(), torch.tensor([width, height])
+    (left, top), (right, bottom) = (end.clamp_min(0).minimum(most).int().tolist() for end in (low, high))
+    return slice(top, bottom), slice(left, right)
 
 
 def ellipse(size: int) -> Tensor:

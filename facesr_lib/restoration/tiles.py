@@ -65,11 +65,9 @@ def enlarge(
     n, _, height, width = lowres.shape
     image = lowres.new_zeros(n, 3, scale * height, scale * width)
     corners = list(product(range(0, height, tile), range(0, width, tile)))
-    for corner in tqdm(corners, desc="tiles", disable=not (progress and len(corners) > 1)):
-        (rows, down), (columns, across) = (
-            _reach(first, first + tile, side, overlap, scale)
-            for first, side in zip(corner, (height, width), strict=True)
-        )
+    for y, x in tqdm(corners, desc="tiles", disable=not (progress and len(corners) > 1)):
+        rows, down = _reach(y, y + tile, height, overlap, scale)
+        columns, across = _reach(x, x + tile, width, overlap, scale)
         large = network(lowres[:, :, rows, columns]).clamp(0, 1)
         large *= down.to(large)[:, None] * across.to(large)
         top, left = scale * rows.start, scale * columns.start

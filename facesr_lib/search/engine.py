@@ -90,7 +90,7 @@ def latent_search(
     numbers = {each.name: type(each.default) for each in parameters if type(each.default) in (int, float)}
     numbers |= {"record_every": int, "restarts": int}
     known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    known += [name for name in ("record_every", "callback", "progress") if name not in known]
+    known += ["record_every", "callback", "progress"]
 
     @wraps(method)
     def framed(
