@@ -255,6 +255,15 @@ def test_a_background_is_cut_once_and_as_its_method_says(monkeypatch):
     assert all(tile >= max(height, width) for height, width, tile in seen)
 
 
+def test_boxes_stand_for_the_faces_that_are_found_in_them(stub):
+    box, quiet = (40.0, 30.0, 40.0, 40.0), {"method": stub(textured), "scale": 1, "progress": False}
+    found = detection.find(scene(), boxes=[box])
+    result = restore_photo(scene(), boxes=[box], **quiet)
+    assert result.faces[0].found.box == box
+    assert torch.equal(result.image, restore_photo(scene(), faces=found, **quiet).image)
+    assert not torch.equal(result.image, scene())
+
+
 def test_a_photograph_without_faces_is_enlarged():
     result = restore_photo(scene(), "bicubic", 2, faces=[], progress=False)
     assert_close(result.image, Downsample(2).upsample(scene()[None])[0].clamp(0, 1), atol=1e-5, rtol=0)

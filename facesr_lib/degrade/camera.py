@@ -118,9 +118,8 @@ class CameraPipeline:
             fits = fits and least <= ends[0] <= ends[1] <= most and (name != "side" or ends[0] < ends[1])
             kind = "whole numbers" if whole is int else "numbers"
             require(fits, f"{name} is a range, two {kind} between {least} and {most}, first end first; got {ends!r}.")
-        for each in fields(self):
-            if each.name.endswith("_p"):
-                messages.check(f"the probability {each.name}", getattr(self, each.name), at_least=0, at_most=1)
+        for name in ("grey_p", "blur_p", "noise_p", "coloured_p", "jpeg_p"):
+            messages.check(f"the probability {name}", getattr(self, name), at_least=0, at_most=1)
 
     def __call__(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Faces (N, 3, S, S) in [0, 1] → poor photographs, and the faces, grey where these are; multiples of 1/255."""

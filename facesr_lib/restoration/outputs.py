@@ -73,13 +73,13 @@ def told(outcome: Outcome, output: Path | None = None) -> Iterator[None]:
     except ValueError as error:
         outcome.error, outcome.mistaken = str(error), isinstance(error, NoSuchFace)
     except OSError as error:  # the system's own words name neither the trouble nor a way out
-        outcome.error = str(error)
+        place, reason = error.filename or output, error.strerror or error  # a full disk, a name that is too long
         if output:
-            reason, place = error.strerror or error, error.filename or output  # a full disk, a name that is too long
             outcome.error = f"{place} could not be written ({reason}): make room, or choose another folder."
         elif error.strerror:
-            way = "rename the photo, or choose another folder"
-            outcome.error = f"{error.filename} cannot be used ({error.strerror}): {way}."
+            outcome.error = f"{place} cannot be used ({reason}): rename the photo, or choose another folder."
+        else:
+            outcome.error = str(error)
 
 
 def paths(photos: Iterable[str | Path]) -> list[Path]:
