@@ -117,11 +117,8 @@ def check_lowres(operator: Callable[[Tensor], Tensor], lowres: Tensor, resolutio
     scale, side = getattr(operator, "scale", None), min(height, width)
     through = "through this operator" if scale is None else f"at scale {scale}"
     explains = f"the picture is {width}×{height}; {through} faces of {resolution}×{resolution} explain"
-    better = (
-        f"choose scale {resolution // side} for {side}×{side}, or "
-        if side < resolution and resolution % side == 0
-        else ""
-    )
+    fits = side < resolution and resolution % side == 0
+    better = f"choose scale {resolution // side} for {side}×{side}, or " if fits else ""
     if scale and resolution % scale:
         raise ValueError(f"{explains} nothing: {better}choose a scale that divides {resolution}.")
     with torch.no_grad():

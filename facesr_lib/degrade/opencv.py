@@ -65,11 +65,9 @@ def median(x: Tensor, half: int) -> Tensor:
     """Median of (2 · half + 1)² pixels, borders repeated; in bands of rows, because each pixel needs all of them."""
     side, rows = 2 * half + 1, x.shape[2]
     padded, band = F.pad(x, (half,) * 4, "replicate"), max(1, 2**24 // (x[:, :, 0].numel() * side**2))
-    windows = (
-        padded[:, :, top : min(top + band, rows) + 2 * half].unfold(2, side, 1).unfold(3, side, 1)
-        for top in range(0, rows, band)
-    )
-    return torch.cat([each.flatten(4).median(4).values for each in windows], 2)
+    bands = (padded[:, :, top : top + band + 2 * half] for top in range(0, rows, band))
+    windows = (each.unfold(2, side, 1).unfold(3, side, 1).flatten(4) for each in bands)
+    return torch.cat([each.median(4).values for each in windows], 2)
 
 
 def resizing(n_in: Tensor, n_out: Tensor, columns: int, rows: int, kernel: Tensor) -> Tensor:

@@ -34,12 +34,6 @@ class Gaussianity:
         expected = stats.chi2(v.shape[1])
         # between a sample and a distribution, as the mean difference of their quantiles
         quantiles = expected.ppf((np.arange(len(norms)) + 0.5) / len(norms))
-        return cls(
-            space,
-            v.shape[1],
-            norms.mean().item(),
-            norms.std().item(),
-            float(stats.kstest(norms.numpy(), expected.cdf).statistic),
-            float(np.abs(np.sort(norms.numpy()) - quantiles).mean()),
-            norms.float(),
-        )
+        wasserstein = float(np.abs(np.sort(norms.numpy()) - quantiles).mean())
+        ks = float(stats.kstest(norms.numpy(), expected.cdf).statistic)
+        return cls(space, v.shape[1], norms.mean().item(), norms.std().item(), ks, wasserstein, norms.float())

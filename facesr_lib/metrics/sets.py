@@ -107,11 +107,12 @@ def kid(
     messages.check("subset_size", subset_size, int, at_least=2)
     messages.check("seed", seed, int)
     size, generator = min(*map(len, codes), subset_size), torch.Generator().manual_seed(seed)
-    values = [
-        _discrepancy(*_kernels(*(code[torch.randperm(len(code), generator=generator)[:size]] for code in codes)))
-        for _ in range(subsets)
-    ]
-    return torch.stack(values).mean().float(), torch.stack(values).std(correction=0).float()
+
+    def subset(code: Tensor) -> Tensor:
+        return code[torch.randperm(len(code), generator=generator)[:size]]
+
+    values = torch.stack([_discrepancy(*_kernels(*map(subset, codes))) for _ in range(subsets)])
+    return values.mean().float(), values.std(correction=0).float()
 
 
 def pseudo_values(real: Tensor, fake: Tensor, features: Features = "inception") -> dict[str, Tensor]:
