@@ -124,10 +124,7 @@ def digest(*parts: bytes | str | Path | Tensor) -> str:
 
     Parts are kept apart: ("ab", "c") and ("a", "bc") differ.
     """
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(_sha256(part).digest())
-    return whole.hexdigest()
+    return hashlib.sha256(b"".join(_sha256(part).digest() for part in parts)).hexdigest()
 
 
 def sha256(path: Path) -> str:
