@@ -114,10 +114,8 @@ def landmarks(faces: str | Path = "faces-train", resolution: int = 64, labels: s
     messages.check("resolution", resolution, int, at_least=1)
     numbers = points.dtype.kind in "fiu" and bool(np.isfinite(points).all())
     if points.shape[1:] != (68, 2) or not numbers or abs(points - FACE_SIDE / 2).max() > FACE_SIDE:
-        raise ValueError(
-            f"{file} holds no landmarks: they are (M, 68, 2), in pixels of {FACE_SIDE}²; got {points.shape}, "
-            f"{points.dtype}, or a place far outside."
-        )
+        came = f"{points.shape}, {points.dtype}, or a place far outside"
+        raise ValueError(f"{file} holds no landmarks: they are (M, 68, 2), in pixels of {FACE_SIDE}²; got {came}.")
     return (torch.from_numpy(points).float() + 0.5) * (resolution / FACE_SIDE) - 0.5
 
 

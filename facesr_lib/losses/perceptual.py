@@ -28,8 +28,6 @@ def vgg_l1(x: Tensor, y: Tensor) -> Tensor:
 def _network_for(x: Tensor, y: Tensor) -> Any:
     check_tensors("pictures", "(N, 3, H, W)", x, y)
     if min(x.shape[2:]) < 16:
-        raise ValueError(
-            f"VGG16 needs at least 16×16 pixels; got {x.shape[3]}×{x.shape[2]}. Set perceptual to None to search "
-            "without it, which is another method."
-        )
+        way = "Set perceptual to None to search without it, which is another method."
+        raise ValueError(f"VGG16 needs at least 16×16 pixels; got {x.shape[3]}×{x.shape[2]}. {way}")
     return perceptual.lpips_network("vgg", str(x.device))

@@ -143,10 +143,8 @@ class FacePrior:
     def require_discriminator(self, method: str) -> stylegan2.Discriminator:
         """Return the discriminator; a ``ValueError`` says that ``method`` needs one."""
         if self.discriminator is None:
-            raise ValueError(
-                f"{method} needs a discriminator, and the prior {self.name!r} has none: load one with it, from a "
-                "checkpoint that holds both networks, as the shipped 'faces-64' does."
-            )
+            way = "load one with it, from a checkpoint that holds both networks, as the shipped 'faces-64' does"
+            raise ValueError(f"{method} needs a discriminator, and the prior {self.name!r} has none: {way}.")
         return self.discriminator
 
     @undisturbed()

@@ -188,10 +188,8 @@ def _available(known: dict[str, Callable[[], Any]], name: str, kind: str) -> tup
             return each, known[each]()
         except assets.AssetMissing as error:
             missing.append(f"{each}: {error}")
-    raise ValueError(
-        f"no {kind} is on this machine: {' '.join(missing)} Or give the faces as boxes, or cut them out yourself "
-        "(--aligned)."
-    )
+    way = "give the faces as boxes, or cut them out yourself (--aligned)"
+    raise ValueError(f"no {kind} is on this machine: {' '.join(missing)} Or {way}.")
 
 
 @cache

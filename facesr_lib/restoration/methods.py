@@ -143,10 +143,8 @@ def _at_once(enlarge: Callable[..., Tensor]) -> Callable[..., Restored]:
         small: Any = operator(image) if callable(operator) else operator
         came = tuple(small.shape) if isinstance(small, Tensor) else type(small).__name__
         if came != (given := tuple(lowres.shape)):
-            raise ValueError(
-                f"{given} was enlarged to {tuple(image.shape)}, of which the operator makes {came}: its scale is "
-                "another, or it is none."
-            )
+            made = f"{given} was enlarged to {tuple(image.shape)}, of which the operator makes {came}"
+            raise ValueError(f"{made}: its scale is another, or it is none.")
         return _Enlarged(image, (small - lowres).square().mean((1, 2, 3)).sqrt())
 
     return restore
