@@ -90,7 +90,7 @@ def _told(arguments: argparse.Namespace) -> Iterator[int]:
     common = {"method": name, "overwrite": arguments.overwrite, "seed": arguments.seed, **_options(arguments, name)}
     if not arguments.aligned:  # what is wrong is told before anything is loaded
         given |= {"scale": 2 if arguments.scale is None else arguments.scale}
-        restoration.Choices(seed=arguments.seed, **given)
+        restoration.PhotoChoices(seed=arguments.seed, **given)
     prior = FacePrior.load(arguments.prior, arguments.device)
     devices.keep_freed_memory()
     outcomes: Iterator[restoration.Outcome]

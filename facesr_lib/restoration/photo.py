@@ -55,7 +55,7 @@ class RestoredPhoto:
 
 
 @dataclass(frozen=True)
-class Choices:
+class PhotoChoices:
     """What is done to a photograph, whatever the method; a ``ValueError`` says what cannot be."""
 
     scale: int = 2  # how much larger the result is; a method without a scale of its own enlarges faces as much
@@ -83,7 +83,7 @@ class Choices:
         _of_any_picture(self.background)
 
     @classmethod
-    def among(cls, options: dict[str, Any]) -> tuple[Choices, dict[str, Any]]:
+    def among(cls, options: dict[str, Any]) -> tuple[PhotoChoices, dict[str, Any]]:
         """Tell them from a method's own options."""
         mine = options.keys() & {each.name for each in fields(cls)}
         rest = {name: value for name, value in options.items() if name not in mine}
@@ -121,16 +121,16 @@ def restore_photo(
     progress : bool
         Whether bars count the background's tiles and the faces.
     scale, **options
-        `Choices`, and the method's own. By default a crop is restored from 32 pixels on, or from what the method takes
-        if that is less: of a smaller face every method invents the most.
+        `PhotoChoices`, and the method's own. By default a crop is restored from 32 pixels on, or from what the method
+        takes if that is less: of a smaller face every method invents the most.
 
     Raises
     ------
     ValueError
-        As `detection.find`, `Choices`, `methods.check` and the method; ``image`` is no picture; or, as
+        As `detection.find`, `PhotoChoices`, `methods.check` and the method; ``image`` is no picture; or, as
         `detection.NoSuchFace`, ``only`` or ``leave`` names none.
     """
-    asked, options = Choices.among({"scale": scale} | options)
+    asked, options = PhotoChoices.among({"scale": scale} | options)
     _, height, width = images.check_single(image).shape
     tiles.require_room(height, width, scale)
     image = check_pixels(image[None])[0].detach().float().cpu()
@@ -190,7 +190,7 @@ def restore_photo(
     return RestoredPhoto(canvas, result, interrupted)
 
 
-def least(how: Method, asked: Choices, prior: FacePrior | None) -> float:
+def least(how: Method, asked: PhotoChoices, prior: FacePrior | None) -> float:
     """Side of the smallest FFHQ crop that is restored; where nobody says so, the method has a say."""
     if asked.smallest is not None:
         return asked.smallest

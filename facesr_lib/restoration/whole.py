@@ -20,7 +20,7 @@ from facesr_lib.prior import FacePrior
 from facesr_lib.restoration import detection
 from facesr_lib.restoration.methods import check
 from facesr_lib.restoration.outputs import Outcome, Outputs, paths, told
-from facesr_lib.restoration.photo import UNCHOSEN, Choices, PhotoFace, RestoredPhoto, least, restore_photo
+from facesr_lib.restoration.photo import UNCHOSEN, PhotoChoices, PhotoFace, RestoredPhoto, least, restore_photo
 
 TILE = 160  # of the contact sheet
 
@@ -78,12 +78,12 @@ def restore_photos(
     Raises
     ------
     ValueError
-        If ``out`` is no folder, ``photos`` is no list of paths, or as `Choices` and `methods.check`.
+        If ``out`` is no folder, ``photos`` is no list of paths, or as `PhotoChoices` and `methods.check`.
     KeyboardInterrupt
         After Ctrl-C, when the photograph with the faces that were done is written and yielded.
     """
     outcomes = [PhotoOutcome(photo) for photo in paths(photos)]
-    asked, options = Choices.among(options)
+    asked, options = PhotoChoices.among(options)
     how = check(method, options, prior)
     asked = replace(asked, smallest=least(how, asked, prior))
     setting = {name: getattr(asked, name) for name in ("scale", "strength", "background", "smallest", "seed", "grain")}
