@@ -216,8 +216,8 @@ def _continued(part: Tensor, pad: list[int], length: float) -> Tensor:
     wide = np.pad(part.numpy().transpose(1, 2, 0), ((top, bottom), (left, right), (0, 0)), "reflect")
     rows, columns = wide.shape[:2]
     y, x = np.ogrid[:rows, :columns]
-    inside = np.minimum(np.minimum(x / left, (columns - 1 - x) / right), np.minimum(y / top, (rows - 1 - y) / bottom))
-    t = (1 - inside)[..., None].astype(np.float32)
+    across, down = np.minimum(x / left, (columns - 1 - x) / right), np.minimum(y / top, (rows - 1 - y) / bottom)
+    t = np.maximum(1 - across, 1 - down)[..., None].astype(np.float32)
     blurred = gaussian_filter(wide, [0.02 * length] * 2 + [0])
     wide = wide + (blurred - wide) * np.clip(3 * t + 1, 0, 1)
     wide = wide + (np.median(wide, axis=(0, 1)) - wide) * np.clip(t, 0, 1)
