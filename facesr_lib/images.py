@@ -249,8 +249,7 @@ def write(
         picture.save(temporary, file_format, **options)
 
 
-_OF_ITS_PIXELS = {*range(254, 267), 273, 274, *range(277, 282), 284, 317, *range(320, 331), 338, 339, 347, 34675}
-_OF_ITS_PIXELS |= {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight}
+_OF_ITS_PIXELS = {*range(254, 267), 273, 274, *range(277, 282), 284, 317, *range(320, 348), 34675, 40962, 40963}
 """EXIF's and TIFF's tags that say how a photograph is turned, how large it is and how it is stored."""
 
 
@@ -258,14 +257,13 @@ def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, ob
     """An sRGB picture in a photograph's colours, and what to save with it."""
     kept: dict[str, object] = {}
     with Image.open(photo, formats=_formats()) as original:
-        profile = original.info.get("icc_profile")
         with suppress(ImageCms.PyCMSError):  # damaged: `read` has warned, and took the picture for sRGB
-            own = ImageCms.getOpenProfile(io.BytesIO(profile or b""))
+            own = ImageCms.getOpenProfile(io.BytesIO(original.info.get("icc_profile") or b""))
             if own.profile.xcolor_space.strip() == "RGB":
                 if not ImageCms.getProfileDescription(own).startswith("sRGB"):
                     srgb = ImageCms.createProfile("sRGB")
                     picture = ImageCms.profileToProfile(picture, srgb, own, outputMode="RGB") or picture
-                kept["icc_profile"] = profile
+                kept["icc_profile"] = original.info["icc_profile"]
         with suppress(Exception):  # damaged EXIF, which fails in many ways, is left behind
             exif = original.getexif()
             for directory in exif, exif.get_ifd(ExifTags.IFD.Exif):
@@ -274,8 +272,7 @@ def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, ob
             if _says_adobe_rgb(original) and not kept:  # it is sRGB now
                 exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 1
                 exif.get_ifd(ExifTags.IFD.Interop)[ExifTags.Interop.InteropIndex] = "R98"
-            if len(exif):
-                kept["exif"] = exif.tobytes()  # without a thumbnail
+            kept |= {"exif": exif.tobytes()} if len(exif) else {}  # without a thumbnail
     return picture, kept
 
 
