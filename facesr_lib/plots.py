@@ -89,14 +89,11 @@ def faces(
         raise ValueError("there is no picture to show")
 
     side = min(WIDTH / most, 1.8)
-    height = 0.0  # inches, with the titles
+    height = 0.35 * bool(suptitle)  # inches, with the titles
     for _, pixels, words in table:
         lines = max((1 + word.count("\n") for word in words if word), default=0)
         height += side * pixels.shape[1] / pixels.shape[2] + 0.18 * lines
-    with drawing(len(table), most, height + 0.35 * bool(suptitle), side * most, suptitle, squeeze=False) as (
-        figure,
-        axes,
-    ):
+    with drawing(len(table), most, height, side * most, suptitle, squeeze=False) as (figure, axes):
         figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
         for line, (name, pixels, words) in zip(axes, table, strict=True):
             for ax in line:

@@ -300,7 +300,7 @@ def test_parts_that_are_missing_are_noticed() -> None:
 
 # Size
 
-LINES_OF_A_FILE, LINES_OF_CODE = 400, 11_000
+LINES_OF_A_FILE, LINES_OF_CODE = 400, 10_600
 LIBRARY = sorted((ROOT / "facesr_lib").rglob("*.py"))
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

@@ -297,9 +297,8 @@ def _restored(unit: Unit, row: Row, attempt: int, needed: Sequence[str] = ()) ->
     stage = row.start and replace(row.start, before=row.before, corrupt=row.corrupt)
     start = stage and _restored(unit, stage, attempt, ["latent"])
     operator = TABLES[unit.table].operator(unit.scale)
-    lowres = Chain(*filter(None, [row.before, operator, row.corrupt]))(
-        truth
-    )  # all at once: what befalls a face does not depend on the batches
+    befalls = Chain(*filter(None, [row.before, operator, row.corrupt]))
+    lowres = befalls(truth)  # all at once: it does not depend on the batches
     method, options = restoration.METHODS[row.method], dict(row.options)
     if "steps" in method.options and unit.origin.effort != 1:
         options["steps"] = max(1, round(unit.origin.effort * options.get("steps", method.options["steps"])))
