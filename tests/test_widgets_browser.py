@@ -411,6 +411,19 @@ def test_wipe_moves_in_chapter_1(browser_page: Callable[..., Any], scheme: str, 
     assert wipe.screenshot() != by_key
 
 
+def test_pictures_grow_with_the_wipe_in_chapter_12(browser_page: Callable[..., Any]) -> None:
+    page = browser_page("12-photograph.html")
+    scroll_to_widget(page)
+    figure = page.locator("figure:has(.facesr-wipe)").first
+    zoom = figure.get_by_role("slider", name="Zoom")
+    zoom.focus()
+    page.keyboard.press("End")
+    wipe = figure.locator(".facesr-wipe").bounding_box()
+    assert wipe["width"] > 1600
+    pictures = figure.locator(".facesr-layer img").all()
+    assert [picture.bounding_box() for picture in pictures] == [wipe, wipe]
+
+
 @pytest.mark.parametrize("scheme", ["file", "http"])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_path_moves_in_chapter_3(browser_page: Callable[..., Any], scheme: str, colours: str) -> None:
