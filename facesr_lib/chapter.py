@@ -62,7 +62,7 @@ def open(profile: str, device: str = "auto", seed: int = 0, *, count: int = 16, 
     devices.keep_freed_memory()
     found = prior(profile, device, with_flow=with_flow)
     truth, origin = faces(found, count)
-    print(f"{count} {origin}, {found.resolution}×{found.resolution} pixels, profile {profile}")
+    print(f"{count} {origin}; the prior draws {found.resolution}×{found.resolution} pixels; profile {profile}")
     if origin == SAMPLES:
         display(HTML(BANNER))
     return Chapter(profile, seed, found, truth, origin)
