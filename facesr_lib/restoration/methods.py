@@ -139,7 +139,8 @@ def _at_once(enlarge: Callable[..., Tensor]) -> Callable[..., Restored]:
     @torch.no_grad()
     def restore(prior: object, lowres: Tensor, operator: Operator, *, seed: object = 0, **options: Any) -> Restored:
         lowres = check_pixels(lowres).float()
-        image = enlarge(lowres, operator, **options).clamp(0, 1)
+        image = enlarge(lowres, operator, **options)
+        image = image.clamp(0, 1) if image is lowres else image.clamp_(0, 1)  # no copy of a large one
         small: Any = operator(image) if callable(operator) else operator
         came = tuple(small.shape) if isinstance(small, Tensor) else type(small).__name__
         if came != (given := tuple(lowres.shape)):
