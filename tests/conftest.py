@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +56,13 @@ def _once(folder: Path, name: str, work: Callable[[], Any]) -> Any:
         if not answer.exists():
             answer.write_text(json.dumps(work()))
     return json.loads(answer.read_text())
+
+
+@pytest.fixture
+def interruptible() -> Callable[..., subprocess.Popen]:
+    """Start a command whose processes heed Ctrl-C, which those who run tests in the background may have turned off."""
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return functools.partial(subprocess.Popen, start_new_session=True, preexec_fn=heed)
 
 
 @pytest.fixture(scope="session")

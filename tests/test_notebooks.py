@@ -127,13 +127,13 @@ def test_a_result_that_is_cut_short_is_a_failure(write_chapter, tmp_path) -> Non
     assert "papermill ended without a result" in str(run.error)
 
 
-def test_ctrl_c_is_no_failure_of_a_chapter(write_chapter, tmp_path) -> None:
+def test_ctrl_c_is_no_failure_of_a_chapter(write_chapter, tmp_path, interruptible) -> None:
     begun = tmp_path / "begun"
     chapter = write_chapter("profile = 'read'", f"import time\nopen({str(begun)!r}, 'w')\ntime.sleep(60)")
     program = f"import pathlib as p, facesr_lib.publishing as b; b.execute([p.Path({str(chapter)!r})], 'smoke', 1, "
     command = [sys.executable, "-c", f"{program}p.Path({str(tmp_path / 'out')!r}))"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    execution = subprocess.Popen(command, **pipes, start_new_session=True)
+    execution = interruptible(command, **pipes)
     while not begun.exists():
         assert execution.poll() is None
         time.sleep(0.1)

@@ -97,10 +97,10 @@ def one_quick_one_slow(unit):
     return []
 
 
-def test_ctrl_c_ends_processes_at_once_and_quietly(tmp_path, monkeypatch):
+def test_ctrl_c_ends_processes_at_once_and_quietly(tmp_path, monkeypatch, interruptible):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     program = PROGRAM.format(tests=str(Path(__file__).parent))
-    rows = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    rows = interruptible([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "slow").exists():
         assert rows.poll() is None
         time.sleep(0.1)
