@@ -17,7 +17,7 @@ Floors, top first; imports point downwards only (tests/test_repository.py reads 
 - ``networks``
 - ``degrade``
 - ``assets``
-- ``images`` ``randomness`` ``files`` ``devices`` ``messages`` ``tables``
+- ``images`` ``colours`` ``randomness`` ``files`` ``devices`` ``messages`` ``tables``
 """
 
 __version__ = "0.1.0"

@@ -6,7 +6,6 @@ A tensor's shape and every size that the library takes have the height first; a 
 from __future__ import annotations
 
 import functools
-import io
 import math
 import os
 import warnings
@@ -17,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from facesr_lib import files, messages
+from facesr_lib import colours, files, messages
 from facesr_lib.devices import in_full
 
 # What Pillow decodes by itself (HEIF: with pillow-heif); EPS, for one, would start an external program.
@@ -138,10 +137,10 @@ def _colour(picture: Image.Image, path: Path, head: bytes) -> np.ndarray:
     transparent = picture.has_transparency_data
     picture = ImageOps.exif_transpose(picture)
     if not transparent:
-        return np.asarray(_srgb(picture, path), np.float32) / 255
+        return np.asarray(colours.to_srgb(picture, path), np.float32) / 255
     picture = picture.convert("RGBA")
     alpha = np.asarray(picture.getchannel("A"), np.float32)[..., None] / 255
-    return _on_white(np.asarray(_srgb(picture, path), np.float32) / 255, alpha, path)
+    return _on_white(np.asarray(colours.to_srgb(picture, path), np.float32) / 255, alpha, path)
 
 
 def _on_white(picture: np.ndarray, alpha: np.ndarray, path: Path) -> np.ndarray:
@@ -166,44 +165,11 @@ def _deep_grey(picture: Image.Image, path: Path) -> np.ndarray:
     if profile:  # colour management works on 8 bits: its curve is applied instead
         ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
         ramp.info["icc_profile"] = profile
-        curve = np.asarray(_srgb(ramp, path))[0, :, 0] / 255
+        curve = np.asarray(colours.to_srgb(ramp, path))[0, :, 0] / 255
         grey = np.interp(grey, np.linspace(0, 1, 256), curve).astype(np.float32)
     if key is not None:
         grey = _on_white(grey, (levels != key).astype(np.float32), path)
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def _srgb(picture: Image.Image, path: Path) -> Image.Image:
-    """Convert from the picture's own colour profile, as telephones and cameras write one, to sRGB."""
-    if profile := picture.info.get("icc_profile"):
-        try:
-            own = ImageCms.getOpenProfile(io.BytesIO(profile))
-            if not ImageCms.getProfileDescription(own).startswith("sRGB"):
-                mode = {"GRAY": "L", "CMYK": "CMYK"}.get(own.profile.xcolor_space.strip(), "RGB")
-                srgb = ImageCms.createProfile("sRGB")
-                picture = ImageCms.profileToProfile(picture.convert(mode), own, srgb, outputMode="RGB") or picture
-        except ImageCms.PyCMSError as error:
-            warnings.warn(f"{path}: the colour profile is damaged ({error}); taken for sRGB.", stacklevel=4)
-    elif _says_adobe_rgb(picture):
-        pixels = np.array(picture.convert("RGB"))
-        for band in np.split(pixels, range(BAND, len(pixels), BAND)):
-            # linear light, then sRGB's curve; both spaces have their white at D65
-            light = ((band / np.float32(255)) ** np.float32(563 / 256) @ _ADOBE_RGB.T).clip(0, 1)
-            band[:] = np.rint(255 * np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
-        return Image.fromarray(pixels)
-    return picture.convert("RGB")
-
-
-_ADOBE_RGB = np.array([[1.39836, -0.39836, 0], [0, 1, 0], [0, -0.04293, 1.04293]], np.float32)  # → sRGB
-
-
-def _says_adobe_rgb(picture: Image.Image) -> bool:
-    """Whether EXIF says so, as cameras' does: DCF's optional colour space, for which there is no other word."""
-    with suppress(Exception):  # EXIF may be damaged where the picture is not
-        exif = picture.getexif()
-        uncalibrated = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 65535
-        return uncalibrated and exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03"
-    return False
 
 
 def write(
@@ -243,52 +209,23 @@ def write(
     file_format, options = WRITABLE[path.suffix.lower()]
     picture = Image.fromarray(pixels[0])
     if like is not None:
-        picture, kept = _as_in(files.expanded(like), picture)
+        with Image.open(files.expanded(like), formats=_formats()) as original:
+            picture, kept = colours.as_in(original, picture)
         options = options | kept
     with files.replacing(path, overwrite=overwrite) as temporary:
         picture.save(temporary, file_format, **options)
 
 
-_OF_ITS_PIXELS = {*range(254, 267), 273, 274, *range(277, 282), 284, 317, *range(320, 348), 34675, 40962, 40963}
-"""EXIF's and TIFF's tags that say how a photograph is turned, how large it is and how it is stored."""
-
-
-def _as_in(photo: Path, picture: Image.Image) -> tuple[Image.Image, dict[str, object]]:
-    """An sRGB picture in a photograph's colours, and what to save with it."""
-    kept: dict[str, object] = {}
-    with Image.open(photo, formats=_formats()) as original:
-        with suppress(ImageCms.PyCMSError):  # damaged: `read` has warned, and took the picture for sRGB
-            own = ImageCms.getOpenProfile(io.BytesIO(original.info.get("icc_profile") or b""))
-            if own.profile.xcolor_space.strip() == "RGB":
-                if not ImageCms.getProfileDescription(own).startswith("sRGB"):
-                    srgb = ImageCms.createProfile("sRGB")
-                    picture = ImageCms.profileToProfile(picture, srgb, own, outputMode="RGB") or picture
-                kept["icc_profile"] = original.info["icc_profile"]
-        with suppress(Exception):  # damaged EXIF, which fails in many ways, is left behind
-            exif = original.getexif()
-            for directory in exif, exif.get_ifd(ExifTags.IFD.Exif):
-                for tag in _OF_ITS_PIXELS & directory.keys():
-                    del directory[tag]
-            if _says_adobe_rgb(original) and not kept:  # it is sRGB now
-                exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 1
-                exif.get_ifd(ExifTags.IFD.Interop)[ExifTags.Interop.InteropIndex] = "R98"
-            kept |= {"exif": exif.tobytes()} if len(exif) else {}  # without a thumbnail
-    return picture, kept
-
-
-BAND = 256  # rows that are rounded at once
-
-
 def to_uint8(x: Tensor) -> np.ndarray:
     """(N, 3, H, W) in [0, 1] → (N, H, W, 3) uint8 on the CPU, clamped and rounded; ValueError where not finite."""
     check_batch(x)
-    bands = x.detach().split(BAND, 2)  # of a large picture there is no second one in numbers
+    bands = x.detach().split(colours.BAND, 2)  # of a large picture there is no second one in numbers
     if bad := sum(int((~band.isfinite()).sum()) for band in bands):
         raise ValueError(f"{bad} of {x.numel()} pixel values are NaN or infinite: they have no colour.")
     pixels = np.empty((len(x), *x.shape[2:], 3), np.uint8)
     for i, band in enumerate(bands):
         rounded = band.float().clamp(0, 1).mul_(255).round_().to(torch.uint8)
-        pixels[:, BAND * i : BAND * (i + 1)] = rounded.permute(0, 2, 3, 1).cpu().numpy()
+        pixels[:, colours.BAND * i : colours.BAND * (i + 1)] = rounded.permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 

@@ -24,7 +24,7 @@ from facesr_lib.metrics import MetricUnavailable
 from facesr_lib.networks.landmarks import FAN, DistilledFAN, LandmarkNetwork
 from facesr_lib.training import esrgan
 from facesr_lib.training import progressive as growing
-from facesr_lib.training.loop import Training
+from facesr_lib.training.base import Training
 from facesr_lib.training.processes import Processes
 from facesr_lib.training.stylegan2 import Config, PriorTraining
 from facesr_lib.training.supervised import RECIPES, SupervisedTraining

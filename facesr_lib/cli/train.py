@@ -119,7 +119,7 @@ what to say at the end."""
 
 def _train(train: Train, module: str, config: str, arguments: argparse.Namespace) -> int:
     from facesr_lib import devices
-    from facesr_lib.training import loop
+    from facesr_lib.training import base, loop
 
     loop.check_budget(arguments.hours, steps=1)  # before anything is prepared
     training = import_module(module)
@@ -130,7 +130,7 @@ def _train(train: Train, module: str, config: str, arguments: argparse.Namespace
         on["device"] = devices.pick_device(on["device"])
     made, result = train(arguments, training, choices, on)
     budget = {"hours": arguments.hours, "resume": arguments.resume}
-    report = loop.fit(made, arguments.out, **budget) if isinstance(made, loop.Training) else made
+    report = loop.fit(made, arguments.out, **budget) if isinstance(made, base.Training) else made
     print(f"{'interrupted' if report.interrupted else 'done'} after {report.images_seen} {result}")
     return 130 if report.interrupted else 0  # as after every Ctrl-C: a script can tell, and resume
 

@@ -32,9 +32,18 @@ from facesr_lib.prior import FacePrior
 
 LIBRARY = Path(__file__).parents[1]
 PICTURES = (
-    *("degrade", "images.py", "losses/latent.py", "losses/perceptual.py", "losses/semantic.py", "networks", "prior"),
+    *(
+        "colours.py",
+        "degrade",
+        "images.py",
+        "losses/latent.py",
+        "losses/perceptual.py",
+        "losses/semantic.py",
+        "networks",
+        "prior",
+    ),
     *("randomness.py", "restoration/methods.py", "restoration/tiles.py", "search"),
-    *("data.py", "evaluation/run.py", "evaluation/unaligned.py", "training/augment.py"),
+    *("data.py", "evaluation/run.py", "evaluation/unaligned.py", "training/augment.py", "colours.py"),
 )
 VALUES = ("metrics", "evaluation/measures.py", "evaluation/prior.py", "losses/landmarks.py")
 """The sources that can change a row's pictures, and those that can change what is measured of them."""

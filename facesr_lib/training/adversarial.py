@@ -1,6 +1,6 @@
 """What the training of every generative adversarial network shares: lazy penalties and a moving average.
 
-Its networks learn in turns (`loop.Training.turn`)::
+Its networks learn in turns (`base.Training.turn`)::
 
     def step(self):
         with self.turn(self.d_optimizer):

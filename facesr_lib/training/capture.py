@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facesr_lib.training.loop import Training
+from facesr_lib.training.base import Training
 
 Losses = dict[str, Tensor]
 

@@ -38,9 +38,9 @@ from facesr_lib.losses import (
 from facesr_lib.networks import checkpoints, rrdb
 from facesr_lib.networks.rrdb import CompanionEncoder, PatchDiscriminator, RRDBNet
 from facesr_lib.training.adversarial import follow
+from facesr_lib.training.base import Training
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
-from facesr_lib.training.loop import Training
 from facesr_lib.training.patches import Patches
 
 GENERATOR = "generator.safetensors"

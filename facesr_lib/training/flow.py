@@ -19,7 +19,7 @@ from torch.optim import Adam
 
 from facesr_lib.networks.flow import Flow
 from facesr_lib.prior import FacePrior
-from facesr_lib.training import loop
+from facesr_lib.training.base import Training
 from facesr_lib.training.config import Checked, within
 
 PRIOR = "prior.safetensors"
@@ -44,7 +44,7 @@ class Config(Checked):
     declared; the third plateau ends the training."""
 
 
-class FlowTraining(loop.Training[Config]):
+class FlowTraining(Training[Config]):
     """A flow in training on the codes of a prior, which gets the ``best`` so far, by validation, at each checkpoint."""
 
     def __init__(self, prior: FacePrior, config: Config):

@@ -13,8 +13,8 @@ from torch.optim import Adam
 
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks.landmarks import MIRRORED, DistilledFAN, LandmarkNetwork, draw
-from facesr_lib.training import loop
 from facesr_lib.training.augment import place_points
+from facesr_lib.training.base import Training
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
 
@@ -37,7 +37,7 @@ class Config(Checked):
     """Width of the drawn heatmaps in pixels, where the teacher is a set of labels."""
 
 
-class Distillation(loop.Training[Config]):
+class Distillation(Training[Config]):
     """A landmark network in training.
 
     A ``ValueError`` says that the faces are not square, or the landmarks are not theirs.

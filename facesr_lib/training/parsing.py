@@ -17,8 +17,9 @@ from torch.optim import Adam
 from facesr_lib import assets, data, files
 from facesr_lib.degrade import CameraPipeline
 from facesr_lib.networks.parsing import CLASSES, UNDECIDED, ParsingNetwork, save
-from facesr_lib.training import celebamask, loop
+from facesr_lib.training import celebamask
 from facesr_lib.training.adversarial import follow, with_own_statistics
+from facesr_lib.training.base import Training
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
 
@@ -80,7 +81,7 @@ def pixel_loss(image: Tensor, target: Tensor, power: int = 1) -> Tensor:
     return (2 * (image - target)).abs().pow(power).mean((1, 2, 3))
 
 
-class ParsingTraining(loop.Training[Config]):
+class ParsingTraining(Training[Config]):
     """A parsing network in training.
 
     A ``ValueError`` says that the faces are of another size, or the labels are not theirs.

@@ -23,9 +23,9 @@ from facesr_lib.losses import attention_loss, feature_loss, gradient_penalty, he
 from facesr_lib.losses.features import Maps
 from facesr_lib.networks import checkpoints, landmarks
 from facesr_lib.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
-from facesr_lib.training import loop
 from facesr_lib.training.adversarial import adam, follow, with_own_statistics
 from facesr_lib.training.augment import UNALIGNED
+from facesr_lib.training.base import Training
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
@@ -80,7 +80,7 @@ class Config(Checked):
         return {name: weight * getattr(self, name, 1.0) for name, weight in WEIGHTS[step].items()}
 
 
-class ProgressiveTraining(loop.Training[Config]):
+class ProgressiveTraining(Training[Config]):
     """A super-resolution network and its critic in training.
 
     A ``ValueError`` says that the faces are of another size, or a network is missing that a loss needs.

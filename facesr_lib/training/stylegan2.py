@@ -26,6 +26,7 @@ from facesr_lib.prior import FacePrior
 from facesr_lib.training import loop
 from facesr_lib.training.adversarial import adam, follow
 from facesr_lib.training.augment import augment
+from facesr_lib.training.base import Training
 from facesr_lib.training.capture import Captured
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.processes import Processes, launch
@@ -79,7 +80,7 @@ class Config(Checked):
         )
 
 
-class PriorTraining(loop.Training[Config]):
+class PriorTraining(Training[Config]):
     """StyleGAN2 in training: one turn of D, one of G, the moving average.
 
     A ``ValueError`` says that the images are not of the configured resolution or fewer than a batch, that the processes

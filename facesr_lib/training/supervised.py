@@ -23,10 +23,10 @@ from facesr_lib import degrade, images, messages
 from facesr_lib.losses import block_features
 from facesr_lib.networks import checkpoints
 from facesr_lib.networks import supervised as networks
+from facesr_lib.training.base import Training
 from facesr_lib.training.capture import Captured, Losses
 from facesr_lib.training.config import Checked, within
 from facesr_lib.training.faces import Faces
-from facesr_lib.training.loop import Training
 from facesr_lib.training.priors import Priors
 
 SIDE = 128  # of the pictures that the networks make
